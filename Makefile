@@ -1,0 +1,24 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON ?= python3
+
+.PHONY: demo test check verifier-parity clean
+
+demo: $(VENV)/ready
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+check: $(VENV)/ready
+	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+$(VENV)/ready: pyproject.toml hatch_build.py $(wildcard src/tcbpf/native/src/*.[ch])
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/tcbpf/native/_build

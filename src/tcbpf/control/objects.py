@@ -1,0 +1,127 @@
+"""The values that the command line and both datapaths speak: devices, qdiscs, classes, filters, actions.
+
+They hold what rtnetlink holds, decoded: a handle is 32 bits (major << 16 | minor), a protocol is a host-order ethertype.
+
+Source:  include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+TC_H_ROOT, TC_H_UNSPEC = 0xFFFFFFFF, 0
+TC_H_CLSACT = TC_H_INGRESS = 0xFFFFFFF1
+TC_H_MIN_INGRESS, TC_H_MIN_EGRESS = 0xFFF2, 0xFFF3
+ETH_P_ALL = 0x0003
+SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8
+
+
+def handle_of(major: int, minor: int) -> int:
+    """Return the 32-bit handle major:minor (TC_H_MAKE)."""
+    return (major & 0xFFFF) << 16 | (minor & 0xFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters of a qdisc, class or action."""
+
+    bytes: int = 0
+    packets: int = 0
+    drops: int = 0
+    overlimits: int = 0
+    requeues: int = 0
+    backlog: int = 0
+    qlen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device. Units: mtu in bytes; address as aa:bb:cc:dd:ee:ff."""
+
+    name: str
+    index: int = 0
+    kind: str = "dummy"                      # "dummy", "veth", "ifb", "vxlan", "lo", ...
+    address: str = ""
+    mtu: int = 1500
+    up: bool = False
+    peer: str = ""                           # veth
+    peer_index: int = 0
+    qdisc: str = "noop"
+    options: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """A queueing discipline. `kind` "clsact", "ingress", "htb", ...; handle 0 lets the datapath choose."""
+
+    dev: str
+    kind: str
+    handle: int = 0
+    parent: int = TC_H_ROOT
+    options: dict[str, object] = field(default_factory=dict)
+    stats: Stats = Stats()
+    refcnt: int = 0                          # as dumped; tc prints it for the root qdisc
+
+
+@dataclass(frozen=True, slots=True)
+class TcClass:
+    """A class of a classful qdisc."""
+
+    dev: str
+    kind: str
+    classid: int
+    parent: int = TC_H_ROOT
+    leaf: int = 0
+    options: dict[str, object] = field(default_factory=dict)
+    stats: Stats = Stats()
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action. kind "gact" (control), "mirred", "bpf", "vlan", "skbedit", "pedit"; options by tc(8)'s words."""
+
+    kind: str
+    index: int = 0
+    control: str = "pipe"                    # a name of tables.actions in tc's words, "goto chain N", "jump N"
+    options: dict[str, object] = field(default_factory=dict)
+    stats: Stats = Stats()
+
+
+@dataclass(frozen=True, slots=True)
+class Bpf:
+    """Options of a bpf filter: classic bytecode, or a program by the name and id that a dump shows.
+
+    `prog` is the loaded program of the same datapath (an object with fileno()) when the filter is being made.
+    """
+
+    prog: object | None = None
+    bytecode: tuple[tuple[int, int, int, int], ...] = ()          # (code, jt, jf, k)
+    name: str = ""                                                # "foo.o:[p1]", "FILE:[*fsobj]"
+    classid: int = 0                                              # flowid
+    direct_action: bool = False
+    gen_flags: int = 0                                            # SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW
+    id: int = 0
+    tag: bytes = b""
+    jited: bool = False
+    prog_name: str = ""
+    load_time: int = 0
+    uid: int = 0
+    btf_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter of a qdisc. `options` is Bpf for kind "bpf"; other kinds (u32, matchall, flower) hold tc(8)'s words."""
+
+    dev: str
+    parent: int
+    kind: str
+    protocol: int = ETH_P_ALL
+    pref: int = 0                                                 # 0 lets the datapath choose
+    chain: int = 0
+    handle: int = 0
+    options: Bpf | dict[str, object] = field(default_factory=dict)
+    actions: tuple[Action, ...] = ()
+
+
+TcObject = Link | Qdisc | TcClass | Filter | Action

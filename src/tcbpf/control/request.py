@@ -1,0 +1,27 @@
+"""One request to a datapath: what to do with which object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tcbpf.control.objects import TcObject
+
+
+class Op(Enum):
+    """What to do. The words are tc(8)'s; each stands for an rtnetlink message type and its flags."""
+
+    ADD = "add"                  # NEW, CREATE|EXCL
+    REPLACE = "replace"          # NEW, CREATE|REPLACE
+    CHANGE = "change"            # NEW
+    DELETE = "delete"
+    GET = "get"
+    SHOW = "show"                # dump: the object's set fields select (dev, parent, chain, ...)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`op` on `object`; `apply` returns the objects that the answer holds, none for ADD, REPLACE, CHANGE and DELETE."""
+
+    op: Op
+    object: TcObject

@@ -1,0 +1,94 @@
+"""The seam: what a kernel is to the front end. `User` and `Kernel` are the two; nothing above asks which it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tcbpf.control.objects import TcObject
+from tcbpf.control.request import Request
+from tcbpf.maps.map import Map
+from tcbpf.obj.program import MapSpec, Object, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of a program gave.
+
+    Units:   duration_ns is the mean of `repeat` runs. ctx holds every field of __sk_buff that the datapath reports, by name;
+             `verdict` is r0 as a signed 32-bit number.
+    """
+
+    verdict: int
+    packet: bytes
+    ctx: Mapping[str, Any] = field(default_factory=dict)
+    duration_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PcapStats:
+    """What a run over a capture counted.
+
+    Units:   duration_ns is the loop's, the file's reading included; verdicts counts packets by r0.
+    """
+
+    packets: int
+    bytes: int
+    verdicts: Mapping[int, int]
+    duration_ns: int
+    kept: int = 0                            # written to `out`
+
+
+class Prog(Protocol):
+    """A loaded program of a datapath."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def tag(self) -> bytes: ...
+    @property
+    def jited(self) -> bool: ...
+    @property
+    def maps(self) -> tuple[Map, ...]: ...
+    @property
+    def insns_processed(self) -> int: ...
+    @property
+    def log(self) -> str: ...
+    def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run: ...
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class Datapath(Protocol):
+    """A kernel: maps, programs, pins and traffic control. A context manager; closing drops what only it holds.
+
+    Raises:  VerifierError from prog_load; MapError, TcError, SysError with the kernel's errno; NotSupported as probed.
+    """
+
+    name: str                                # "user" or "kernel"
+
+    @property
+    def maps(self) -> Mapping[str, Map]:
+        """The maps made or adopted by `load`, by name."""
+        ...
+
+    def load(self, obj: Object, *, section: str = "", program: str = "", pin_root: str = "") -> Prog:
+        """Link one program of `obj` (by section or function name; the only one when neither is said) and load it."""
+        ...
+
+    def map_create(self, spec: MapSpec) -> Map: ...
+    def prog_load(self, program: Program, *, log_level: int = 0) -> Prog: ...
+    def prog_run(self, prog: Prog, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run: ...
+    def obj_pin(self, path: str, obj: Map | Prog) -> None: ...
+    def obj_get(self, path: str) -> Map | Prog: ...
+    def apply(self, request: Request) -> tuple[TcObject, ...]: ...
+    def progs(self) -> Sequence[Prog]: ...
+    def all_maps(self) -> Sequence[Map]: ...
+    def trace_pipe(self) -> Iterator[str]: ...
+    def close(self) -> None: ...

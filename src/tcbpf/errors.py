@@ -1,0 +1,113 @@
+"""Everything tcbpf raises.
+
+    TcbpfError
+    ├─ InputError        your text, file or command is wrong: where, what, and what would be right
+    │  ├─ ObjectError    an object file is damaged or asks for what no loader gives: section and offset
+    │  ├─ AsmError       assembly text: line and column
+    │  └─ CompileError   a source file: the compiler's own words
+    ├─ VerifierError     pc, reason, the kernel's words, source line, log
+    ├─ SysError(OSError) errno and what was asked; TcError adds the extack, MapError the map
+    ├─ NotSupported      probed, never guessed from a version
+    └─ InternalError     our bug
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from dataclasses import dataclass, field
+
+
+class TcbpfError(Exception):
+    """Any failure that tcbpf reports; `str()` of it is one line fit for a person."""
+
+
+class InputError(TcbpfError):
+    """The user's text, file or command is wrong: `where` it is, `what` is wrong, and the `hint` of what would be right."""
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__((f"{where}: " if where else "") + what + (f" ({hint})" if hint else ""))
+
+
+class ObjectError(InputError):
+    """An object file is damaged, or holds what cannot be loaded.
+
+    Units:   offset in bytes from the start of the section.
+    """
+
+    def __init__(self, what: str, *, path: str = "", section: str = "", offset: int | None = None, hint: str = "") -> None:
+        self.path, self.section, self.offset = path, section, offset
+        place = f"{section}+{offset:#x}" if section and offset is not None else section
+        super().__init__(what, where=": ".join(part for part in (path, place) if part), hint=hint)
+
+
+class AsmError(InputError):
+    """Assembly text is wrong at a line and a column, both counted from 1."""
+
+    def __init__(self, what: str, *, line: int, column: int, path: str = "<asm>", hint: str = "") -> None:
+        self.line, self.column = line, column
+        super().__init__(what, where=f"{path}:{line}:{column}", hint=hint)
+
+
+class CompileError(InputError):
+    """A source file did not compile; `diagnostics` is what the compiler wrote, unchanged."""
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", diagnostics: str = "") -> None:
+        self.diagnostics = diagnostics
+        super().__init__(what, where=where, hint=hint)
+
+
+@dataclass(eq=False)
+class VerifierError(TcbpfError):
+    """The program was refused.
+
+    Units:   pc counts 8-byte slots.
+    """
+
+    message: str                        # the first line of reason, in the kernel's words
+    pc: int = -1
+    reason: str = ""                    # a name from verifier.reasons
+    errno: int = _errno.EACCES
+    source: str = ""                    # "file.c:12: text of the line", when the object has line info
+    slice: tuple[int, ...] = field(default_factory=tuple)     # the pcs that led to the failure
+    hint: str = ""
+    log: str = ""
+
+    def __str__(self) -> str:
+        return f"pc {self.pc}: {self.message}" if self.pc >= 0 else self.message
+
+
+class SysError(TcbpfError, OSError):
+    """A request was refused, with an errno, by whichever kernel was asked."""
+
+    def __init__(self, errno: int, asked: str, detail: str = "") -> None:
+        self.asked, self.detail = asked, detail
+        OSError.__init__(self, errno, os.strerror(errno))
+
+    def __str__(self) -> str:
+        return f"{self.asked}: {self.strerror}" + (f" ({self.detail})" if self.detail else "")
+
+
+class TcError(SysError):
+    """A traffic control request was refused; `extack` is the kernel's sentence, or empty."""
+
+    def __init__(self, errno: int, asked: str, extack: str = "") -> None:
+        self.extack = extack
+        super().__init__(errno, asked, extack)
+
+
+class MapError(SysError):
+    """A map operation was refused; `map` names the map."""
+
+    def __init__(self, errno: int, asked: str, map: str, detail: str = "") -> None:
+        self.map = map
+        super().__init__(errno, f"{asked} {map}" if map else asked, detail)
+
+
+class NotSupported(TcbpfError):
+    """What was asked for is not there: the running kernel, this machine or this release lacks it, as probed."""
+
+
+class InternalError(TcbpfError):
+    """A bug in tcbpf."""

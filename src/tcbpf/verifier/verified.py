@@ -1,0 +1,66 @@
+"""What verify() hands on: the program, proved, and what the proof learned that an engine needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tcbpf.obj.program import Program
+from tcbpf.tables.skb import Field
+
+
+class Region(Enum):
+    """What memory an access reaches, the same on every path (the verifier refuses an instruction that mixes ctx with others)."""
+
+    NONE = "none"
+    CTX = "ctx"
+    STACK = "stack"
+    PACKET = "packet"
+    MAP_VALUE = "map_value"
+    MEM = "mem"
+    OTHER = "other"              # several of the above but not ctx
+
+
+@dataclass(slots=True)
+class Aux:
+    """What is known of one instruction."""
+
+    seen: bool = False                       # reached on some path; the rest is dead code
+    region: Region = Region.NONE
+    field: Field | None = None               # ctx access: the row, whose `native` place the engine uses
+    map: int = -1                            # helper call: index in program.maps of its map argument, -1 for not constant
+    key: int = -1                            # tail_call: the constant index, -1 for none
+
+
+@dataclass(frozen=True, slots=True)
+class Subprog:
+    """One function of the program.
+
+    Units:   start and end are pcs, end exclusive; stack_depth in bytes.
+    """
+
+    start: int
+    end: int
+    name: str
+    stack_depth: int
+    args: int = 5
+    callback: bool = False
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A program that verify() accepted: the only thing an engine takes. Only verify() makes one.
+
+    Units:   insns_processed counts visits, as the kernel's "processed N insns".
+    """
+
+    program: Program
+    aux: tuple[Aux, ...]                     # one for each slot
+    subprogs: tuple[Subprog, ...]            # in pc order; the first is the entry
+    insns_processed: int
+    states: int = 0
+    peak_states: int = 0
+    writes_packet: bool = True               # may change packet bytes or geometry: directly or through a helper
+    helpers: frozenset[str] = frozenset()    # called, by tables.helpers name
+    log: str = field(default="", repr=False)
+    time_ns: int = 0

@@ -1,0 +1,49 @@
+"""What an engine makes of a Verified program, and the one function that chooses the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from tcbpf.verifier.verified import Verified
+
+if TYPE_CHECKING:
+    from tcbpf.native.runtime import Env, MapFile, Skb
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile. harden: net.core.bpf_jit_harden's 0, 1, 2 (1 blinds programs loaded without privilege, 2 all)."""
+
+    engine: str = "jit"                      # "jit" or "interp"
+    harden: int = 0
+    cache: bool = True                       # keep machine code on disk, by content
+    count: bool = False                      # count executed instructions
+
+
+class Executable(Protocol):
+    """A program that can run. One executable serves one set of maps."""
+
+    @property
+    def verified(self) -> Verified: ...
+    @property
+    def jited(self) -> bool: ...
+    @property
+    def address(self) -> int:
+        """Address of its struct tcbpf_prog, for the runtime's packet loop, filters and tail calls; 0 for the interpreter."""
+        ...
+
+    def run(self, skb: Skb, env: Env) -> int:
+        """Run once on `skb` and return r0 (64 bits)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def compile(verified: Verified, maps: Sequence[MapFile], options: Options = Options()) -> Executable:
+    """Return `verified` as an executable over `maps`, which are in the order of verified.program.maps.
+
+    Raises:  NotSupported when this machine has no JIT (use engine "interp").
+    """
+    raise NotImplementedError
