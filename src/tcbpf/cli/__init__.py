@@ -1,0 +1,88 @@
+"""The command `tcbpf`: one row a verb, imported only when it is asked for, so that a short command starts fast.
+
+A verb is a module of this room with `configure(parser)`, which adds its arguments, and `main(args)`, which returns the exit
+status. A verb raises; this file turns what it raises into one line on standard error and a status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from tcbpf.errors import CompileError, InputError, InternalError, TcbpfError, VerifierError
+
+VERBS = {
+    # verb: (module, one line of help)
+    "run": ("run", "run a classifier over a capture"),
+    "verify": ("verify", "ask the verifier, and read its reasons"),
+    "prog-run": ("prog_run", "run a program once, on one packet"),
+    "diff": ("diff", "run a classifier on both datapaths and show the first difference"),
+    "asm": ("asm", "assemble text to bytecode or an object"),
+    "disasm": ("disasm", "disassemble an object or bytecode"),
+    "tc": ("tc", "qdiscs, classes, filters and actions, in the words of tc(8)"),
+    "ip": ("ip", "devices of the datapath, in the words of ip(8)"),
+    "replay": ("replay", "send a capture through a device's hooks"),
+    "map": ("map", "read and write maps"),
+    "bench": ("bench", "measure, as ratios side by side"),
+    "cbpf": ("cbpf", "classic BPF: asm, disasm, compile, check, convert, run, dbg"),
+    "conformance-plugin": ("conformance", "the plugin protocol of the bpf_conformance suite"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 the verdict is no, 2 a usage or input error."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="tcbpf", description="Write, verify, run, step and attach tc/BPF programs.")
+    parser.add_argument("--version", action="version", version="tcbpf 0.1.0")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    modules = {}
+    for verb, (name, line) in VERBS.items():
+        sub = verbs.add_parser(verb, help=line, description=line.capitalize() + ".", add_help=verb not in RAW)
+        if verb == asked:
+            modules[verb] = module = importlib.import_module(f"tcbpf.cli.{name}")
+            if verb in RAW:
+                return guard(lambda: int(module.main(argv[argv.index(verb) + 1:])))
+            module.configure(sub)
+    args = parser.parse_args(argv)
+    return guard(lambda: int(modules[args.verb].main(args)))
+
+
+RAW = {"tc", "ip", "conformance-plugin"}
+"""Verbs with a grammar that is not argparse's: their `main` takes the words."""
+
+
+def tc_main() -> int:
+    """Run `tcbpf tc`, under the name that scripts written for tc(8) are pointed at."""
+    return main(["tc", *sys.argv[1:]])
+
+
+def guard(run) -> int:   # type: ignore[no-untyped-def]
+    """Call `run` and return its status, or say in one line why not."""
+    try:
+        return int(run())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except CompileError as error:
+        sys.stderr.write(error.diagnostics)
+        return fail(error, 2)
+    except VerifierError as error:
+        return fail(error, 1)
+    except InternalError:
+        raise
+    except (TcbpfError, InputError) as error:
+        return fail(error, 2)
+    except OSError as error:
+        return fail(error, 2)
+
+
+def fail(error: Exception, status: int) -> int:
+    """Print `error` as tcbpf prints all of them, and return `status`."""
+    print(f"tcbpf: {error}", file=sys.stderr)
+    return status
