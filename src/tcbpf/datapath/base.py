@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from tcbpf.control.objects import TcObject
 from tcbpf.control.request import Request
@@ -63,6 +63,8 @@ class Prog(Protocol):
     def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
 
 
 class Datapath(Protocol):
@@ -72,6 +74,9 @@ class Datapath(Protocol):
     """
 
     name: str                                # "user" or "kernel"
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
 
     @property
     def maps(self) -> Mapping[str, Map]:

@@ -1,0 +1,144 @@
+"""`tcbpf diff`: the same program and packets on both datapaths; the first difference, if any."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tcbpf.cli.arguments import add_json, add_program, load_program
+from tcbpf.datapath.choose import open_datapath
+from tcbpf.errors import InputError
+
+TEST_RUN_SIZE = range(14, 3713)
+"""Frame sizes that the kernel's BPF_PROG_TEST_RUN takes, in bytes (SPEC 0.4); others run on the user datapath only."""
+
+COMPARED = ("mark", "priority", "cb", "tstamp", "gso_segs", "gso_size")
+"""Writable context fields that BPF_PROG_TEST_RUN gives back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where the datapaths part: packet number from 1 (0 for maps), what differs, and both sides."""
+
+    packet: int
+    what: str
+    user: Any
+    kernel: Any
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A whole comparison."""
+
+    packets: int = 0
+    skipped: int = 0
+    difference: Difference | None = None
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_program(parser)
+    parser.add_argument("capture", metavar="CAPTURE", nargs="+", help="pcap or pcapng files of Ethernet frames")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="at most N packets of each capture")
+    add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Compare; 0 when identical, 1 when not."""
+    worst = 0
+    for path in args.capture:
+        outcome = compare(args, path)
+        worst |= outcome.difference is not None
+        show(args, path, outcome)
+    return worst
+
+
+def show(args: argparse.Namespace, path: str, outcome: Outcome) -> None:
+    """Print one outcome."""
+    diff = outcome.difference
+    if args.json:
+        print(json.dumps({"program": args.program, "capture": path, "packets": outcome.packets, "skipped": outcome.skipped,
+                          "identical": diff is None,
+                          "difference": diff and {"packet": diff.packet, "what": diff.what, "user": repr(diff.user),
+                                                  "kernel": repr(diff.kernel)}}))
+        return
+    skipped = f", {outcome.skipped} outside what BPF_PROG_TEST_RUN takes" if outcome.skipped else ""
+    if diff is None:
+        print(f"{path}: identical, {outcome.packets} packets{skipped}")
+        return
+    print(f"{path}: {'packet ' + str(diff.packet) if diff.packet else 'afterwards'}: {diff.what} differs{skipped}")
+    print(f"  user    {show_side(diff.user)}\n  kernel  {show_side(diff.kernel)}")
+
+
+def show_side(value: Any) -> str:
+    """Return one side of a difference; packets as hex."""
+    return value.hex(" ", 2) if isinstance(value, bytes) else str(value)
+
+
+def compare(args: argparse.Namespace, path: str) -> Outcome:
+    """Run every packet of `path` on both datapaths, on one CPU, until something differs."""
+    from tcbpf.net.pcap import open_capture
+    outcome = Outcome()
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})         # per-CPU map values of both lie on this CPU
+    try:
+        with open_datapath("user") as user, open_datapath("kernel") as kernel, open_capture(path) as capture:
+            ours, theirs = load_program(user, args), load_program(kernel, args)
+            for number, record in enumerate(capture, 1):
+                if args.limit and number > args.limit:
+                    break
+                outcome.packets += 1
+                if len(record.data) not in TEST_RUN_SIZE:
+                    outcome.skipped += 1
+                    continue
+                a, b = ours.run(record.data), theirs.run(record.data)
+                for what, x, y in pairs(a, b):
+                    if x != y:
+                        outcome.difference = Difference(number, what, x, y)
+                        return outcome
+            for name, x, y in map_pairs(ours, theirs):
+                if x != y:
+                    outcome.difference = Difference(0, f"map {name}", *only_different(x, y))
+                    break
+    finally:
+        os.sched_setaffinity(0, before)
+    if not outcome.packets:
+        raise InputError("no packets", where=path)
+    return outcome
+
+
+def pairs(a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what is compared of two runs."""
+    yield "verdict", a.verdict, b.verdict
+    yield "packet", a.packet, b.packet
+    for name in COMPARED:
+        if name in a.ctx and name in b.ctx:
+            yield f"ctx.{name}", a.ctx[name], b.ctx[name]
+
+
+def map_pairs(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the contents of each map of both programs, raw, in no order."""
+    for x, y in zip(ours.maps, theirs.maps, strict=True):
+        if x.spec.type not in ("prog_array", "perf_event_array", "ringbuf"):
+            yield x.spec.name, contents(x.raw), contents(y.raw)
+
+
+def contents(raw: Any) -> dict[bytes, bytes]:
+    """Return all elements of a raw map."""
+    found, key = {}, raw.next_key(None)
+    while key is not None:
+        value = raw.lookup(key)
+        if value is not None:
+            found[key] = value
+        key = raw.next_key(key)
+    return found
+
+
+def only_different(x: dict[bytes, bytes], y: dict[bytes, bytes]) -> tuple[str, str]:
+    """Return both sides' first differing element, as text."""
+    key = next(k for k in sorted({*x, *y}) if x.get(k) != y.get(k))
+    return tuple(f"{key.hex()} = {side[key].hex() if key in side else 'absent'}" for side in (x, y))  # type: ignore[return-value]

@@ -1,0 +1,52 @@
+"""How verbs print: numbers, verdicts and tables, plain in a pipe and with rich in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from tcbpf.tables.actions import ACTIONS
+
+
+def verdict_name(verdict: int) -> str:
+    """Return "shot" for 2, and "" for a number that is no TC_ACT."""
+    row = ACTIONS.at(verdict)
+    return row.name if row else ""
+
+
+def rate(packets: int, duration_ns: int) -> str:
+    """Return packets per second, as "12.3 Mpps"."""
+    if not duration_ns:
+        return "-"
+    value = packets * 1e9 / duration_ns
+    for unit, size in (("Gpps", 1e9), ("Mpps", 1e6), ("kpps", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f} pps"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    """Print rows under a head; columns that hold only numbers are set to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    numeric = [all(isnumber(row[i]) for row in cells) for i in range(len(head))]
+    if sys.stdout.isatty():
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        grid = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left")
+        for name, right in zip(head, numeric, strict=True):
+            grid.add_column(name, justify="right" if right else "left", no_wrap=True)
+        for row in cells:
+            grid.add_row(*row)
+        Console().print(grid)
+        return
+    widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
+    if title:
+        print(title)
+    for row in [list(head), *cells]:
+        print("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, numeric, strict=True)).rstrip())
+
+
+def isnumber(text: str) -> bool:
+    """Tell whether `text` is a number, a percentage or a dash."""
+    return text.rstrip("%").replace(".", "", 1).replace(",", "").lstrip("-").isdigit() or text == "-"

@@ -1,0 +1,31 @@
+"""The pytest plugin: a `bpf` fixture, so that a tc program's test reads like any other.
+
+    def test_drops_blocked_dns(bpf):
+        prog = bpf.load(tcbpf.compile("dns_guard.c"), section="tc")
+        assert prog.run(packet).verdict == 2
+
+`pytest --bpf-datapath kernel` runs the same tests on the live kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.base import Datapath
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --bpf-datapath."""
+    parser.addoption("--bpf-datapath", choices=("user", "kernel"), default="user", help="where the bpf fixture runs programs")
+
+
+@pytest.fixture
+def bpf(request: pytest.FixtureRequest) -> Iterator[Datapath]:
+    """A datapath of the test's own: maps and programs go when the test ends."""
+    from tcbpf.datapath.choose import open_datapath
+    with open_datapath(request.config.getoption("--bpf-datapath")) as datapath:
+        yield datapath
