@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tcbpf.cli.arguments import add_json, add_program, load_program
+from tcbpf.cli.arguments import add_json, add_program, read_object
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
 
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     """Compare; 0 when identical, 1 when not."""
     worst = 0
     for path in args.capture:
-        outcome = compare(args, path)
+        outcome = compare(args.program, path, section=args.section, name=args.name, limit=args.limit)
         worst |= outcome.difference is not None
         show(args, path, outcome)
     return worst
@@ -79,17 +79,17 @@ def show_side(value: Any) -> str:
     return value.hex(" ", 2) if isinstance(value, bytes) else str(value)
 
 
-def compare(args: argparse.Namespace, path: str) -> Outcome:
+def compare(program: str, path: str, *, section: str = "", name: str = "", limit: int = 0) -> Outcome:
     """Run every packet of `path` on both datapaths, on one CPU, until something differs."""
     from tcbpf.net.pcap import open_capture
-    outcome = Outcome()
+    obj, outcome = read_object(program), Outcome()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})         # per-CPU map values of both lie on this CPU
     try:
         with open_datapath("user") as user, open_datapath("kernel") as kernel, open_capture(path) as capture:
-            ours, theirs = load_program(user, args), load_program(kernel, args)
+            ours, theirs = (dp.load(obj, section=section, program=name) for dp in (user, kernel))
             for number, record in enumerate(capture, 1):
-                if args.limit and number > args.limit:
+                if limit and number > limit:
                     break
                 outcome.packets += 1
                 if len(record.data) not in TEST_RUN_SIZE:
