@@ -36,13 +36,16 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device. Units: mtu in bytes; address as aa:bb:cc:dd:ee:ff."""
+    """A network device. With CHANGE, `up` is set as it stands, mtu when not 0 and address when not empty.
+
+    Units:   mtu in bytes, 0 lets the datapath choose; address as aa:bb:cc:dd:ee:ff.
+    """
 
     name: str
     index: int = 0
     kind: str = "dummy"                      # "dummy", "veth", "ifb", "vxlan", "lo", ...
     address: str = ""
-    mtu: int = 1500
+    mtu: int = 0
     up: bool = False
     peer: str = ""                           # veth
     peer_index: int = 0
@@ -52,7 +55,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Qdisc:
-    """A queueing discipline. `kind` "clsact", "ingress", "htb", ...; handle 0 lets the datapath choose."""
+    """A queueing discipline. `kind` "clsact", "ingress", "htb", ...; handle 0 lets the datapath choose.
+
+    Options by kind. htb: default (minor), r2q, direct_qlen, direct_packets_stat, ver ("3.17", dumped only).
+    pfifo, bfifo, pfifo_head_drop: limit (packets, for bfifo bytes).
+    """
 
     dev: str
     kind: str
@@ -65,7 +72,13 @@ class Qdisc:
 
 @dataclass(frozen=True, slots=True)
 class TcClass:
-    """A class of a classful qdisc."""
+    """A class of a classful qdisc. `leaf` is the handle of the qdisc grafted to it, 0 for none.
+
+    Options of htb: rate, ceil, burst, cburst, prio, quantum, and dumped only: level, mpu, lended, borrowed, giants, tokens,
+    ctokens.
+
+    Units:   rate and ceil in bytes per second; burst, cburst, quantum and mpu in bytes; tokens in psched ticks.
+    """
 
     dev: str
     kind: str
@@ -78,13 +91,22 @@ class TcClass:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action. kind "gact" (control), "mirred", "bpf", "vlan", "skbedit", "pedit"; options by tc(8)'s words."""
+    """An action. kind "gact" (control), "mirred", "bpf", "vlan", "skbedit", "pedit"; options by tc(8)'s words.
+
+    Options by kind. mirred: direction ("egress", "ingress"), action ("redirect", "mirror"), dev. bpf: as the fields of Bpf.
+
+    Units:   installed and used in seconds before the dump.
+    """
 
     kind: str
     index: int = 0
     control: str = "pipe"                    # a name of tables.actions in tc's words, "goto chain N", "jump N"
     options: dict[str, object] = field(default_factory=dict)
     stats: Stats = Stats()
+    ref: int = 0                             # dumped: holders of the action
+    bind: int = 0                            # dumped: filters among them
+    installed: int = 0
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +133,16 @@ class Bpf:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of a qdisc. `options` is Bpf for kind "bpf"; other kinds (u32, matchall, flower) hold tc(8)'s words."""
+    """A filter of a qdisc. `options` is Bpf for kind "bpf"; other kinds (u32, matchall, flower) hold tc(8)'s words.
+
+    SHOW selects by dev, parent (0: the root qdisc's filters), chain (0 does not select), pref, protocol (0 does not select) and
+    kind ("" does not select). A dump starts every (chain, pref, protocol) with a row of handle 0, as the kernel's does. DELETE
+    with pref 0 removes all filters of the parent; with handle 0 all of that pref.
+    """
 
     dev: str
     parent: int
-    kind: str
+    kind: str = ""
     protocol: int = ETH_P_ALL
     pref: int = 0                                                 # 0 lets the datapath choose
     chain: int = 0
