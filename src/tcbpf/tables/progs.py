@@ -1,6 +1,10 @@
 """The program types: their context, their returns and the ELF sections that name them, one row each.
 
-Source:  include/uapi/linux/bpf.h; section names of iproute2 and libbpf.
+A section of another form names no type of its own: tc takes it for the command at hand (sched_cls for a filter, sched_act
+for an action), and "ID/KEY" is a slot of a tail-call map.
+
+Source:  include/uapi/linux/bpf.h; check_return_code(), may_access_direct_pkt_data(), may_access_skb(),
+         kernel/bpf/verifier.c (v6.18); section names of iproute2 6.1 and libbpf 1.5.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ class Section:
 
     name: str
     attach_type: int = 0
+    flags: int = 0                                     # prog_flags of the load: BPF_F_XDP_HAS_FRAGS
+    legacy: bool = False                               # iproute2's own; libbpf does not know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,7 @@ class ProgType:
     context: str                                       # "skb" (struct __sk_buff) or "xdp" (struct xdp_md)
     sections: tuple[Section, ...] = ()
     returns: tuple[int, int] | None = None
+    returns_at: tuple[tuple[int, tuple[int, int]], ...] = ()   # another range for (attach type, range)
     direct_read: bool = False                          # may read the packet through data/data_end
     direct_write: bool = False
     ld_abs: bool = False
@@ -35,4 +42,57 @@ class ProgType:
     source: str = ""
 
 
-PROG_TYPES: Table[ProgType] = Table(name=lambda row: row.name, number=lambda row: row.number)
+CGROUP_INET_INGRESS, CGROUP_INET_EGRESS = 0, 1         # attach types, enum bpf_attach_type
+XDP_DEVMAP, XDP_CPUMAP, XDP = 33, 35, 37
+TCX_INGRESS, TCX_EGRESS, NETKIT_PRIMARY, NETKIT_PEER = 46, 47, 54, 55
+XDP_HAS_FRAGS = 1 << 5                                 # BPF_F_XDP_HAS_FRAGS
+
+PROG_TYPES: Table[ProgType] = Table(
+    ProgType(
+        "socket_filter", 1, "skb", (Section("socket"), Section("filter", legacy=True)),
+        ld_abs=True, unprivileged=True, since=(3, 19), source="sk_filter_prog_ops, net/core/filter.c",
+    ),
+    ProgType(
+        "sched_cls", 3, "skb",
+        (
+            Section("tc"), Section("classifier"),
+            Section("tc/ingress", TCX_INGRESS), Section("tc/egress", TCX_EGRESS),
+            Section("tcx/ingress", TCX_INGRESS), Section("tcx/egress", TCX_EGRESS),
+            Section("netkit/primary", NETKIT_PRIMARY), Section("netkit/peer", NETKIT_PEER),
+        ),
+        direct_read=True, direct_write=True, ld_abs=True, since=(4, 1), source="tc_cls_act_prog_ops, net/core/filter.c",
+    ),
+    ProgType(
+        "sched_act", 4, "skb", (Section("action"),),
+        direct_read=True, direct_write=True, ld_abs=True, since=(4, 1), source="tc_cls_act_prog_ops, net/core/filter.c",
+    ),
+    ProgType(
+        "xdp", 6, "xdp",
+        (
+            Section("xdp", XDP), Section("xdp.frags", XDP, XDP_HAS_FRAGS),
+            Section("xdp/devmap", XDP_DEVMAP), Section("xdp.frags/devmap", XDP_DEVMAP, XDP_HAS_FRAGS),
+            Section("xdp/cpumap", XDP_CPUMAP), Section("xdp.frags/cpumap", XDP_CPUMAP, XDP_HAS_FRAGS),
+            Section("prog", legacy=True),
+        ),
+        direct_read=True, direct_write=True, since=(4, 8), source="xdp_prog_ops, net/core/filter.c",
+    ),
+    ProgType(
+        "cgroup_skb", 8, "skb",
+        (
+            Section("cgroup_skb/ingress", CGROUP_INET_INGRESS), Section("cgroup_skb/egress", CGROUP_INET_EGRESS),
+            Section("cgroup/skb"),
+        ),
+        returns=(0, 1), returns_at=((CGROUP_INET_EGRESS, (0, 3)),),
+        direct_read=True, unprivileged=True, since=(4, 10), source="cg_skb_prog_ops, net/core/filter.c",
+    ),
+    name=lambda row: row.name,
+    number=lambda row: row.number,
+)
+
+
+def by_section(name: str) -> tuple[ProgType, Section] | None:
+    """Return the program type and the section row that an ELF section name stands for, or None when it names none."""
+    return _SECTIONS.get(name)
+
+
+_SECTIONS = {section.name: (row, section) for row in PROG_TYPES for section in row.sections}
