@@ -1,0 +1,116 @@
+"""Classic instructions to text: bpf_asm's, which assembles back, and the listing that tcpdump -d prints.
+
+Source:  bpf_image(), libpcap 1.10, for the listing's columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcbpf.cbpf.insn import Classic
+from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, SKF_AD_OFF, U32, Mode
+
+_HEX = {"ld", "ldx", "and", "or", "xor"}
+"""Mnemonics whose immediate the listing prints in hex; jumps too."""
+
+
+def _extension(row_size: int, k: int) -> str:
+    """Return the extension's word when `k` is a load of one."""
+    known = EXTENSIONS.at((k - SKF_AD_OFF) & U32) if row_size else None
+    return known.name if known else ""
+
+
+def operand(insn: Classic, *, hex_immediate: bool, spaced: bool) -> str:
+    """Return the operand of an instruction that has a row, without jump targets."""
+    row = CLASSIC.at(insn.code)
+    assert row is not None
+    k = insn.k
+    match row.mode:
+        case Mode.IMM:
+            return f"#{k:#x}" if hex_immediate else f"#{k}"
+        case Mode.ABS:
+            return f"[{k}]"
+        case Mode.IND:
+            return f"[x + {k}]" if spaced else f"[x+{k}]"
+        case Mode.MEM:
+            return f"M[{k}]"
+        case Mode.MSH:
+            return f"4*([{k}]&0xf)"
+        case Mode.LEN:
+            return "#pktlen" if spaced else "#len"
+        case Mode.REG_X:
+            return "x"
+        case Mode.REG_A:
+            return "a"
+        case _:
+            return ""
+
+
+def listing(program: Sequence[Classic]) -> str:
+    """Return what `tcpdump -d` prints, a line an instruction."""
+    return "".join(f"{_image(pc, insn)}\n" for pc, insn in enumerate(program))
+
+
+def _image(pc: int, insn: Classic) -> str:
+    row = CLASSIC.at(insn.code)
+    if row is None:
+        return f"({pc:03d}) {'unimp':<8} {insn.code:#x}"
+    if row.mode is Mode.LABEL:
+        return f"({pc:03d}) {row.name:<8} {_signed(pc + 1 + insn.k)}"
+    text = operand(insn._replace(k=_signed(insn.k)) if row.mode is not Mode.IMM else insn,
+                   hex_immediate=row.branch or row.name in _HEX, spaced=True)
+    if not row.branch:
+        return f"({pc:03d}) {row.name:<8} {text}"
+    return f"({pc:03d}) {row.name:<8} {text:<16} jt {pc + 1 + insn.jt}\tjf {pc + 1 + insn.jf}"
+
+
+def _signed(value: int) -> int:
+    value &= U32
+    return value - 0x100000000 if value >> 31 else value
+
+
+def disassemble(program: Sequence[Classic]) -> str:
+    """Return bpf_asm text, with a label before each jump's target, that assembles back to the same bytes.
+
+    An instruction that has no mnemonic, jumps out of the program, or carries bits that no text says (jt of a load) is a
+    `.raw` line, which the assembler does not take: `check` tells why such a program does not load.
+    """
+    targets = sorted({target for pc, insn in enumerate(program) for target in _targets(pc, insn)})
+    names = {target: f"L{target:03d}" for target in targets}
+    lines = []
+    for pc, insn in enumerate(program):
+        if pc in names:
+            lines.append(f"{names[pc]}:")
+        lines.append(f"\t{_text(pc, insn, names, len(program))}")
+    return "\n".join(lines) + "\n"
+
+
+def _targets(pc: int, insn: Classic) -> tuple[int, ...]:
+    row = CLASSIC.at(insn.code)
+    if row is None:
+        return ()
+    if row.mode is Mode.LABEL:
+        return ((pc + 1 + insn.k) & U32,)
+    return (pc + 1 + insn.jt, pc + 1 + insn.jf) if row.branch else ()
+
+
+def _text(pc: int, insn: Classic, names: dict[int, str], size: int) -> str:
+    row = CLASSIC.at(insn.code)
+    if row is None or not _says_all(insn) or any(target >= size for target in _targets(pc, insn)):
+        return f".raw {insn.code:#06x} {insn.jt} {insn.jf} {insn.k:#x}"
+    if row.mode is Mode.LABEL:
+        return f"{row.name} {names[_targets(pc, insn)[0]]}"
+    word = _extension(row.size, insn.k) if row.mode is Mode.ABS else ""
+    shown = f"#{word}" if word else operand(insn, hex_immediate=row.branch, spaced=False)
+    if row.branch:
+        return f"{row.name} {shown}, " + ", ".join(names[target] for target in _targets(pc, insn))
+    return f"{row.name} {shown}".rstrip()
+
+
+def _says_all(insn: Classic) -> bool:
+    """Tell whether the text of `insn` holds all of it: fields that its mode does not use are zero."""
+    row = CLASSIC.at(insn.code)
+    assert row is not None
+    no_jumps = row.branch or not (insn.jt or insn.jf)
+    uses_k = row.mode not in (Mode.NONE, Mode.REG_X, Mode.REG_A, Mode.LEN)
+    return no_jumps and (uses_k or not insn.k)

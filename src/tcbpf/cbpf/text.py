@@ -1,0 +1,80 @@
+"""The forms a compiled classic filter is written in, read and written.
+
+    decimal    4,40 0 0 12,21 0 1 2048,6 0 0 65535,6 0 0 0,      bpf_asm, tc; newlines for commas: tcpdump -ddd
+    c          { 0x28,  0,  0, 0x0000000c },                     bpf_asm -c; tcpdump -dd
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from tcbpf.cbpf.insn import Classic, Filter
+from tcbpf.errors import InputError
+from tcbpf.tables.cbpf import MAX_INSNS, U32
+
+_C_ROW = re.compile(r"\{\s*(\w+)\s*,\s*(\w+)\s*,\s*(\w+)\s*,\s*(\w+)\s*,?\s*\}")
+_C_NOISE = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+
+
+def to_decimal(program: Filter) -> str:
+    """Return bpf_asm's default output, without the newline."""
+    return f"{len(program)}," + "".join(f"{i.code} {i.jt} {i.jf} {i.k}," for i in program)
+
+
+def to_lines(program: Filter) -> str:
+    """Return what tcpdump -ddd prints."""
+    return "".join([f"{len(program)}\n", *(f"{i.code} {i.jt} {i.jf} {i.k}\n" for i in program)])
+
+
+def to_c(program: Filter) -> str:
+    """Return what bpf_asm -c prints."""
+    return "".join(f"{{ {i.code:#04x}, {i.jt:2}, {i.jf:2}, {i.k:#010x} }},\n" for i in program)
+
+
+def to_dd(program: Filter) -> str:
+    """Return what tcpdump -dd prints."""
+    return "".join(f"{{ {i.code:#x}, {i.jt}, {i.jf}, {i.k:#010x} }},\n" for i in program)
+
+
+def parse(text: str, *, path: str = "<bytecode>") -> Filter:
+    """Return the program of any of the forms above.
+
+    Raises:  InputError in tc's words when the count does not match, and naming the instruction that is no four numbers.
+    """
+    if "{" in text:
+        rows = _C_ROW.findall(_C_NOISE.sub("", text))
+        if not rows:
+            raise InputError("no { code, jt, jf, k } in it", where=path)
+        return tuple(_insn(n, row, path) for n, row in enumerate(rows))
+    return _counted([part.strip() for part in text.replace("\n", ",").split(",")], path)
+
+
+def _counted(parts: list[str], path: str) -> Filter:
+    """Return the program of a count and as many instructions.
+
+    Source:  bpf_ops_parse(), iproute2 lib/bpf_legacy.c, for what is refused.
+    """
+    parts = [part for part in parts if part]
+    if not parts or not parts[0].isdigit():
+        raise InputError("the first number is not a count of instructions", where=path, hint="3,40 0 0 12,... as bpf_asm prints")
+    count, rows = int(parts[0]), parts[1:]
+    if not 0 < count <= MAX_INSNS:
+        raise InputError(f"{count} instructions", where=path, hint=f"1 to {MAX_INSNS}")
+    if len(rows) > count:
+        raise InputError("Real program length exceeds encoded length parameter!", where=path, hint=f"{count} said, {len(rows)} there")
+    if len(rows) < count:
+        raise InputError("Parsed program length is less than encoded length parameter!", where=path,
+                         hint=f"{count} said, {len(rows)} there")
+    return tuple(_insn(n, row.split(), path) for n, row in enumerate(rows))
+
+
+def _insn(n: int, fields: Iterable[str], path: str) -> Classic:
+    """Return one instruction of four numbers."""
+    try:
+        code, jt, jf, k = (int(field, 0) for field in fields)
+    except ValueError:
+        raise InputError(f"Error at instruction {n}!", where=path, hint="four numbers: code jt jf k") from None
+    if not (0 <= code <= 0xFFFF and 0 <= jt <= 255 and 0 <= jf <= 255 and -0x80000000 <= k <= U32):
+        raise InputError(f"Error at instruction {n}!", where=path, hint="code has 16 bits, jt and jf have 8, k has 32")
+    return Classic(code, jt, jf, k & U32)
