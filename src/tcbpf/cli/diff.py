@@ -81,14 +81,14 @@ def show_side(value: Any) -> str:
 
 def compare(program: str, path: str, *, section: str = "", name: str = "", limit: int = 0) -> Outcome:
     """Run every packet of `path` on both datapaths, on one CPU, until something differs."""
-    from tcbpf.net.pcap import open_capture
+    from tcbpf.net.pcap import read
     obj, outcome = read_object(program), Outcome()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})         # per-CPU map values of both lie on this CPU
     try:
-        with open_datapath("user") as user, open_datapath("kernel") as kernel, open_capture(path) as capture:
+        with open_datapath("user") as user, open_datapath("kernel") as kernel:
             ours, theirs = (dp.load(obj, section=section, program=name) for dp in (user, kernel))
-            for number, record in enumerate(capture, 1):
+            for number, record in enumerate(read(path), 1):
                 if limit and number > limit:
                     break
                 outcome.packets += 1
