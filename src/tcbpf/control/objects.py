@@ -1,6 +1,7 @@
 """The values that the command line and both datapaths speak: devices, qdiscs, classes, filters, actions.
 
-They hold what rtnetlink holds, decoded: a handle is 32 bits (major << 16 | minor), a protocol is a host-order ethertype.
+They hold what rtnetlink holds, decoded: a handle is 32 bits (major << 16 | minor), a protocol is a host-order
+ethertype.
 
 Source:  include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h.
 """
@@ -74,7 +75,8 @@ class Qdisc:
 class TcClass:
     """A class of a classful qdisc. `leaf` is the handle of the qdisc grafted to it, 0 for none.
 
-    Options of htb: rate, ceil, burst, cburst, prio, quantum, and dumped only: level, mpu, lended, borrowed, giants, tokens,
+    Options of htb: rate, ceil, burst, cburst, prio, quantum, and dumped only: level, mpu, lended, borrowed, giants,
+    tokens,
     ctokens.
 
     Units:   rate and ceil in bytes per second; burst, cburst, quantum and mpu in bytes; tokens in psched ticks.
@@ -93,7 +95,8 @@ class TcClass:
 class Action:
     """An action. kind "gact" (control), "mirred", "bpf", "vlan", "skbedit", "pedit"; options by tc(8)'s words.
 
-    Options by kind. mirred: direction ("egress", "ingress"), action ("redirect", "mirror"), dev. bpf: as the fields of Bpf.
+    Options by kind. mirred: direction ("egress", "ingress"), action ("redirect", "mirror"),
+    dev. bpf: as the fields of Bpf.
 
     Units:   installed and used in seconds before the dump.
     """
@@ -135,8 +138,10 @@ class Bpf:
 class Filter:
     """A filter of a qdisc. `options` is Bpf for kind "bpf"; other kinds (u32, matchall, flower) hold tc(8)'s words.
 
-    SHOW selects by dev, parent (0: the root qdisc's filters), chain (0 does not select), pref, protocol (0 does not select) and
-    kind ("" does not select). A dump starts every (chain, pref, protocol) with a row of handle 0, as the kernel's does. DELETE
+    SHOW selects by dev, parent (0: the root qdisc's filters), chain (0 does not select), pref,
+    protocol (0 does not select) and
+    kind ("" does not select). A dump starts every (chain, pref, protocol) with a row of handle 0,
+    as the kernel's does. DELETE
     with pref 0 removes all filters of the parent; with handle 0 all of that pref.
     """
 

@@ -1,6 +1,7 @@
 """tc(8)'s words for handles and protocols, both ways.
 
-Handles are hexadecimal: "ffff:" is a qdisc, "1:10" a class, "root" and "none" the two ends. Protocols are ethertypes, by
+Handles are hexadecimal: "ffff:" is a qdisc, "1:10" a class,
+"root" and "none" the two ends. Protocols are ethertypes, by
 name or number.
 
 Source:  tc(8); include/uapi/linux/if_ether.h.
@@ -17,8 +18,10 @@ PROTOCOLS = {
     "lat": 0x6004, "diag": 0x6005, "cust": 0x6006, "sca": 0x6007, "rarp": 0x8035, "atalk": 0x809B, "aarp": 0x80F3,
     "802.1Q": 0x8100, "ipx": 0x8137, "ipv6": 0x86DD, "mpls_uc": 0x8847, "mpls_mc": 0x8848, "ppp_disc": 0x8863,
     "ppp_ses": 0x8864, "atmmpoa": 0x884C, "atmfate": 0x8884, "802.1ad": 0x88A8, "aoe": 0x88A2, "tipc": 0x88CA,
-    "profinet": 0x8892, "ethercat": 0x88A4, "mrp": 0x88E3, "lldp": 0x88CC, "802_3": 0x0001, "ax25": 0x0002, "all": 0x0003,
-    "802_2": 0x0004, "snap": 0x0005, "ddcmp": 0x0006, "wan_ppp": 0x0007, "ppp_mp": 0x0008, "localtalk": 0x0009, "can": 0x000C,
+    "profinet": 0x8892, "ethercat": 0x88A4, "mrp": 0x88E3, "lldp": 0x88CC, "802_3": 0x0001, "ax25": 0x0002,
+    "all": 0x0003,
+    "802_2": 0x0004, "snap": 0x0005, "ddcmp": 0x0006, "wan_ppp": 0x0007, "ppp_mp": 0x0008, "localtalk": 0x0009,
+    "can": 0x000C,
     "ppptalk": 0x0010, "tr_802_2": 0x0011, "mobitex": 0x0015, "control": 0x0016, "irda": 0x0017, "econet": 0x0018,
 }
 """Ethertype by the name that tc prints."""

@@ -1,0 +1,461 @@
+"""bpf(2): the one file that calls it, one function for each command that tcbpf needs.
+
+Raises:  OSError subclass SysError everywhere, with the kernel's errno and the command's name.
+Source:  include/uapi/linux/bpf.h, union bpf_attr; bpf(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from ctypes import c_char, c_uint8, c_uint32, c_uint64
+from dataclasses import dataclass, field
+
+from tcbpf.errors import SysError
+
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
+PROG_TEST_RUN, PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = range(10,
+16)
+BTF_LOAD, BTF_GET_FD_BY_ID, MAP_LOOKUP_AND_DELETE_ELEM, MAP_FREEZE, MAP_LOOKUP_BATCH = 18, 19, 21, 22, 24
+
+LOG_LEVEL1, LOG_LEVEL2, LOG_STATS = 1, 2, 4
+LOG_START, LOG_LIMIT = 1 << 16, 1 << 26
+
+_NUMBERS = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361,
+"s390x": 351}
+"""The number of bpf(2) by machine."""
+
+_WORDS = {
+    MAP_CREATE: "create a map", MAP_LOOKUP_ELEM: "look up an element", MAP_UPDATE_ELEM: "update an element",
+    MAP_DELETE_ELEM: "delete an element", MAP_GET_NEXT_KEY: "get the next key", PROG_LOAD: "load a program",
+    OBJ_PIN: "pin", OBJ_GET: "open a pin", PROG_TEST_RUN: "run a program", PROG_GET_NEXT_ID: "list programs",
+    MAP_GET_NEXT_ID: "list maps", PROG_GET_FD_BY_ID: "open a program by id", MAP_GET_FD_BY_ID: "open a map by id",
+    OBJ_GET_INFO_BY_FD: "read an object's information", BTF_LOAD: "load BTF", BTF_GET_FD_BY_ID: "open BTF by id",
+    MAP_LOOKUP_AND_DELETE_ELEM: "look up and delete an element", MAP_FREEZE: "freeze a map",
+    MAP_LOOKUP_BATCH: "look up elements",
+}
+
+PRIVILEGE = "run as root or with CAP_BPF and CAP_NET_ADMIN, or use --datapath user"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MapCreate(ctypes.Structure):
+    _fields_ = [
+        ("map_type", c_uint32), ("key_size", c_uint32), ("value_size", c_uint32), ("max_entries", c_uint32),
+        ("map_flags", c_uint32), ("inner_map_fd", c_uint32), ("numa_node", c_uint32), ("map_name", c_char * 16),
+        ("map_ifindex", c_uint32), ("btf_fd", c_uint32), ("btf_key_type_id", c_uint32), ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32), ("map_extra", c_uint64),
+    ]
+
+
+class _Elem(ctypes.Structure):
+    _fields_ = [("map_fd", c_uint32), ("key", c_uint64), ("value", c_uint64), ("flags", c_uint64)]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        ("in_batch", c_uint64), ("out_batch", c_uint64), ("keys", c_uint64), ("values", c_uint64), ("count", c_uint32),
+        ("map_fd", c_uint32), ("elem_flags", c_uint64), ("flags", c_uint64),
+    ]
+
+
+class _ProgLoad(ctypes.Structure):
+    _fields_ = [
+        ("prog_type", c_uint32), ("insn_cnt", c_uint32), ("insns", c_uint64), ("license", c_uint64), ("log_level",
+        c_uint32),
+        ("log_size", c_uint32), ("log_buf", c_uint64), ("kern_version", c_uint32), ("prog_flags", c_uint32),
+        ("prog_name", c_char * 16), ("prog_ifindex", c_uint32), ("expected_attach_type", c_uint32), ("prog_btf_fd",
+        c_uint32),
+        ("func_info_rec_size", c_uint32), ("func_info", c_uint64), ("func_info_cnt", c_uint32),
+        ("line_info_rec_size", c_uint32), ("line_info", c_uint64), ("line_info_cnt", c_uint32), ("attach_btf_id",
+        c_uint32),
+        ("attach_prog_fd", c_uint32), ("core_relo_cnt", c_uint32), ("fd_array", c_uint64), ("core_relos", c_uint64),
+        ("core_relo_rec_size", c_uint32), ("log_true_size", c_uint32),
+    ]
+
+
+class _Obj(ctypes.Structure):
+    _fields_ = [("pathname", c_uint64), ("bpf_fd", c_uint32), ("file_flags", c_uint32)]
+
+
+class _TestRun(ctypes.Structure):
+    _fields_ = [
+        ("prog_fd", c_uint32), ("retval", c_uint32), ("data_size_in", c_uint32), ("data_size_out", c_uint32),
+        ("data_in", c_uint64), ("data_out", c_uint64), ("repeat", c_uint32), ("duration", c_uint32), ("ctx_size_in",
+        c_uint32),
+        ("ctx_size_out", c_uint32), ("ctx_in", c_uint64), ("ctx_out", c_uint64), ("flags", c_uint32), ("cpu", c_uint32),
+        ("batch_size", c_uint32),
+    ]
+
+
+class _Id(ctypes.Structure):
+    _fields_ = [("id", c_uint32), ("next_id", c_uint32), ("open_flags", c_uint32)]
+
+
+class _Info(ctypes.Structure):
+    _fields_ = [("bpf_fd", c_uint32), ("info_len", c_uint32), ("info", c_uint64)]
+
+
+class _Btf(ctypes.Structure):
+    _fields_ = [
+        ("btf", c_uint64), ("btf_log_buf", c_uint64), ("btf_size", c_uint32), ("btf_log_size", c_uint32),
+        ("btf_log_level", c_uint32), ("btf_log_true_size", c_uint32),
+    ]
+
+
+class ProgInfo(ctypes.Structure):
+    """struct bpf_prog_info."""
+
+    _fields_ = [
+        ("type", c_uint32), ("id", c_uint32), ("tag", c_uint8 * 8), ("jited_prog_len", c_uint32), ("xlated_prog_len",
+        c_uint32),
+        ("jited_prog_insns", c_uint64), ("xlated_prog_insns", c_uint64), ("load_time", c_uint64), ("created_by_uid",
+        c_uint32),
+        ("nr_map_ids", c_uint32), ("map_ids", c_uint64), ("name", c_char * 16), ("ifindex", c_uint32),
+        ("gpl_compatible", c_uint32), ("netns_dev", c_uint64), ("netns_ino", c_uint64), ("nr_jited_ksyms", c_uint32),
+        ("nr_jited_func_lens", c_uint32), ("jited_ksyms", c_uint64), ("jited_func_lens", c_uint64), ("btf_id",
+        c_uint32),
+        ("func_info_rec_size", c_uint32), ("func_info", c_uint64), ("nr_func_info", c_uint32), ("nr_line_info",
+        c_uint32),
+        ("line_info", c_uint64), ("jited_line_info", c_uint64), ("nr_jited_line_info", c_uint32),
+        ("line_info_rec_size", c_uint32), ("jited_line_info_rec_size", c_uint32), ("nr_prog_tags", c_uint32),
+        ("prog_tags", c_uint64), ("run_time_ns", c_uint64), ("run_cnt", c_uint64), ("recursion_misses", c_uint64),
+        ("verified_insns", c_uint32), ("attach_btf_obj_id", c_uint32), ("attach_btf_id", c_uint32),
+    ]
+
+
+class MapInfo(ctypes.Structure):
+    """struct bpf_map_info."""
+
+    _fields_ = [
+        ("type", c_uint32), ("id", c_uint32), ("key_size", c_uint32), ("value_size", c_uint32), ("max_entries",
+        c_uint32),
+        ("map_flags", c_uint32), ("name", c_char * 16), ("ifindex", c_uint32), ("btf_vmlinux_value_type_id", c_uint32),
+        ("netns_dev", c_uint64), ("netns_ino", c_uint64), ("btf_id", c_uint32), ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32), ("btf_vmlinux_id", c_uint32), ("map_extra", c_uint64),
+    ]
+
+
+class BtfInfo(ctypes.Structure):
+    """struct bpf_btf_info."""
+
+    _fields_ = [("btf", c_uint64), ("btf_size", c_uint32), ("id", c_uint32), ("name", c_uint64), ("name_len", c_uint32),
+                ("kernel_btf", c_uint32)]
+
+
+def _call(command: int, attr: ctypes.Structure) -> int:
+    """Make the system call and return its result, or minus errno."""
+    number = _NUMBERS.get(platform.machine())
+    if number is None:
+        return -errno.ENOSYS
+    result = _libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr))
+    return int(result) if result >= 0 else -ctypes.get_errno()
+
+
+def _check(command: int, attr: ctypes.Structure, what: str = "") -> int:
+    """Make the system call, and raise what it refuses with."""
+    result = _call(command, attr)
+    if result < 0:
+        raise failure(-result, command, what)
+    return result
+
+
+def failure(code: int, command: int, what: str = "") -> SysError:
+    """Return the error for errno `code` of a command, with what is needed where privilege is missing."""
+    asked = _WORDS[command] + (f" {what}" if what else "")
+    if code == errno.EPERM:
+        return SysError(code, asked, PRIVILEGE)
+    if code == errno.ENOSYS:
+        return SysError(code, asked, "this kernel has no bpf(2); use --datapath user")
+    return SysError(code, asked)
+
+
+def _pointer(buffer: ctypes.Array[c_char] | None) -> int:
+    """Return a buffer's address, 0 for none."""
+    return ctypes.addressof(buffer) if buffer is not None else 0
+
+
+def _buffer(data: bytes) -> ctypes.Array[c_char]:
+    """Return a buffer that holds `data`; the caller keeps it alive over the call."""
+    return (c_char * max(len(data), 1)).from_buffer_copy(data or b"\0")
+
+
+# ---------------------------------------------------------------- maps
+
+
+def map_create(
+    type: int, key_size: int, value_size: int, max_entries: int, *, flags: int = 0, name: bytes = b"",
+    inner_fd: int = 0,
+    map_extra: int = 0, btf_fd: int = 0, key_type: int = 0, value_type: int = 0,
+) -> int:
+    """Create a map and return its fd. Units: sizes in bytes; `name` has at most 15 of them."""
+    attr = _MapCreate(
+        map_type=type, key_size=key_size, value_size=value_size, max_entries=max_entries, map_flags=flags,
+        map_name=name[:15],
+        inner_map_fd=inner_fd, map_extra=map_extra, btf_fd=btf_fd, btf_key_type_id=key_type,
+        btf_value_type_id=value_type,
+    )
+    return _check(MAP_CREATE, attr, name.decode(errors="replace"))
+
+
+def map_lookup(fd: int, key: bytes, size: int, flags: int = 0) -> bytes | None:
+    """Return the `size` bytes at `key`, or None when there is no such element."""
+    keys, value = _buffer(key), ctypes.create_string_buffer(size)
+    result = _call(MAP_LOOKUP_ELEM, _Elem(fd, _pointer(keys), _pointer(value), flags))
+    if result == -errno.ENOENT:
+        return None
+    if result < 0:
+        raise failure(-result, MAP_LOOKUP_ELEM)
+    return value.raw
+
+
+def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
+    """Write an element."""
+    keys, values = _buffer(key), _buffer(value)
+    _check(MAP_UPDATE_ELEM, _Elem(fd, _pointer(keys), _pointer(values), flags))
+
+
+def map_delete(fd: int, key: bytes) -> bool:
+    """Delete an element; return False when there was none."""
+    keys = _buffer(key)
+    result = _call(MAP_DELETE_ELEM, _Elem(fd, _pointer(keys), 0, 0))
+    if result < 0 and result != -errno.ENOENT:
+        raise failure(-result, MAP_DELETE_ELEM)
+    return result == 0
+
+
+def map_next_key(fd: int, key: bytes | None, size: int) -> bytes | None:
+    """Return the key after `key` (None for the first), or None at the end."""
+    keys, following = _buffer(key) if key is not None else None, ctypes.create_string_buffer(size)
+    result = _call(MAP_GET_NEXT_KEY, _Elem(fd, _pointer(keys), _pointer(following), 0))
+    if result == -errno.ENOENT:
+        return None
+    if result < 0:
+        raise failure(-result, MAP_GET_NEXT_KEY)
+    return following.raw
+
+
+def map_lookup_batch(fd: int, key_size: int, value_size: int, entries: int) -> list[tuple[bytes, bytes]]:
+    """Return all elements at once, for a map type that has BPF_MAP_LOOKUP_BATCH.
+
+    Units:   sizes in bytes; `entries` is how many there may be.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    token, previous = ctypes.create_string_buffer(max(key_size, 8)), None
+    chunk = min(max(entries, 1), 4096)
+    while True:
+        keys, values = ctypes.create_string_buffer(chunk * key_size), ctypes.create_string_buffer(chunk * value_size)
+        attr = _Batch(_pointer(previous), _pointer(token), _pointer(keys), _pointer(values), chunk, fd, 0, 0)
+        result = _call(MAP_LOOKUP_BATCH, attr)
+        if result == -errno.ENOSPC:                    # one bucket holds more than the chunk; nothing of it was copied
+            chunk *= 2
+            continue
+        if result < 0 and result != -errno.ENOENT:
+            raise failure(-result, MAP_LOOKUP_BATCH)
+        raw_keys, raw_values = keys.raw, values.raw
+        found += [
+            (raw_keys[i * key_size:(i + 1) * key_size], raw_values[i * value_size:(i + 1) * value_size])
+            for i in range(attr.count)
+        ]
+        if result == -errno.ENOENT:
+            return found
+        previous = ctypes.create_string_buffer(token.raw, len(token))
+
+
+def map_freeze(fd: int) -> None:
+    """Make a map read-only for user space, for good."""
+    _check(MAP_FREEZE, _Elem(fd))
+
+
+# ---------------------------------------------------------------- programs
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What BPF_PROG_LOAD takes. Units: func_info in records of 8 bytes, line_info of 16."""
+
+    type: int
+    insns: bytes
+    license: bytes = b""
+    name: bytes = b""
+    attach_type: int = 0
+    btf_fd: int = 0
+    func_info: bytes = field(default=b"", repr=False)
+    line_info: bytes = field(default=b"", repr=False)
+    log_level: int = 0
+    kernel_version: int = 0
+
+
+def prog_load(load: Load) -> tuple[int, str]:
+    """Load a program; return its fd, or minus errno, and the verifier's log (empty at log level 0).
+
+    The log buffer grows until the log fits; a log over 64 MB keeps its end.
+    """
+    insns, licence = _buffer(load.insns), _buffer(load.license + b"\0")
+    funcs, lines = _buffer(load.func_info), _buffer(load.line_info)
+    attr = _ProgLoad(
+        prog_type=load.type, insn_cnt=len(load.insns) // 8, insns=_pointer(insns), license=_pointer(licence),
+        kern_version=load.kernel_version, prog_name=load.name[:15], expected_attach_type=load.attach_type,
+        log_level=load.log_level,
+    )
+    if load.btf_fd:
+        attr.prog_btf_fd = load.btf_fd
+        if load.func_info:
+            attr.func_info_rec_size, attr.func_info, attr.func_info_cnt = 8, _pointer(funcs), len(load.func_info) // 8
+        if load.line_info:
+            attr.line_info_rec_size, attr.line_info, attr.line_info_cnt = 16, _pointer(lines), len(load.line_info) // 16
+    if not load.log_level:
+        return _call_again(PROG_LOAD, attr), ""
+    size = LOG_START
+    while True:
+        log = ctypes.create_string_buffer(size)
+        attr.log_buf, attr.log_size = _pointer(log), size
+        result = _call_again(PROG_LOAD, attr)
+        if result != -errno.ENOSPC or size >= LOG_LIMIT:
+            return result, log.value.decode(errors="replace")
+        size = min(max(size * 4, attr.log_true_size), LOG_LIMIT)
+
+
+def _call_again(command: int, attr: ctypes.Structure) -> int:
+    """Make a call that a signal or memory pressure may interrupt (EAGAIN), a few times."""
+    result = -errno.EAGAIN
+    for _ in range(5):
+        result = _call(command, attr)
+        if result != -errno.EAGAIN:
+            break
+    return result
+
+
+def btf_load(raw: bytes) -> int:
+    """Load BTF and return its fd."""
+    data = _buffer(raw)
+    return _check(BTF_LOAD, _Btf(btf=_pointer(data), btf_size=len(raw)))
+
+
+class TestRun:
+    """BPF_PROG_TEST_RUN of one program, with buffers that serve any number of runs.
+
+    Units:   `room` is how many bytes the packet may grow beyond what was given.
+    """
+
+    __test__ = False
+
+    def __init__(self, fd: int, *, largest: int = 4096, ctx_size: int = 192) -> None:
+        self._in, self._out = ctypes.create_string_buffer(largest), ctypes.create_string_buffer(largest + 8192)
+        self._ctx_in, self._ctx_out = ctypes.create_string_buffer(ctx_size), ctypes.create_string_buffer(ctx_size)
+        self.attr = _TestRun(prog_fd=fd, data_in=_pointer(self._in), data_out=_pointer(self._out))
+        self.ctx_size = ctx_size
+
+    def run(self, packet: bytes, ctx: bytes | None = None, repeat: int = 1) -> int:
+        """Run and return r0 as an unsigned 32-bit number; `packet`, `ctx` and `duration_ns` then hold the outcome.
+
+        Raises:  SysError with EINVAL for a packet shorter than 14 bytes or longer than fits one page.
+        """
+        if len(packet) > len(self._in):
+            raise SysError(errno.EINVAL, _WORDS[PROG_TEST_RUN], f"a packet of {len(packet)} bytes")
+        attr = self.attr
+        ctypes.memmove(self._in, packet, len(packet))
+        attr.data_size_in, attr.data_size_out, attr.repeat = len(packet), len(self._out), repeat
+        if ctx is not None:
+            ctypes.memmove(self._ctx_in, ctx, self.ctx_size)
+            attr.ctx_in, attr.ctx_size_in = _pointer(self._ctx_in), self.ctx_size
+            attr.ctx_out, attr.ctx_size_out = _pointer(self._ctx_out), self.ctx_size
+        result = _call_again(PROG_TEST_RUN, attr)
+        if result < 0:
+            raise failure(-result, PROG_TEST_RUN)
+        return int(attr.retval)
+
+    @property
+    def packet(self) -> bytes:
+        """The packet after the last run."""
+        return ctypes.string_at(self._out, self.attr.data_size_out)
+
+    @property
+    def ctx(self) -> bytes:
+        """The context after the last run that was given one."""
+        return ctypes.string_at(self._ctx_out, self.attr.ctx_size_out)
+
+    @property
+    def duration_ns(self) -> int:
+        """The mean of the last run's repeats."""
+        return int(self.attr.duration)
+
+
+# ---------------------------------------------------------------- pins and ids
+
+
+def obj_pin(fd: int, path: str) -> None:
+    """Pin an object to a bpf fs path."""
+    name = _buffer(os.fsencode(path) + b"\0")
+    _check(OBJ_PIN, _Obj(pathname=_pointer(name), bpf_fd=fd), path)
+
+
+def obj_get(path: str) -> int:
+    """Open a pinned object and return its fd."""
+    name = _buffer(os.fsencode(path) + b"\0")
+    return _check(OBJ_GET, _Obj(pathname=_pointer(name)), path)
+
+
+def ids(next_command: int) -> Iterator[int]:
+    """Yield the ids of all programs (PROG_GET_NEXT_ID) or maps (MAP_GET_NEXT_ID)."""
+    attr = _Id()
+    while (result := _call(next_command, attr)) == 0:
+        yield int(attr.next_id)
+        attr.id = attr.next_id
+    if result != -errno.ENOENT:
+        raise failure(-result, next_command)
+
+
+def fd_by_id(command: int, number: int) -> int:
+    """Return a new fd of the object with that id."""
+    return _check(command, _Id(id=number), str(number))
+
+
+def prog_info(fd: int) -> ProgInfo:
+    """Return what the kernel tells of a program."""
+    info = ProgInfo()
+    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    return info
+
+
+def prog_maps(fd: int) -> Sequence[int]:
+    """Return the ids of the maps that a program uses."""
+    count = prog_info(fd).nr_map_ids
+    numbers = (c_uint32 * max(count, 1))()
+    info = ProgInfo(nr_map_ids=count, map_ids=ctypes.addressof(numbers))
+    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    return [int(number) for number in numbers[:min(count, info.nr_map_ids)]]
+
+
+def prog_insns(fd: int) -> bytes:
+    """Return a program's instructions as the verifier rewrote them, empty when the kernel will not show them."""
+    size = prog_info(fd).xlated_prog_len
+    code = ctypes.create_string_buffer(max(size, 8))
+    info = ProgInfo(xlated_prog_len=size, xlated_prog_insns=ctypes.addressof(code))
+    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    return code.raw[:size] if info.xlated_prog_insns else b""
+
+
+def map_info(fd: int) -> MapInfo:
+    """Return what the kernel tells of a map."""
+    info = MapInfo()
+    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    return info
+
+
+def btf_by_id(number: int) -> bytes:
+    """Return the BTF data with that id."""
+    fd = fd_by_id(BTF_GET_FD_BY_ID, number)
+    try:
+        size = BtfInfo()
+        _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(size), ctypes.addressof(size)))
+        data = ctypes.create_string_buffer(max(size.btf_size, 1))
+        info = BtfInfo(btf=ctypes.addressof(data), btf_size=size.btf_size)
+        _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+        return data.raw[:size.btf_size]
+    finally:
+        os.close(fd)
