@@ -11,7 +11,7 @@ from tcbpf.isa.insn import Insn, decode
 if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
 
-PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS = 0, 1, 2       # bpf_elf_map.pinning; libbpf's PIN_BY_NAME is PIN_GLOBAL_NS by path
+PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS = 0, 1, 2       # bpf_elf_map.pinning; libbpf's PIN_BY_NAME is PIN_GLOBAL_NS
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Func:
-    """A subprogram: its first slot, its name, and its BTF function type (0 for none); `is_global` is verified on its own."""
+    """A subprogram: its first slot, its name, its BTF function type (0 for none); `is_global` is verified on its own."""
 
     pc: int
     name: str
@@ -78,9 +78,9 @@ class Func:
 class Program:
     """A linked program: instructions and the maps they name.
 
-    A map is named by its index in `maps`: LD_IMM64 with src BPF_PSEUDO_MAP_IDX (imm the index) or MAP_IDX_VALUE (the second
-    slot's imm the offset into its value). BPF_PSEUDO_MAP_FD never occurs. A `maps` entry is a MapSpec, which the datapath
-    creates at load, or a live map of that datapath.
+    A map is named by its index in `maps`: LD_IMM64 with src BPF_PSEUDO_MAP_IDX (imm the index) or MAP_IDX_VALUE (the
+    second slot's imm the offset into its value). BPF_PSEUDO_MAP_FD never occurs. A `maps` entry is a MapSpec, which the
+    datapath creates at load, or a live map of that datapath.
 
     Units:   pc counts 8-byte slots.
     """
@@ -119,8 +119,9 @@ class Program:
 class Reloc:
     """One relocation of a program: the slot `pc` names `symbol`.
 
-    kind: "map" (LD_IMM64 of a map), "data" (LD_IMM64 into global data: map name and byte offset), "call" (subprogram, or
-    kfunc when `symbol` is not defined), "func" (LD_IMM64 of a subprogram's address).
+    kind: "map" (LD_IMM64 of a map), "data" (LD_IMM64 into global data: map name and byte offset), "call" (subprogram,
+    or kfunc when `symbol` is not defined), "func" (LD_IMM64 of a subprogram's address), "extern" (LD_IMM64 of a symbol
+    that the file does not define), "core" (CO-RE: `symbol` says what).
     """
 
     pc: int
@@ -158,4 +159,4 @@ class Object:
     kernel_version: int = 0
     btf: Btf | None = field(default=None, repr=False)
     sha1: str = ""                                     # of the whole file: the object scope's directory (SPEC 157)
-    raw_btf_ext: bytes = field(default=b"", repr=False)
+    notes: tuple[str, ...] = ()                        # what the loader put right, for the user to know
