@@ -4,6 +4,7 @@
     ├─ InputError        your text, file or command is wrong: where, what, and what would be right
     │  ├─ ObjectError    an object file is damaged or asks for what no loader gives: section and offset
     │  ├─ AsmError       assembly text: line and column
+    │  ├─ FilterError    a classic filter that no kernel loads: the instruction and the rule
     │  └─ CompileError   a source file: the compiler's own words
     ├─ VerifierError     pc, reason, the kernel's words, source line, log
     ├─ SysError(OSError) errno and what was asked; TcError adds the extack, MapError the map
@@ -48,6 +49,14 @@ class AsmError(InputError):
     def __init__(self, what: str, *, line: int, column: int, path: str = "<asm>", hint: str = "") -> None:
         self.line, self.column = line, column
         super().__init__(what, where=f"{path}:{line}:{column}", hint=hint)
+
+
+class FilterError(InputError):
+    """A classic filter breaks a rule of bpf_check_classic(); `pc` is the instruction, -1 for the whole program."""
+
+    def __init__(self, what: str, *, pc: int = -1, rule: str = "", hint: str = "") -> None:
+        self.pc, self.rule = pc, rule
+        super().__init__(what, where=f"instruction {pc}" if pc >= 0 else "", hint=hint)
 
 
 class CompileError(InputError):

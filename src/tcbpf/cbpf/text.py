@@ -57,12 +57,13 @@ def _counted(parts: list[str], path: str) -> Filter:
     """
     parts = [part for part in parts if part]
     if not parts or not parts[0].isdigit():
-        raise InputError("the first number is not a count of instructions", where=path, hint="3,40 0 0 12,... as bpf_asm prints")
+        raise InputError("the first number is no count of instructions", where=path, hint="as bpf_asm prints: 3,40 0 0 12,...")
     count, rows = int(parts[0]), parts[1:]
     if not 0 < count <= MAX_INSNS:
         raise InputError(f"{count} instructions", where=path, hint=f"1 to {MAX_INSNS}")
     if len(rows) > count:
-        raise InputError("Real program length exceeds encoded length parameter!", where=path, hint=f"{count} said, {len(rows)} there")
+        raise InputError("Real program length exceeds encoded length parameter!", where=path,
+                         hint=f"{count} said, {len(rows)} there")
     if len(rows) < count:
         raise InputError("Parsed program length is less than encoded length parameter!", where=path,
                          hint=f"{count} said, {len(rows)} there")

@@ -35,7 +35,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Classic:
+class Form:
     """One instruction: opcode, mnemonic and addressing mode.
 
     Units:   code is 16 bits; branch tells that jt and jf count; size is the bytes a packet load reads.
@@ -50,40 +50,40 @@ class Classic:
     loads: bool = True
 
 
-def _binary(name: str, op: int) -> tuple[Classic, Classic]:
-    return Classic(name, Mode.IMM, ALU | op), Classic(name, Mode.REG_X, ALU | op | X)
+def _binary(name: str, op: int) -> tuple[Form, Form]:
+    return Form(name, Mode.IMM, ALU | op), Form(name, Mode.REG_X, ALU | op | X)
 
 
-def _branch(name: str, op: int) -> tuple[Classic, Classic]:
-    return Classic(name, Mode.IMM, JMP | op, branch=True), Classic(name, Mode.REG_X, JMP | op | X, branch=True)
+def _branch(name: str, op: int) -> tuple[Form, Form]:
+    return Form(name, Mode.IMM, JMP | op, branch=True), Form(name, Mode.REG_X, JMP | op | X, branch=True)
 
 
 CLASSIC = Table(
-    Classic("ld", Mode.IMM, 0x00),
-    Classic("ld", Mode.ABS, 0x20, size=4),
-    Classic("ldh", Mode.ABS, 0x28, size=2),
-    Classic("ldb", Mode.ABS, 0x30, size=1),
-    Classic("ld", Mode.IND, 0x40, size=4),
-    Classic("ldh", Mode.IND, 0x48, size=2),
-    Classic("ldb", Mode.IND, 0x50, size=1),
-    Classic("ld", Mode.MEM, 0x60),
-    Classic("ld", Mode.LEN, 0x80),
-    Classic("ldx", Mode.IMM, 0x01),
-    Classic("ldx", Mode.MEM, 0x61),
-    Classic("ldx", Mode.LEN, 0x81),
-    Classic("ldxb", Mode.MSH, 0xB1, size=1),
-    Classic("st", Mode.MEM, 0x02),
-    Classic("stx", Mode.MEM, 0x03),
+    Form("ld", Mode.IMM, 0x00),
+    Form("ld", Mode.ABS, 0x20, size=4),
+    Form("ldh", Mode.ABS, 0x28, size=2),
+    Form("ldb", Mode.ABS, 0x30, size=1),
+    Form("ld", Mode.IND, 0x40, size=4),
+    Form("ldh", Mode.IND, 0x48, size=2),
+    Form("ldb", Mode.IND, 0x50, size=1),
+    Form("ld", Mode.MEM, 0x60),
+    Form("ld", Mode.LEN, 0x80),
+    Form("ldx", Mode.IMM, 0x01),
+    Form("ldx", Mode.MEM, 0x61),
+    Form("ldx", Mode.LEN, 0x81),
+    Form("ldxb", Mode.MSH, 0xB1, size=1),
+    Form("st", Mode.MEM, 0x02),
+    Form("stx", Mode.MEM, 0x03),
     *_binary("add", 0x00), *_binary("sub", 0x10), *_binary("mul", 0x20), *_binary("div", 0x30), *_binary("mod", 0x90),
     *_binary("or", 0x40), *_binary("and", 0x50), *_binary("xor", 0xA0), *_binary("lsh", 0x60), *_binary("rsh", 0x70),
-    Classic("neg", Mode.NONE, 0x84),
-    Classic("ja", Mode.LABEL, 0x05),
+    Form("neg", Mode.NONE, 0x84),
+    Form("ja", Mode.LABEL, 0x05),
     *_branch("jeq", 0x10), *_branch("jgt", 0x20), *_branch("jge", 0x30), *_branch("jset", 0x40),
-    Classic("ret", Mode.IMM, 0x06),
-    Classic("ret", Mode.REG_A, 0x16),
-    Classic("ret", Mode.REG_X, 0x0E, loads=False),
-    Classic("tax", Mode.NONE, 0x07),
-    Classic("txa", Mode.NONE, 0x87),
+    Form("ret", Mode.IMM, 0x06),
+    Form("ret", Mode.REG_A, 0x16),
+    Form("ret", Mode.REG_X, 0x0E, loads=False),
+    Form("tax", Mode.NONE, 0x07),
+    Form("txa", Mode.NONE, 0x87),
     name=lambda row: f"{row.name} {row.mode.value}".rstrip(),
     number=lambda row: row.code,
 )

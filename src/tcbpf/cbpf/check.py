@@ -1,0 +1,77 @@
+"""The rules that a classic filter must keep to be loaded, each with a message of its own.
+
+Source:  bpf_check_classic(), check_load_and_stores(), net/core/filter.c (v6.12). Paper, "Introduction" (4096 instructions,
+         forward jumps only, statically verified).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcbpf.cbpf.insn import Classic
+from tcbpf.errors import FilterError
+from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MAX_INSNS, MEM_WORDS, SKF_AD_OFF, U32, Mode
+
+_ALL = (1 << MEM_WORDS) - 1
+
+
+def check(program: Sequence[Classic]) -> None:
+    """Return when the kernel would load `program`.
+
+    Raises:  FilterError with the first instruction that breaks a rule, and the rule's name.
+    """
+    if not 0 < len(program) <= MAX_INSNS:
+        raise FilterError(f"{len(program)} instructions", rule="length", hint=f"1 to {MAX_INSNS}")
+    for pc, insn in enumerate(program):
+        _check_one(pc, insn, len(program))
+    last = CLASSIC.at(program[-1].code)
+    if last is None or last.name != "ret":
+        raise FilterError("the last instruction is not ret", pc=len(program) - 1, rule="end")
+    _check_memory(program)
+
+
+def _check_one(pc: int, insn: Classic, size: int) -> None:
+    """Check what one instruction says by itself."""
+    row = CLASSIC.at(insn.code)
+    if row is None or not row.loads:
+        what = f"{row.name} {row.mode.value} does not load" if row else f"no instruction has opcode {insn.code:#06x}"
+        raise FilterError(what, pc=pc, rule="opcode")
+    if row.mode is Mode.MEM and insn.k >= MEM_WORDS:
+        raise FilterError(f"M[{insn.k}] does not exist", pc=pc, rule="memory", hint="M[0] to M[15]")
+    if row.mode is Mode.IMM and row.name in ("div", "mod") and insn.k == 0:
+        raise FilterError(f"{row.name} by zero", pc=pc, rule="division")
+    if row.mode is Mode.IMM and row.name in ("lsh", "rsh") and insn.k >= 32:
+        raise FilterError(f"{row.name} by {insn.k}", pc=pc, rule="shift", hint="0 to 31")
+    if row.mode is Mode.ABS and insn.k >= SKF_AD_OFF:
+        off = insn.k - SKF_AD_OFF
+        if off != ALU_XOR_X and EXTENSIONS.at(off) is None:
+            raise FilterError(f"no extension at SKF_AD_OFF + {off}", pc=pc, rule="extension")
+    if row.mode is Mode.LABEL and insn.k >= size - pc - 1:
+        where = "backwards" if insn.k > U32 - MAX_INSNS else "out of the program"
+        raise FilterError(f"ja goes {where}", pc=pc, rule="jump", hint=f"at most {size - pc - 2} forward from here")
+    if row.branch:
+        for name, skip in (("jt", insn.jt), ("jf", insn.jf)):
+            if pc + 1 + skip >= size:
+                raise FilterError(f"{name} {skip} leaves the program", pc=pc, rule="jump",
+                                  hint=f"at most {size - pc - 2} from here")
+
+
+def _check_memory(program: Sequence[Classic]) -> None:
+    """Check that a word of M is loaded only where every path has stored it.
+
+    The kernel's rule takes no notice of `ret`: what follows one inherits what was stored before it.
+    """
+    stored_at = [_ALL] * len(program)
+    stored = 0
+    for pc, insn in enumerate(program):
+        stored &= stored_at[pc]
+        row = CLASSIC.at(insn.code)
+        assert row is not None
+        if row.name in ("st", "stx"):
+            stored |= 1 << insn.k
+        elif row.mode is Mode.MEM and not stored >> insn.k & 1:
+            raise FilterError(f"M[{insn.k}] is loaded before every path has stored it", pc=pc, rule="uninitialised")
+        elif row.mode is Mode.LABEL or row.branch:
+            for skip in (insn.k,) if row.mode is Mode.LABEL else (insn.jt, insn.jf):
+                stored_at[pc + 1 + skip] &= stored
+            stored = _ALL

@@ -1,0 +1,171 @@
+"""Classic to extended BPF, as the kernel converts before it runs a classic filter.
+
+A is r0, X is r7, the context r6; M lies in the upper 64 bytes of the stack; r2 is scratch. A and X are always zero-extended.
+
+Source:  bpf_convert_filter(), convert_bpf_extensions(), net/core/filter.c (v6.12). Paper, "eBPF Architecture".
+Differs: where the kernel reads struct sk_buff, this reads struct __sk_buff, and A and X are zeroed by moves, so that the
+         verifier can judge the result like any other program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tcbpf.cbpf.check import check
+from tcbpf.cbpf.insn import Classic
+from tcbpf.isa.insn import Insn
+from tcbpf.tables import insns as bpf
+from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MEM_WORDS, SKF_AD_OFF, Form, Mode
+from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.skb import SKB
+
+A, TMP, CTX, X, FP = 0, 2, 6, 7, 10
+
+_FIELDS = {"proto": "protocol", "type": "pkt_type", "ifidx": "ifindex", "mark": "mark", "queue": "queue_mapping",
+           "rxhash": "hash", "vlan_tci": "vlan_tci", "vlan_avail": "vlan_present", "vlan_tpid": "vlan_proto"}
+"""Extensions that are a load of a context field; those held in network order are swapped."""
+
+_CALLS = {"cpu": "get_smp_processor_id", "rand": "get_prandom_u32", "poff": "classic_pay_offset", "nla": "classic_nlattr",
+          "nlan": "classic_nlattr_nest", "hatype": "classic_hatype"}
+"""Extensions that are a call."""
+
+_OPPOSITE = {"jeq": "JNE", "jgt": "JLE", "jge": "JLT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A converted program; `origin[pc]` is the classic instruction that the slot comes from, -1 for the prologue."""
+
+    insns: tuple[Insn, ...]
+    origin: tuple[int, ...]
+
+
+def convert(program: Sequence[Classic]) -> Converted:
+    """Return the extended program of a classic one.
+
+    Raises:  FilterError when the classic one would not load.
+    """
+    check(program)
+    blocks = [_block(insn) for insn in program]
+    starts = [3]
+    for pc, block in enumerate(blocks):
+        starts.append(starts[pc] + len(block) + _jump_size(program[pc]))
+    insns = [_mov(A, 0), _mov(X, 0), Insn(bpf.ALU64 | 0xB0 | bpf.X, CTX, 1)]
+    origin = [-1] * 3
+    for pc, (insn, block) in enumerate(zip(program, blocks, strict=True)):
+        insns += block
+        insns += _jumps(insn, pc, starts, len(insns))
+        origin += [pc] * (len(insns) - len(origin))
+    return Converted(tuple(insns), tuple(origin))
+
+
+def _mov(reg: int, k: int) -> Insn:
+    """Return a 32-bit move, which zero-extends."""
+    return Insn(bpf.ALU32 | 0xB0, reg, imm=_imm(k))
+
+
+def _imm(k: int) -> int:
+    return k - (1 << 32) if k >> 31 else k
+
+
+def _mem_off(k: int) -> int:
+    return (k - MEM_WORDS) * 4
+
+
+def _block(insn: Classic) -> list[Insn]:
+    """Return all of one instruction but its jumps."""
+    row = CLASSIC.at(insn.code)
+    assert row is not None
+    if row.name == "ret":
+        return [*([] if row.mode is Mode.REG_A else [_mov(A, insn.k)]), Insn(bpf.JMP | 0x90)]
+    if row.name in ("tax", "txa"):
+        return [Insn(bpf.ALU32 | 0xB0 | bpf.X, *((X, A) if row.name == "tax" else (A, X)))]
+    if row.code & 7 == bpf.ALU32:
+        return _alu(row, insn)
+    if row.branch:
+        negative = row.mode is Mode.IMM and insn.k >> 31
+        return [_mov(TMP, insn.k)] if negative else []
+    if row.mode is Mode.LABEL:
+        return []
+    return _load_store(row, insn)
+
+
+def _alu(row: Form, insn: Classic) -> list[Insn]:
+    """Return an ALU operation; division by a zero X ends the program with 0."""
+    if row.mode is not Mode.REG_X:
+        return [Insn(insn.code, A, imm=_imm(insn.k) if row.mode is Mode.IMM else 0)]
+    operation = Insn(insn.code, A, X)
+    if row.name not in ("div", "mod"):
+        return [operation]
+    return [Insn(bpf.JMP | 0x50, X, off=2), _mov(A, 0), Insn(bpf.JMP | 0x90), operation]
+
+
+def _load_store(row: Form, insn: Classic) -> list[Insn]:
+    register = X if row.name in ("ldx", "ldxb", "stx") else A
+    match row.mode:
+        case Mode.IMM:
+            return [_mov(register, insn.k)]
+        case Mode.LEN:
+            return [Insn(bpf.LDX | bpf.MEM | bpf.W, register, CTX, SKB["len"].off)]
+        case Mode.MEM if row.name in ("st", "stx"):
+            return [Insn(bpf.STX | bpf.MEM | bpf.W, FP, register, _mem_off(insn.k))]
+        case Mode.MEM:
+            return [Insn(bpf.LDX | bpf.MEM | bpf.W, register, FP, _mem_off(insn.k))]
+        case Mode.MSH:
+            return [Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
+                    Insn(bpf.LD | bpf.ABS | bpf.B, imm=_imm(insn.k)),
+                    Insn(bpf.ALU32 | 0x50, A, imm=0xF),
+                    Insn(bpf.ALU32 | 0x60, A, imm=2),
+                    Insn(bpf.ALU64 | 0xB0 | bpf.X, TMP, X),
+                    Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
+                    Insn(bpf.ALU64 | 0xB0 | bpf.X, A, TMP)]
+        case Mode.IND:
+            return [Insn(insn.code, src=X, imm=_imm(insn.k))]
+        case _:
+            return _extension(insn) if insn.k >= SKF_AD_OFF else [Insn(insn.code, imm=_imm(insn.k))]
+
+
+def _extension(insn: Classic) -> list[Insn]:
+    off = insn.k - SKF_AD_OFF
+    if off == ALU_XOR_X:
+        return [Insn(bpf.ALU32 | 0xA0 | bpf.X, A, X)]
+    row = EXTENSIONS.at(off)
+    assert row is not None                                   # check() saw it
+    if row.name in _FIELDS:
+        field = SKB[_FIELDS[row.name]]
+        swap = [Insn(0xDC, A, imm=16)] if field.big_endian else []
+        return [Insn(bpf.LDX | bpf.MEM | bpf.W, A, CTX, field.off), *swap]
+    return [Insn(bpf.ALU64 | 0xB0 | bpf.X, 1, CTX), Insn(bpf.ALU64 | 0xB0 | bpf.X, 2, A),
+            Insn(bpf.ALU64 | 0xB0 | bpf.X, 3, X), Insn(bpf.JMP | 0x80, imm=HELPERS[_CALLS[row.name]].id)]
+
+
+def _jump_size(insn: Classic) -> int:
+    """Return how many slots _jumps() gives."""
+    row = CLASSIC.at(insn.code)
+    assert row is not None
+    if row.mode is Mode.LABEL:
+        return 1
+    if not row.branch:
+        return 0
+    return 1 if insn.jf == 0 or (insn.jt == 0 and row.name in _OPPOSITE) else 2
+
+
+def _jumps(insn: Classic, pc: int, starts: Sequence[int], at: int) -> list[Insn]:
+    """Return the jumps that end `insn`, the first of which lies at slot `at`."""
+    row = CLASSIC.at(insn.code)
+    assert row is not None
+    if row.mode is Mode.LABEL:
+        return [Insn(bpf.JMP, off=starts[pc + 1 + insn.k] - at - 1)]
+    if not row.branch:
+        return []
+    in_register = row.mode is Mode.REG_X or insn.k >> 31
+    source = bpf.X if in_register else 0
+    fields = (A, X if row.mode is Mode.REG_X else TMP) if in_register else (A, 0)
+    imm = 0 if in_register else insn.k
+    true, false = starts[pc + 1 + insn.jt], starts[pc + 1 + insn.jf]
+    if insn.jt == 0 and insn.jf and row.name in _OPPOSITE:
+        code = bpf.JMP | bpf.JUMP[_OPPOSITE[row.name]].code << 4 | source
+        return [Insn(code, *fields, false - at - 1, imm)]
+    taken = Insn(bpf.JMP | row.code & 0xF0 | source, *fields, true - at - 1, imm)
+    return [taken] if insn.jf == 0 else [taken, Insn(bpf.JMP, off=false - at - 2)]

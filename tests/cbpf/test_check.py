@@ -1,0 +1,91 @@
+"""bpf_check_classic's rules, one by one, and against setsockopt(SO_ATTACH_FILTER) on random programs."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import socket
+
+import pytest
+
+from tcbpf.cbpf import Classic, assemble, check, to_bytes
+from tcbpf.errors import FilterError
+from tcbpf.tables.cbpf import CLASSIC
+
+
+@pytest.mark.parametrize(("program", "pc", "rule"), [
+    ((), -1, "length"),
+    ((Classic(6),) * 4097, -1, "length"),
+    ((Classic(0x99), Classic(6)), 0, "opcode"),
+    ((Classic(0x0E),), 0, "opcode"),
+    ((Classic(0x60, 0, 0, 16), Classic(6)), 0, "memory"),
+    ((Classic(0x34), Classic(6)), 0, "division"),
+    ((Classic(0x94), Classic(6)), 0, "division"),
+    ((Classic(0x64, 0, 0, 32), Classic(6)), 0, "shift"),
+    ((Classic(0x20, 0, 0, 0xFFFFF001), Classic(6)), 0, "extension"),
+    ((Classic(0x05, 0, 0, 1), Classic(6)), 0, "jump"),
+    ((Classic(0x05, 0, 0, 0xFFFFFFFF), Classic(6)), 0, "jump"),
+    ((Classic(0x15, 1, 0, 0), Classic(6)), 0, "jump"),
+    ((Classic(0x15, 0, 1, 0), Classic(6)), 0, "jump"),
+    ((Classic(0x00),), 0, "end"),
+    ((Classic(0x60, 0, 0, 1), Classic(6)), 0, "uninitialised"),
+])
+def test_each_rule(program, pc, rule):
+    with pytest.raises(FilterError) as caught:
+        check(program)
+    assert (caught.value.pc, caught.value.rule) == (pc, rule)
+
+
+def test_memory_must_be_stored_on_every_path():
+    check(assemble("ld #1 st M[1] ld M[1] ret a"))
+    with pytest.raises(FilterError, match="every path"):
+        check(assemble("jeq #0, over st M[1] over: ld M[1] ret a"))
+
+
+class _Fprog(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def kernel_takes(sock, program):
+    raw = to_bytes(program)
+    buffer = ctypes.create_string_buffer(raw, len(raw))
+    fprog = _Fprog(len(program), ctypes.addressof(buffer))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, 26, bytes(fprog))
+    except OSError:
+        return False
+    return True
+
+
+def random_program(rng):
+    size = rng.choice([1, 2, 3, 4, 6, 10])
+    program = [Classic(random_code(rng), *(rng.randrange(3) * (rng.random() < .7) for _ in "tf"), random_k(rng, size))
+               for _ in range(size)]
+    if rng.random() < .9:
+        program[-1] = Classic(rng.choice([0x06, 0x16]), 0, 0, 1)
+    return tuple(program)
+
+
+def random_code(rng):
+    return rng.choice([row.code for row in CLASSIC]) if rng.random() < .98 else rng.randrange(65536)
+
+
+def random_k(rng, size):
+    extension = 0xFFFFF000 + rng.choice([0, 4, 8, 12, 13, 40, 44, 56, 60, 64, 61])
+    return rng.choice([0, 1, 2, 3, 15, 16, 31, 32, rng.randrange(size + 1), extension, rng.getrandbits(32)])
+
+
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_check_agrees_with_the_kernel(count):
+    rng, accepted = random.Random(1), 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        for _ in range(count):
+            program = random_program(rng)
+            try:
+                check(program)
+                ours = True
+            except FilterError:
+                ours = False
+            assert kernel_takes(sock, program) == ours, program
+            accepted += ours
+    assert count // 4 < accepted < count * 3 // 4
