@@ -1,0 +1,77 @@
+"""IR text to an object file: the one file that knows llvmlite."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from functools import lru_cache
+
+import llvmlite.binding as llvm
+
+from tcbpf.errors import InternalError, NotSupported
+
+MACHINES = ("x86_64",)
+KEPT = ("memcpy", "memset", "memcmp", "memmove")
+"""What code generation may call of its own accord; the runtime defines it."""
+
+
+@lru_cache(maxsize=1)
+def _machine() -> llvm.TargetMachine:
+    if platform.machine() not in MACHINES:
+        raise NotSupported(f"no JIT for {platform.machine()}: use --engine interp")
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(),
+                                        opt=2, reloc="pic", codemodel="small")
+
+
+@lru_cache(maxsize=1)
+def _runtime(bitcode: bytes) -> llvm.ModuleRef:
+    _machine()
+    return llvm.parse_bitcode(bitcode)
+
+
+def signatures(bitcode: bytes) -> dict[str, str]:
+    """Return the LLVM function types of the runtime's functions, by name: "i64 (ptr, i64)"."""
+    return {f.name: str(f.global_value_type) for f in _runtime(bitcode).functions}
+
+
+def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", speed: int = 2) -> bytes:
+    """Return the ELF relocatable of a module, the runtime's `bitcode` linked in; only `exported` functions stay visible.
+
+    Raises:  InternalError when LLVM refuses the text; NotSupported on a machine without JIT.
+    """
+    machine = _machine()
+    try:
+        module = llvm.parse_assembly(text)
+        module.triple = llvm.get_process_triple()
+        module.data_layout = str(machine.target_data)
+        if bitcode:
+            module.link_in(_runtime(bitcode), preserve=True)
+        for function in module.functions:
+            if not function.is_declaration and function.name not in exported and function.name not in KEPT:
+                function.linkage = "internal"
+        for variable in module.global_variables:
+            if not variable.is_declaration and not variable.name.startswith("llvm."):
+                variable.linkage = "internal"
+        _optimize(module, machine, speed)
+        return bytes(machine.emit_object(module))
+    except RuntimeError as error:
+        raise InternalError(f"LLVM: {error}") from error
+
+
+def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine, speed: int) -> None:
+    tuning = llvm.create_pipeline_tuning_options(speed_level=speed)
+    tuning.loop_vectorization = tuning.slp_vectorization = speed > 1
+    builder = llvm.create_pass_builder(machine, tuning)
+    shake = llvm.create_new_module_pass_manager()                      # first drop what the program does not reach
+    shake.add_global_dead_code_eliminate_pass()
+    shake.run(module, builder)
+    builder.getModulePassManager().run(module, builder)
+
+
+def host() -> str:
+    """Return what machine code depends on: the CPU and its features."""
+    return f"{llvm.llvm_version_info} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
