@@ -1,7 +1,7 @@
 """Linking: one relocatable object into one position-independent image, and its form on disk.
 
-An image is text, then a gap of at least a page, then read-only data at a fixed distance; nothing in it depends on where it is loaded, so loading
-is copying. Only relocations that are relative to the place and stay inside the image are accepted.
+An image is text, then a gap of at least a page, then read-only data at a fixed distance; nothing in it depends on where
+it is loaded, so loading is copying. Only relocations that are relative to the place and stay inside the image are accepted.
 
 Source:  ELF-64 object file format; System V ABI, AMD64 supplement (relocation types).
 """
@@ -85,13 +85,12 @@ def link(obj: bytes, exported: Sequence[str]) -> Image:
     Raises:  InternalError when the object has writable data, an unresolved symbol or an absolute relocation.
     """
     sections = _sections(obj)
-    text = _lay(obj, [s for s in sections if s.flags & _ALLOC and s.flags & _EXEC], 0, TRAP)
+    loaded = [s for s in sections if s.flags & _ALLOC and s.size]
+    text = _lay(obj, [s for s in loaded if s.flags & _EXEC], 0, TRAP)
     distance = _round(len(text), PAGE) + PAGE
-    data = _lay(obj, [s for s in sections if s.flags & _ALLOC and not s.flags & _EXEC and s.size and s.type == _PROGBITS],
-                distance, b"\0")
-    for section in sections:
-        if section.flags & _ALLOC and section.flags & _WRITE and section.size:
-            raise InternalError("machine code with writable data")
+    data = _lay(obj, [s for s in loaded if not s.flags & _EXEC and s.type == _PROGBITS], distance, b"\0")
+    if any(s.flags & _WRITE for s in loaded):
+        raise InternalError("machine code with writable data")
     symbols = _symbols(obj, sections)
     for section in sections:
         if section.type == _RELA_TYPE and sections[section.info].place >= 0:

@@ -1,8 +1,8 @@
-"""One function of a program as LLVM IR text: registers, arithmetic, jumps, memory. Who may touch what is the subclass's.
+"""One function of a program as LLVM IR text: registers, arithmetic, jumps. Memory and calls are the subclass's.
 
-A register is an alloca that LLVM's SROA turns into values; inside a basic block its value is kept by name, so that the text holds
-one load and one store of a register for each block that uses it. r11 is AX, the kernel's hidden register: a constant moved
-into it is hidden from the optimiser (blind.py).
+A register is an alloca that LLVM's SROA turns into values; inside a basic block its value is kept by name, so that the
+text holds one load and one store of a register for each block that uses it. r11 is AX, the kernel's hidden register: a
+constant moved into it is hidden from the optimiser (blind.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _RMW = {"ADD": "add", "OR": "or", "AND": "and", "XOR": "xor", "XCHG": "xchg"}
 class Body:
     """Writes one function; `insns` is the whole program, `entry` the function's first slot."""
 
-    def __init__(self, insns: Sequence[Insn], ops: Slots, entry: int, live: Callable[[int], bool] = lambda pc: True) -> None:
+    def __init__(
+        self, insns: Sequence[Insn], ops: Slots, entry: int, live: Callable[[int], bool] = lambda pc: True
+    ) -> None:
         self.insns, self.ops, self.entry = insns, ops, entry
         self.blocks = blocks_of(insns, ops, entry, live)
         self.out = Writer()
@@ -36,7 +38,7 @@ class Body:
         self.regs: list[str | None] = [None] * REGS
         self.dirty: set[int] = set()
 
-    # --- what a subclass decides ------------------------------------------------------------------------------------
+    # --- what a subclass decides ---
 
     def prologue(self) -> None:
         """Write what comes before the first block: the initial registers."""
@@ -51,7 +53,8 @@ class Body:
     def load(self, pc: int, insn: Insn, op: Op) -> None:
         """Write a load."""
         place = self.pointer(pc, insn.src, insn.off, op.size, write=False)
-        self.write(insn.dst, self.extend(self.out.value(f"load i{op.size * 8}, ptr {place}, align 1"), op.size, op.signed))
+        value = self.out.value(f"load i{op.size * 8}, ptr {place}, align 1")
+        self.write(insn.dst, self.extend(value, op.size, op.signed))
 
     def store(self, pc: int, insn: Insn, op: Op) -> None:
         """Write a store of a register or an immediate."""
@@ -79,7 +82,7 @@ class Body:
         """Write the return of `value`."""
         self.out.emit(f"ret i64 {value}")
 
-    # --- registers ---------------------------------------------------------------------------------------------------
+    # --- registers ---
 
     def read(self, reg: int) -> str:
         """Return the value of a register."""
@@ -121,7 +124,7 @@ class Body:
             return self.algebra[width].const(insn.imm)
         return self.cut(self.read(insn.src), width // 8)
 
-    # --- the text ------------------------------------------------------------------------------------------------------
+    # --- the text ---
 
     def text(self, header: str) -> str:
         """Return the whole function, `header` being its define line without the brace.
@@ -198,7 +201,8 @@ class Body:
     def _jump(self, pc: int, insn: Insn, op: Op, block: Block) -> bool:
         if len(block.succ) < 2:
             return False
-        cond = op.row.fn(self.algebra[op.width], self.cut(self.read(insn.dst), op.width // 8), self.source(insn, op, op.width))
+        dst = self.cut(self.read(insn.dst), op.width // 8)
+        cond = op.row.fn(self.algebra[op.width], dst, self.source(insn, op, op.width))
         self.flush()
         self.out.emit(f"br i1 {cond}, label %b{target(pc, insn, op)}, label %b{pc + 1}")
         return True

@@ -1,6 +1,6 @@
 """Control flow: the slots of a program as operations, and the basic blocks of one function.
 
-A function is what its first slot reaches without entering a call, so that the bodies of unverified functions may overlap.
+A function is what its first slot reaches without entering a call, so that bodies of unverified functions may overlap.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def slots_of(insns: Sequence[Insn], extra: Callable[[Insn], Op | None] = lambda 
     for pc, insn in enumerate(insns):
         if wide:
             if insn.code:
-                raise InputError(f"opcode {insn.code:#04x} inside LD_IMM64", where=f"pc {pc}", hint="its second slot has code 0")
+                raise InputError(f"opcode {insn.code:#04x} inside LD_IMM64", where=f"pc {pc}", hint="code 0 belongs here")
             ops.append(None)
             wide = False
             continue
@@ -71,7 +71,7 @@ def successors(pc: int, insn: Insn, op: Op) -> tuple[int, ...]:
 def blocks_of(
     insns: Sequence[Insn], ops: Slots, entry: int, live: Callable[[int], bool] = lambda pc: True
 ) -> list[Block]:
-    """Return the blocks of the function at `entry`, the entry first, then by pc; edges to slots that are not live are left out.
+    """Return the blocks of the function at `entry`, that one first, then by pc; edges to what is not live are left out.
 
     Raises:  InputError when a path leaves the program or enters the middle of an LD_IMM64.
     """

@@ -1,7 +1,7 @@
 """Checked mode: programs that no verifier has seen, run so that they cannot harm the process.
 
-Every load and store is checked against the program's memory and stack, every block pays from a budget, calls nest eight deep.
-r1 is the memory, r2 its length; only helpers without arguments can be called. This is what the conformance suite runs.
+Every load and store is checked against the program's memory and stack, every block pays from a budget, calls nest eight
+deep. r1 is the memory, r2 its length; only helpers without arguments can be called. The conformance suite runs this.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class State(ctypes.Structure):
                 ("depth", ctypes.c_uint64), ("fault", ctypes.c_uint64), ("values", ctypes.c_uint64 * 3)]
 
 
-_AT = {name: getattr(State, name).offset for name, _ in State._fields_}
+_AT = {name: getattr(State, name).offset for name in ("mem_len", "stack", "budget", "depth", "fault", "values")}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def check(insns: Sequence[Insn]) -> Checked:
         if insn.dst == MAX_REG and op.kind in (Kind.ALU, Kind.LOAD, Kind.LD_IMM64):
             raise InputError("frame pointer is read only", where=f"pc {pc}")
         if op.kind in (Kind.LD_ABS, Kind.LD_IND, Kind.CALL_KFUNC) or (op.kind is Kind.LD_IMM64 and insn.src):
-            raise InputError(f"{op.kind.value} needs a context", where=f"pc {pc}", hint="load it as a sched_cls program")
+            raise InputError(f"{op.kind.value} needs a context", where=f"pc {pc}", hint="load it as sched_cls")
         if op.kind is Kind.CALL_LOCAL:
             where = target(pc, insn, op)
             if not 0 <= where < len(insns):
@@ -131,7 +131,8 @@ class CheckedBody(Body):
         mem = out.value("ptrtoint ptr %ctx to i64")
         stack = out.value(f"load i64, ptr {self.field('stack')}")
         fits = out.value(f"icmp uge i64 {length}, {size}")
-        inside = out.value(f"icmp ule i64 {out.value(f'sub i64 {address}, {mem}')}, {out.value(f'sub i64 {length}, {size}')}")
+        offset, last = out.value(f"sub i64 {address}, {mem}"), out.value(f"sub i64 {length}, {size}")
+        inside = out.value(f"icmp ule i64 {offset}, {last}")
         in_mem = out.value(f"and i1 {fits}, {inside}")
         in_stack = out.value(f"icmp ule i64 {out.value(f'sub i64 {address}, {stack}')}, {FRAME * FRAMES - size}")
         self.require(out.value(f"or i1 {in_mem}, {in_stack}"), Fault.MEMORY, pc)
@@ -164,7 +165,8 @@ class CheckedBody(Body):
         fp = out.value(f"add i64 {self.read(MAX_REG)}, {FRAME}")
         result = out.value(f"call i64 @f{pc + 1 + insn.imm}({args}, i64 {fp}, {HIDDEN})")
         out.emit(f"store i64 {out.value(f'sub i64 {deeper}, 1')}, ptr {depth}")
-        stopped, good, bad = out.value(f"icmp ne i64 {out.value(f'load i64, ptr {fault}')}, 0"), out.label(), out.label()
+        good, bad = out.label(), out.label()
+        stopped = out.value(f"icmp ne i64 {out.value(f'load i64, ptr {fault}')}, 0")
         out.emit(f"br i1 {stopped}, label %{bad}, label %{good}")
         out.start(bad)
         out.emit("ret i64 0")

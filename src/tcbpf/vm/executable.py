@@ -31,7 +31,7 @@ class Executable(Protocol):
     def jited(self) -> bool: ...
     @property
     def address(self) -> int:
-        """Address of its struct tcbpf_prog, for the runtime's packet loop, filters and tail calls; 0 for the interpreter."""
+        """Address of its struct tcbpf_prog, for the packet loop, filters and tail calls; 0 for the interpreter."""
         ...
 
     def run(self, skb: Skb, env: Env) -> int:

@@ -39,7 +39,7 @@ def signatures(bitcode: bytes) -> dict[str, str]:
 
 
 def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", speed: int = 2) -> bytes:
-    """Return the ELF relocatable of a module, the runtime's `bitcode` linked in; only `exported` functions stay visible.
+    """Return the ELF relocatable of a module with the runtime's `bitcode`; only `exported` functions stay visible.
 
     Raises:  InternalError when LLVM refuses the text; NotSupported on a machine without JIT.
     """

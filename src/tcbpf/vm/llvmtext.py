@@ -41,8 +41,8 @@ class Writer:
 class Llvm:
     """Values are names or decimal constants of an integer type of `width` bits; conditions are i1.
 
-    Source:  tables.insns.Algebra. Every operation is defined for all inputs: LLVM's undefined cases (a signed division that
-             overflows) are selected away here, the divisor zero and long shifts by the rows.
+    Source:  tables.insns.Algebra. Every operation is defined for all inputs: LLVM's undefined cases (a signed division
+             that overflows) are selected away here, the divisor zero and long shifts by the rows.
     """
 
     def __init__(self, out: Writer, width: int) -> None:

@@ -75,7 +75,7 @@ class Machine:
     def _frames_in_use(self) -> Sequence[Region]:
         return [Region("stack", self.stack, FRAME * (len(self.frames) + 1), offset=-FRAME * (len(self.frames) + 1))]
 
-    # --- what a subclass decides ------------------------------------------------------------------------------------
+    # --- what a subclass decides ---
 
     def call(self, insn: Insn, op: Op) -> None:
         """Call a helper: take r1 to r5, leave r0."""
@@ -97,7 +97,7 @@ class Machine:
         """Do a store."""
         self.memory.write((self.regs[insn.dst] + insn.off) & MASK, op.size, value)
 
-    # --- running -------------------------------------------------------------------------------------------------------
+    # --- running ---
 
     def run(self) -> int:
         """Run to the end and return r0.
