@@ -3,7 +3,8 @@
  * Nothing here is a pointer into another process: a map is a file (offsets only), everything else lives in one process.
  * Python learns the layout from tcbpf_layout (layout.c), never from a second definition.
  *
- * C11, freestanding: memcpy, memset, memcmp and atomics only. All sizes in bytes, all times in nanoseconds.
+ * C11 without libc: memcpy, memset, memcmp, memmove, atomics and system calls only. All sizes in bytes, all times in
+ * nanoseconds. An errno is returned negative; a helper returns it as a u64.
  */
 #ifndef TCBPF_H
 #define TCBPF_H
@@ -16,31 +17,67 @@ typedef int32_t s32; typedef int64_t s64;
 
 struct tcbpf_env;
 struct tcbpf_skb;
+struct tcbpf_dev;
 
 /* --- maps ---------------------------------------------------------------------------------------------------------
- * One file: this header (one page), then buckets, then slots. The first bytes of the file say what it is.
+ * One file: this header, then buckets, then slots, then the BTF blob. The first bytes of the file say what it is.
+ *
+ * `shape` never changes after creation and holds no name, id or seed: machine code that knows its map at compile time
+ * passes a constant copy of it (tcbpf_map_lookup and friends below), and the optimiser folds every size and offset.
  */
 #define TCBPF_MAP_MAGIC 0x70616d6670626374ull          /* "tcbpfmap" */
 #define TCBPF_MAP_VERSION 1
 
+struct tcbpf_shape {
+    u32 type, key_size, value_size, max_entries, flags;
+    u32 cpus;                   /* possible CPUs, for per-CPU types; else 1 */
+    u32 value_stride;           /* value_size rounded up to 8: from one CPU's value to the next */
+    u32 slot_stride;            /* from one element to the next */
+    u32 value_off;              /* of the value in its slot */
+    u32 n_slots;
+    u32 n_buckets;              /* a power of two */
+    u32 reserved;
+    u64 buckets, slots;         /* offsets from the start of the file */
+};
+
 struct tcbpf_map {
     u64 magic;
-    u32 version, type, key_size, value_size, max_entries, flags, id, frozen;
-    char name[16];
-    u32 cpus;                   /* possible CPUs, for per-CPU types */
-    u32 value_stride;           /* bytes from one value (one CPU's) to the next */
+    u32 version, header_size;
+    struct tcbpf_shape s;
     u64 size;                   /* of the whole file */
-    u64 buckets, slots;         /* offsets from the start of the file */
-    u32 n_buckets, slot_stride;
-    u32 btf_key_type, btf_value_type;
     u64 btf, btf_size;          /* offset and size of the BTF blob, 0 for none */
-    u64 inner;                  /* map in map: offset of the inner map's header as a template */
+    u32 btf_key_type, btf_value_type;
+    u32 id, seed;
+    u64 map_extra, load_time;   /* load_time: CLOCK_BOOTTIME at creation */
+    u32 inner_id, owner_type;   /* map in map: the template's id; prog array: its programs' type */
+    char name[16];
+    struct tcbpf_shape inner;   /* map in map: what an inner map must be */
     /* what changes: on cache lines of its own */
-    u64 free __attribute__((aligned(64)));       /* head of the free list: slot index + 1 in the low half, ABA tag above */
-    u32 count;
-    u32 lock;
-    u64 clock;                  /* LRU */
+    u64 lock __attribute__((aligned(64)));       /* 0, or the holder's tcbpf_env.owner */
+    u32 count;                  /* elements */
+    u32 fresh;                  /* slots from here on were never used */
+    u32 free;                   /* head of the free list: slot + 1, 0 for none */
+    u32 hand;                   /* LRU: where the clock stands. LPM: the root, slot + 1 */
+    u32 seq;                    /* LPM: odd while nodes move */
+    u32 frozen;
+    u64 head, tail;             /* queue and stack: taken and put so far */
+    u64 repaired;               /* times that a dead holder's lock was taken over */
 } __attribute__((aligned(64)));
+
+/* The three operations as a program sees them; `s` is the map's own shape or a constant copy. */
+void *tcbpf_map_lookup(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key);
+u64 tcbpf_map_update(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key,
+                     const void *value, u64 flags);
+u64 tcbpf_map_delete(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key);
+
+/* As bpf(2) does them: whole per-CPU values, no LRU reference, frozen and access flags respected; 0 or -errno. */
+s64 tcbpf_user_lookup(struct tcbpf_env *env, struct tcbpf_map *map, const void *key, void *value);
+s64 tcbpf_user_update(struct tcbpf_env *env, struct tcbpf_map *map, const void *key, const void *value, u64 flags);
+s64 tcbpf_user_delete(struct tcbpf_env *env, struct tcbpf_map *map, const void *key);
+s64 tcbpf_user_next_key(struct tcbpf_env *env, struct tcbpf_map *map, const void *key, void *next);   /* key may be NULL */
+s64 tcbpf_user_pop(struct tcbpf_env *env, struct tcbpf_map *map, const void *key, void *value);       /* lookup_and_delete */
+/* Fill in everything of `s` after `flags` and `cpus` from what precedes; returns the file's size, or -errno. */
+s64 tcbpf_map_plan(struct tcbpf_shape *s, u64 *buckets_end);
 
 /* --- programs -------------------------------------------------------------------------------------------------------
  * Machine code has this one signature. `maps` is in the order of Program.maps.
@@ -51,17 +88,22 @@ struct tcbpf_prog {
     tcbpf_fn fn;
     struct tcbpf_map *const *maps;
     u32 n_maps, id;
+    u32 type, flags;            /* UAPI program type; TCBPF_PROG_WRITES */
     u64 run_cnt, run_time_ns;
 };
+#define TCBPF_PROG_WRITES 1     /* may store to the packet directly: it must not lie in read-only memory */
 
 /* --- the packet ------------------------------------------------------------------------------------------------------
  * The first 192 bytes are struct __sk_buff itself, so that a context access is a plain load or store, save for the fields
- * whose row in tables/skb.py names another `native` place.
+ * whose row in tables/skb.py names another `native` place. protocol and vlan_proto hold network order in their low 16 bits.
+ *
+ * u.vlan_present, vlan_tci and vlan_proto are the tag kept beside the packet (the kernel's hw-accel tag); a tag in the
+ * frame's bytes stays there. u.len, data and data_end always agree.
  */
 struct tcbpf_sk_buff {          /* struct __sk_buff, include/uapi/linux/bpf.h */
     u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority, ingress_ifindex, ifindex,
-        tc_index, cb[5], hash, tc_classid, data, data_end, napi_id, family, remote_ip4, local_ip4, remote_ip6[4],
-        local_ip6[4], remote_port, local_port, data_meta;
+        tc_index, cb[5], hash, tc_classid, data32, data_end32, napi_id, family, remote_ip4, local_ip4, remote_ip6[4],
+        local_ip6[4], remote_port, local_port, data_meta32;
     u64 flow_keys, tstamp;
     u32 wire_len, gso_segs;
     u64 sk;
@@ -77,36 +119,225 @@ struct tcbpf_tunnel_key {       /* struct bpf_tunnel_key */
     u32 label, local[4];
 };
 
+enum { TCBPF_CSUM_NONE, TCBPF_CSUM_UNNECESSARY, TCBPF_CSUM_COMPLETE, TCBPF_CSUM_PARTIAL };
+
 struct tcbpf_skb {
     struct tcbpf_sk_buff u;
     u8 *data, *data_end, *data_meta;             /* 192, 200, 208 */
     u8 *head, *end;                              /* the buffer that data lies in */
+    u8 *spare, *spare_end;                       /* where the packet is copied on its first write, when `readonly` */
     u32 mac_len;                                 /* bytes of link header at data */
     u16 network, transport;                      /* offsets from data; 0xffff not known */
-    u8 ip_summed, csum_level, csum_valid, hash_valid;
-    u16 csum_start, csum_offset;
+    u8 ip_summed, csum_level, csum_valid, l4_hash;
+    u8 readonly;                                 /* data lies in memory that must not be written */
+    u8 at_ingress;                               /* tc_at_ingress */
+    u8 ignore_df, encapsulation;
+    u16 csum_start, csum_offset;                 /* PARTIAL: csum_start from data */
     u32 csum;
     u32 caplen;                                  /* as captured: wire_len when not cut */
+    u32 gso_type;
     struct tcbpf_tunnel_key tunnel_rx, tunnel_tx;
-    u8 has_tunnel_rx, has_tunnel_tx, tunnel_opt_len, at_ingress;
-    u8 tunnel_opt[255];
-    void *dev;                                   /* the device it is on, or NULL */
+    u8 has_tunnel_rx, has_tunnel_tx, rx_opt_len, tx_opt_len;
+    u8 rx_opt[255], tx_opt[255];
+    u8 tail_room[2];
+    struct tcbpf_dev *dev;                       /* the device it is on, or NULL */
 };
+#define TCBPF_UNKNOWN 0xffff
+#define TCBPF_HEADROOM 256      /* kept free before data where the runtime lays out a packet */
+#define TCBPF_BUFFER (1u << 17) /* size of a packet buffer: 64 KiB of packet, and what helpers may add */
 
 /* --- one thread of execution ------------------------------------------------------------------------------------------ */
 #define TCBPF_MAX_TAIL_CALLS 33
+#define TCBPF_ENV_REFUSED 1     /* flags: a helper was called that this runtime does not have; `refused` names it */
+
+enum tcbpf_host { TCBPF_HOST_PROG = 1, TCBPF_HOST_MAP, TCBPF_HOST_TRACE, TCBPF_HOST_OUTPUT };
+
+/* Trace records lie one after another: this, then `len` bytes of text, padded to 8. */
+struct tcbpf_trace_record { u64 ns; u32 cpu, len; };
+struct tcbpf_trace { u8 *text; u64 size, used, lost; };
+
+struct tcbpf_redirect { u32 ifindex, flags, kind, nh_family; u8 nh[16]; };
 
 struct tcbpf_env {
     u32 cpu, numa, tail_calls, flags;
     u64 random[4];
     s64 clock;                                   /* >= 0: a virtual clock's now; < 0: ask the host */
     u64 insns;                                   /* executed, when counted */
-    struct { u32 ifindex, flags; u8 kind; } redirect;
+    struct tcbpf_redirect redirect;              /* what bpf_redirect() and friends asked for */
     struct tcbpf_prog *const *progs;             /* by program id, for tail calls */
-    u32 n_progs, depth;
-    /* Called for what C cannot do: a program id that `progs` lacks, trace output, a clone to send. */
+    struct tcbpf_map *const *maps;               /* by map id, for map in map */
+    u32 n_progs, n_maps;
+    u32 depth;                                   /* packets in transit: XMIT_RECURSION_LIMIT */
+    u32 refused;                                 /* TCBPF_ENV_REFUSED: the helper's id */
+    u64 owner;                                   /* pid | pid namespace << 32: who holds a map's lock */
+    s32 (*clock_gettime)(s32 clock, void *timespec);     /* libc's, or NULL for the system call */
+    /* Called for what C cannot do (enum tcbpf_host): fill in a program or map that the tables lack, take output. */
     u64 (*host)(struct tcbpf_env *env, u32 what, void *arg, u64 len);
-    u64 reserved[8];
+    struct tcbpf_trace *trace;
+    struct tcbpf_net *net;                       /* the devices redirect reaches; NULL for none */
+    struct tcbpf_prog *prog;                     /* running, for helpers that ask */
+    u64 reserved[7];
 };
+#define TCBPF_REDIRECT_NEIGH 1  /* redirect.kind; 0 plain */
+#define TCBPF_REDIRECT_PEER 2
+
+/* Every helper: u64 tcbpf_helper_<name>(env, r1..r5); maps and ctx arrive as pointers. */
+typedef u64 (*tcbpf_helper_fn)(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5);
+struct tcbpf_helper { const char *name; u32 id, flags; tcbpf_helper_fn fn; };
+extern const struct tcbpf_helper tcbpf_helpers[];        /* what exists; a row with id 0 ends it */
+
+/* A tail call: the program to jump to, or NULL to fall through. Counts (the JIT's rule: a miss is not counted). */
+struct tcbpf_prog *tcbpf_tail_call(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, u64 index);
+/* LD_ABS and LD_IND: 1 and *value in host order, or 0 when the program must end with 0. */
+u64 tcbpf_ld_abs(struct tcbpf_env *env, struct tcbpf_skb *skb, s32 offset, u32 size, u64 *value);
+
+/* --- traffic control -------------------------------------------------------------------------------------------------
+ * A plan that Python lays out from its tables and C walks: hook -> chains (sorted by index; 0 first) -> filters (sorted by
+ * pref, then by place). Codes are TC_ACT_*.
+ */
+enum { TCBPF_ACT_GACT = 1, TCBPF_ACT_MIRRED, TCBPF_ACT_VLAN, TCBPF_ACT_SKBEDIT, TCBPF_ACT_BPF };
+
+struct tcbpf_action {
+    u32 kind;
+    s32 control;                /* TC_ACT_*, with JUMP's or GOTO_CHAIN's argument in the low 28 bits */
+    u32 mode;                   /* mirred: TCA_EGRESS_REDIR 1, EGRESS_MIRROR 2, INGRESS_REDIR 3, INGRESS_MIRROR 4;
+                                   vlan: TCA_VLAN_ACT_POP 1, PUSH 2, MODIFY 3 */
+    u32 ifindex;                /* mirred */
+    u16 vlan_id, vlan_proto;    /* vlan_proto in network order */
+    u8 vlan_prio, vlan_prio_set;
+    u16 queue;
+    u32 set;                    /* skbedit: SKBEDIT_F_PRIORITY 1, QUEUE_MAPPING 2, MARK 4, PTYPE 8, MASK 0x10 */
+    u32 priority, mark, mask;
+    u32 ptype, pad;
+    struct tcbpf_prog *prog;    /* bpf */
+    u64 packets, bytes, drops, overlimits;
+};
+
+enum { TCBPF_CLS_BPF = 1, TCBPF_CLS_MATCHALL };
+#define TCBPF_FILTER_DIRECT 1   /* direct-action */
+#define TCBPF_FILTER_SKIP_SW 2
+
+struct tcbpf_filter {
+    u32 kind, flags;
+    u32 pref, handle, classid;
+    u16 protocol;               /* network order; 0 matches all */
+    u16 pad;
+    struct tcbpf_prog *prog;
+    struct tcbpf_action *const *actions;
+    u32 n_actions, pad2;
+    u64 packets, hits;          /* run on; decided */
+};
+
+struct tcbpf_chain { u32 index, n_filters; struct tcbpf_filter *const *filters; };
+
+struct tcbpf_hook {
+    u32 n_chains, kind;
+    struct tcbpf_chain *const *chains;
+    u64 packets, bytes, drops, overlimits;       /* of the qdisc that the hook belongs to */
+};
+
+struct tcbpf_result { u32 classid, chain; };     /* TC classification's by-product */
+/* Classify: TC_ACT_* as tcf_classify() returns it. */
+s32 tcbpf_classify(struct tcbpf_env *env, const struct tcbpf_hook *hook, struct tcbpf_skb *skb, struct tcbpf_result *res);
+
+/* Where packets end: a buffer of capture records, drained by Python. */
+enum { TCBPF_PCAP_US = 1, TCBPF_PCAP_NS, TCBPF_PCAPNG };
+struct tcbpf_sink {
+    u8 *buf;
+    u64 size, used;
+    u32 format, snaplen;        /* TCBPF_PCAP_US/_NS/PCAPNG: records only, host byte order; file headers are Python's */
+    u32 interface, pad;         /* pcapng: the interface's index */
+    u64 packets, lost;          /* lost: did not fit */
+};
+
+struct tcbpf_class { u32 classid, pad; u64 packets, bytes; };
+
+enum { TCBPF_DEV_DUMMY = 1, TCBPF_DEV_VETH, TCBPF_DEV_IFB, TCBPF_DEV_LO, TCBPF_DEV_TUNNEL };
+#define TCBPF_DEV_UP 1
+#define TCBPF_DEV_NOARP 2       /* no link header */
+
+struct tcbpf_dev {
+    u32 ifindex, mtu, flags, kind;
+    u8 address[6];
+    u16 hard_header_len;
+    u32 netns, iflink;
+    struct tcbpf_hook *ingress, *egress;         /* clsact's (or ingress'); NULL for none */
+    struct tcbpf_hook *root;                     /* a classful qdisc's filters; NULL for none */
+    struct tcbpf_class *const *classes;          /* where root's verdicts are counted */
+    u32 n_classes, default_class;
+    struct tcbpf_dev *peer;                      /* veth */
+    struct tcbpf_sink *tx, *rx;                  /* what left for the wire; what reached the stack; NULL: not kept */
+    u64 rx_packets, rx_bytes, rx_dropped, tx_packets, tx_bytes, tx_dropped;
+    /* Called instead of the wire: a device that Python plays (vxlan, geneve, ...). */
+    u64 (*xmit)(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb);
+    u64 cookie;
+};
+
+struct tcbpf_net {
+    struct tcbpf_dev *const *devs;
+    u32 n_devs, pad;
+    u8 *buffers;                                 /* for clones: n_buffers of TCBPF_BUFFER bytes each */
+    u32 n_buffers, buffers_used;
+    u64 dropped_recursion, dropped_no_dev, dropped_no_buffer;
+};
+
+/* A packet arrives on / leaves through a device: runs its hooks, follows redirects, counts, captures.
+ * Returns what became of it: the last TC_ACT_* that decided.
+ */
+s32 tcbpf_receive(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb);
+s32 tcbpf_transmit(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb);
+
+/* --- captures and the packet loop -------------------------------------------------------------------------------------- */
+enum tcbpf_status {
+    TCBPF_END = 0,              /* every record was read */
+    TCBPF_MORE,                 /* the budget is used up, or the mapped window is: go on from `pos` */
+    TCBPF_FULL,                 /* the output or the table of verdicts is: drain it, go on */
+    TCBPF_TRUNCATED,            /* the file ends inside the record at `pos` */
+    TCBPF_BAD,                  /* the record at `pos` is damaged; `error` says how */
+    TCBPF_LINKTYPE,             /* the record at `pos` belongs to an interface that is not Ethernet */
+    TCBPF_STOPPED,              /* a helper was refused, see env.refused */
+};
+
+struct tcbpf_interface { u32 linktype, snaplen; u64 ticks; s64 offset; };    /* ticks per second; offset in seconds */
+#define TCBPF_INTERFACES 64
+
+struct tcbpf_capture {
+    const u8 *base;             /* the file, or the window of it from `window` on */
+    u64 size, pos;              /* bytes at base; where the next record starts, from base */
+    u64 window, file_size;      /* offset of base in the file; the file's size */
+    u32 format, swapped;        /* TCBPF_PCAP_US, _NS or TCBPF_PCAPNG; byte order other than the host's */
+    u32 n_interfaces, error;
+    struct tcbpf_interface interfaces[TCBPF_INTERFACES];
+};
+
+struct tcbpf_packet { const u8 *data; u32 caplen, len; u64 ns; u32 interface, pad; };
+
+/* Read the file header: format, byte order, interfaces[0] of a pcap. */
+u32 tcbpf_capture_open(struct tcbpf_capture *c);
+/* The next packet record; TCBPF_MORE when there was one. */
+u32 tcbpf_capture_next(struct tcbpf_capture *c, struct tcbpf_packet *p);
+
+#define TCBPF_VERDICTS 256
+struct tcbpf_verdict { u32 value, used; u64 count; };
+struct tcbpf_loop {
+    struct tcbpf_capture *in;
+    struct tcbpf_sink *out;     /* kept packets; NULL for none */
+    struct tcbpf_skb *skb;      /* a template: ifindex, mark, dev and buffer (spare) are kept for every packet */
+    u64 budget;                 /* packets for one call */
+    u64 packets, bytes, kept;
+    u32 writes;                 /* copy each packet to the buffer first: the program stores to it */
+    u32 keep;                   /* bit v + 1 of TC_ACT v: which verdicts (-1 to 30) are written to `out` */
+    u64 small[32];              /* packets by verdict -1 to 30, at v + 1 */
+    struct tcbpf_verdict verdicts[TCBPF_VERDICTS];       /* the others, by hash */
+};
+
+/* Run `fn` over up to `budget` records. The inline one is for machine code that knows its program. */
+u32 tcbpf_loop_inline(struct tcbpf_loop *loop, struct tcbpf_env *env, tcbpf_fn fn, struct tcbpf_map *const *maps);
+u32 tcbpf_loop_run(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_prog *prog);
+/* The same into a device: every packet is received (ingress != 0) or transmitted by `dev`; verdicts are the hook's. */
+u32 tcbpf_loop_device(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_dev *dev, u32 ingress);
+
+/* Lay out a packet for a run: geometry, protocol, pkt_type, lengths; marks and indices stay as they are. */
+void tcbpf_skb_set(struct tcbpf_skb *skb, u8 *data, u32 len, u32 wire_len);
 
 #endif

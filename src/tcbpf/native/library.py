@@ -1,0 +1,132 @@
+"""The runtime's shared library as Python sees it: its structs, its functions, its helpers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tcbpf.errors import NotSupported
+from tcbpf.native import build
+
+_NUMBERS: dict[int, Any] = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
+
+
+class _Row(ctypes.Structure):
+    """struct tcbpf_layout_row."""
+
+    _fields_ = [
+        ("structure", ctypes.c_char_p), ("field", ctypes.c_char_p), ("type", ctypes.c_char_p),
+        ("offset", ctypes.c_uint32), ("size", ctypes.c_uint32), ("element", ctypes.c_uint32), ("pad", ctypes.c_uint32),
+    ]
+
+
+class _Helper(ctypes.Structure):
+    """struct tcbpf_helper."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("id", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("fn", ctypes.c_void_p)]
+
+
+@cache
+def _artifacts() -> Path:
+    try:
+        return build.build()
+    except build.BuildError as error:
+        raise NotSupported(f"the runtime does not compile here: {error}") from error
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Return the runtime's shared library, built first when it must be.
+
+    Raises:  NotSupported when it cannot be built here.
+    """
+    return ctypes.CDLL(str(_artifacts() / "libtcbpf.so"))
+
+
+def bitcode() -> Path:
+    """Return the file of the runtime's LLVM bitcode, built first when it must be."""
+    return _artifacts() / "runtime.bc"
+
+
+@cache
+def function(name: str, result: Any = ctypes.c_uint64, *arguments: Any) -> Callable[..., Any]:
+    """Return the exported C function `name`, typed."""
+    prototype = ctypes.CFUNCTYPE(result, *arguments)
+    return prototype(address(name))
+
+
+@cache
+def address(symbol: str) -> int:
+    """Return where the exported `symbol` lies.
+
+    Raises:  AttributeError when the runtime has no such symbol.
+    """
+    return ctypes.cast(getattr(library(), symbol), ctypes.c_void_p).value or 0
+
+
+@cache
+def helpers() -> dict[str, int]:
+    """Return the address of every helper that the runtime has, by its name in tables.helpers."""
+    found: dict[str, int] = {}
+    table = ctypes.cast(address("tcbpf_helpers"), ctypes.POINTER(_Helper))
+    index = 0
+    while table[index].id:
+        found[table[index].name.decode()] = table[index].fn
+        index += 1
+    return found
+
+
+def helper(name: str) -> int:
+    """Return the address of a helper: u64 (struct tcbpf_env *, u64, u64, u64, u64, u64).
+
+    Raises:  NotSupported when the runtime lacks it.
+    """
+    found = helpers().get(name)
+    if found is None:
+        raise NotSupported(f"the user datapath has no helper bpf_{name}")
+    return found
+
+
+@cache
+def _layout() -> dict[str, list[_Row]]:
+    table = ctypes.cast(address("tcbpf_layout"), ctypes.POINTER(_Row))
+    rows: dict[str, list[_Row]] = {}
+    index = 0
+    while table[index].structure:
+        row = table[index]
+        rows.setdefault(row.structure.decode(), []).append(row)
+        index += 1
+    return rows
+
+
+@cache
+def struct(name: str) -> type[Any]:
+    """Return the ctypes structure of C's `struct name`; pointers are integers, padding has no name.
+
+    Raises:  KeyError when the runtime has no such struct.
+    """
+    fields: list[tuple[str, Any]] = []
+    at, size, align = 0, 0, 1
+    for row in sorted(_layout()[name], key=lambda row: (row.offset, bool(row.field))):
+        if not row.field:
+            size = row.size
+            continue
+        if row.offset > at:
+            fields.append((f"_{at}", ctypes.c_uint8 * (row.offset - at)))
+        one: Any = struct(row.type.decode()) if row.type else _NUMBERS[row.element]
+        align = max(align, ctypes.alignment(one))
+        fields.append((row.field.decode(), one if row.size == row.element else one * (row.size // row.element)))
+        at = row.offset + row.size
+    if size > at:
+        fields.append((f"_{at}", ctypes.c_uint8 * (size - at)))
+    made = type(name, (ctypes.Structure,), {"_fields_": fields, "__doc__": f"struct {name}, as in C."})
+    assert ctypes.sizeof(made) == size, f"{name}: {ctypes.sizeof(made)} bytes here, {size} in C"
+    return made
+
+
+def offset_of(name: str, field: str) -> int:
+    """Return the offset in bytes of a field of C's `struct name`."""
+    return int(getattr(struct(name), field).offset)

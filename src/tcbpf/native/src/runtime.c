@@ -1,0 +1,13 @@
+/* The runtime as one translation unit, so that one bitcode module holds all of it and everything can be inlined. */
+#include "base.h"
+#include "memory.c"
+#include "clock.c"
+#include "map_lock.c"
+#include "map_array.c"
+#include "map_hash.c"
+#include "map_lpm.c"
+#include "map_queue.c"
+#include "map.c"
+#include "map_user.c"
+#include "helpers.c"
+#include "layout.c"
