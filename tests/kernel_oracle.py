@@ -21,7 +21,7 @@ _MAP_CREATE, _PROG_LOAD = 0, 5
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(cmd: int, attr: ctypes.Array[ctypes.c_char]) -> tuple[int, int]:
+def bpf(cmd: int, attr: ctypes.Array[ctypes.c_char]) -> tuple[int, int]:
     """Return (result, errno); errno is 0 when the call succeeded."""
     result = _libc.syscall(_SYSCALL, cmd, attr, ctypes.sizeof(attr))
     return result, ctypes.get_errno() if result < 0 else 0
@@ -50,7 +50,7 @@ def load(
         log_level, log_size if log_level else 0, ctypes.addressof(log) if log_level else 0, 0, flags, 0, 0,
     )
     struct.pack_into("<I", attr, 68, attach_type)
-    fd, error = _bpf(_PROG_LOAD, attr)
+    fd, error = bpf(_PROG_LOAD, attr)
     return fd, error, log.value.decode(errors="replace")
 
 
@@ -76,7 +76,7 @@ def map_create(type: int, key_size: int, value_size: int, max_entries: int, flag
     attr = ctypes.create_string_buffer(144)
     struct.pack_into("<6I", attr, 0, type, key_size, value_size, max_entries, flags, inner_fd)
     struct.pack_into("<Q", attr, 64, extra)
-    return _bpf(_MAP_CREATE, attr)
+    return bpf(_MAP_CREATE, attr)
 
 
 @lru_cache(maxsize=1)

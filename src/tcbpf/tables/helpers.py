@@ -807,22 +807,22 @@ HELPERS: Table[Helper] = Table(
         ALL, "bpf", since=(5, 19), source=HELPERS_C,
     ),
     Helper(
-        "tcp_raw_gen_syncookie_ipv4", 204, INT, (_fixed(20), MEM_R, SIZE0),
+        "tcp_raw_gen_syncookie_ipv4", 204, INT, (_fixed(20, RDONLY), MEM_R, SIZE0),
         "s64 (struct iphdr *iph, struct tcphdr *th, u32 th_len)",
         TC_XDP, "none", gpl_only=True, pkt_access=True, since=(6, 0), source=FILTER,
     ),
     Helper(
-        "tcp_raw_gen_syncookie_ipv6", 205, INT, (_fixed(40), MEM_R, SIZE0),
+        "tcp_raw_gen_syncookie_ipv6", 205, INT, (_fixed(40, RDONLY), MEM_R, SIZE0),
         "s64 (struct ipv6hdr *iph, struct tcphdr *th, u32 th_len)",
         TC_XDP, "none", gpl_only=True, pkt_access=True, since=(6, 0), source=FILTER,
     ),
     Helper(
-        "tcp_raw_check_syncookie_ipv4", 206, INT, (_fixed(20), _fixed(20)),
+        "tcp_raw_check_syncookie_ipv4", 206, INT, (_fixed(20, RDONLY), _fixed(20, RDONLY)),
         "long (struct iphdr *iph, struct tcphdr *th)",
         TC_XDP, "none", gpl_only=True, pkt_access=True, since=(6, 0), source=FILTER,
     ),
     Helper(
-        "tcp_raw_check_syncookie_ipv6", 207, INT, (_fixed(40), _fixed(20)),
+        "tcp_raw_check_syncookie_ipv6", 207, INT, (_fixed(40, RDONLY), _fixed(20, RDONLY)),
         "long (struct ipv6hdr *iph, struct tcphdr *th)",
         TC_XDP, "none", gpl_only=True, pkt_access=True, since=(6, 0), source=FILTER,
     ),
