@@ -1,0 +1,66 @@
+"""pcap-filter expressions to classic BPF, by libpcap itself, loaded when it is there.
+
+Source:  pcap_compile(3PCAP). Paper, "LLVM" (libpcap's compiler as a source of classic programs).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from functools import cache
+from typing import Any
+
+from tcbpf.cbpf.insn import SIZE, Filter, from_bytes
+from tcbpf.errors import InputError, NotSupported
+
+SNAPLEN = 262144
+"""tcpdump's default, which an unoptimised `ret` of a match holds."""
+
+_ALIASES = {"ETHERNET": "EN10MB"}
+
+
+class _Program(ctypes.Structure):
+    """struct bpf_program."""
+
+    _fields_ = (("len", ctypes.c_uint), ("insns", ctypes.c_void_p))
+
+
+@cache
+def _library() -> Any:
+    """Return libpcap.
+
+    Raises:  NotSupported naming the package when there is none.
+    """
+    name = ctypes.util.find_library("pcap") or "libpcap.so.0.8"
+    try:
+        pcap = ctypes.CDLL(name)
+    except OSError:
+        raise NotSupported("pcap-filter expressions need libpcap: install the package libpcap0.8 (Debian) or libpcap") from None
+    pcap.pcap_open_dead.restype = ctypes.c_void_p
+    pcap.pcap_geterr.argtypes, pcap.pcap_geterr.restype = [ctypes.c_void_p], ctypes.c_char_p
+    pcap.pcap_compile.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Program), ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32]
+    pcap.pcap_freecode.argtypes = [ctypes.POINTER(_Program)]
+    pcap.pcap_close.argtypes = [ctypes.c_void_p]
+    return pcap
+
+
+def compile_expression(expression: str, *, link_type: str = "EN10MB", optimize: bool = True, snaplen: int = SNAPLEN) -> Filter:
+    """Return what `tcpdump -ddd EXPRESSION` would print, as a program.
+
+    link_type is a DLT name without DLT_: EN10MB (or ETHERNET), RAW, LINUX_SLL, ...
+    Raises:  InputError in libpcap's words; NotSupported without libpcap.
+    """
+    pcap = _library()
+    number = pcap.pcap_datalink_name_to_val(_ALIASES.get(link_type.upper(), link_type).encode())
+    if number < 0:
+        raise InputError(f"no link type {link_type!r}", where="--link-type", hint="EN10MB, RAW, LINUX_SLL, ...")
+    handle = pcap.pcap_open_dead(number, snaplen)
+    program = _Program()
+    try:
+        if pcap.pcap_compile(handle, ctypes.byref(program), expression.encode(), int(optimize), 0) != 0:
+            raise InputError(pcap.pcap_geterr(handle).decode(), where=repr(expression), hint="see pcap-filter(7)")
+        raw = ctypes.string_at(program.insns, program.len * SIZE)
+        pcap.pcap_freecode(ctypes.byref(program))
+    finally:
+        pcap.pcap_close(handle)
+    return from_bytes(raw)
