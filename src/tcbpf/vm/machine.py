@@ -13,7 +13,7 @@ from tcbpf.errors import InternalError, TcbpfError
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ATOMICS, Kind, Op
 from tcbpf.vm.cfg import Slots, target
-from tcbpf.vm.concrete import concrete
+from tcbpf.isa.concrete import concrete
 from tcbpf.vm.memory import Memory, Region, Touch
 
 FRAME = 512                    # bytes of stack of one function

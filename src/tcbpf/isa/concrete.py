@@ -1,4 +1,4 @@
-"""The algebra of Python ints: what the interpreter reads instruction rows over."""
+"""The algebra of Python ints: what interpreters read instruction rows over."""
 
 from __future__ import annotations
 
