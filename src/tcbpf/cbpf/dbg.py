@@ -249,7 +249,7 @@ def _line(program: Sequence[Classic], pc: int) -> str:
     if row.mode is Mode.LABEL:
         return f"l{pc}:\t{row.name} l{pc + 1 + insn.k}"
     known = EXTENSIONS.at(insn.k - SKF_AD_OFF) if row.mode is Mode.ABS else None
-    text = f"#{known.name}" if known else operand(insn, hex_immediate=True, spaced=False)
+    text = f"#{known.name}" if known else operand(insn, hex_immediate=insn.k > 0, spaced=False)
     targets = f", l{pc + 1 + insn.jt}, l{pc + 1 + insn.jf}" if row.branch else ""
     return f"l{pc}:\t{row.name} {text}{targets}".rstrip()
 

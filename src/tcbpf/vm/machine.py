@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tcbpf.errors import InternalError, TcbpfError
+from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ATOMICS, Kind, Op
 from tcbpf.vm.cfg import Slots, target
-from tcbpf.isa.concrete import concrete
 from tcbpf.vm.memory import Memory, Region, Touch
 
 FRAME = 512                    # bytes of stack of one function

@@ -1,0 +1,105 @@
+"""The classic machine and its debugger, on libpcap's filters and captures."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tcbpf.cbpf import Classic, assemble, check
+from tcbpf.cbpf.dbg import Debugger
+from tcbpf.cbpf.step import State, run, step
+from tcbpf.errors import FilterError, InputError
+
+APPLY = json.loads(gzip.decompress((Path(__file__).parent.parent / "vectors" / "libpcap_apply.json.gz").read_bytes()))
+PACKETS = [bytes.fromhex("ffffffffffff 020000000001 0806 0001"), bytes.fromhex("ffffffffffff 020000000001 0800 4500")]
+ARP = "4,40 0 0 12,21 0 1 2054,6 0 0 4294967295,6 0 0 0,"
+
+
+def test_results_are_what_libpcap_declares():
+    refused = 0
+    for case in APPLY["tests"]:
+        program = tuple(Classic(*fields) for fields in case["insns"])
+        if case["kernel"] != "accept":
+            refused += 1
+            with pytest.raises(FilterError):
+                check(program)
+            continue
+        check(program)
+        packets = APPLY["savefiles"][case["savefile"]]["packets"]
+        assert [run(program, bytes.fromhex(data)) for data, _ in packets] == case["results"], case["label"]
+    assert refused == 26                                     # the looping ones, which the kernel refuses too
+
+
+@pytest.mark.parametrize(("text", "result"), [
+    ("ld [100] ret #1", 0),                                  # out of range
+    ("ldx #0 ld #5 div x ret #1", 0),                        # division by a zero X
+    ("ldi 7 st M[3] ldx M[3] txa add x ret a", 14),
+    ("ld #1 neg rsh #31 ret a", 1),
+    ("ldh [0xfff00000] ret a", 0x0001),                      # SKF_NET_OFF: behind the Ethernet header
+    ("ldb [0xffe00006] ret a", 0x02),                        # SKF_LL_OFF: the frame
+    ("ldxb 4*([15]&0xf) txa ret a", 4),
+    ("ld len ret a", 16),
+    ("ld #2 ldx #3 ldb [x+3] ret a", 2),
+    ("ja skip_ ret #1 skip_: ret #2", 2),
+])
+def test_semantics(text, result):
+    assert run(assemble(text), PACKETS[0]) == result
+
+
+def test_a_step_says_what_it_read():
+    assert step(assemble("ldh [12] ret a"), PACKETS[0], State()) == State(pc=1, a=0x0806, read=(12, 2))
+
+
+def debugger():
+    session = Debugger(read_capture=lambda path: PACKETS)
+    list(session.execute(f"load bpf {ARP}"))
+    list(session.execute("load pcap any.pcap"))
+    return session
+
+
+def test_run_counts():
+    assert list(debugger().execute("run")) == ["bpf passes:1 fails:1"]
+
+
+def test_breakpoint_stops_and_run_goes_on():
+    session = debugger()
+    assert list(session.execute("breakpoint 1")) == ["breakpoint at: l1:\tjeq #0x806, l2, l3"]
+    shown = list(session.execute("run"))
+    assert "A:        [0x00000806][2054]" in shown and shown[-1] == "(breakpoint)"
+    assert any("[08 06]" in line for line in shown)          # the bytes that the load read
+    list(session.execute("breakpoint reset"))
+    assert list(session.execute("run")) == ["bpf passes:1 fails:1"]
+
+
+def test_step_back_undoes():
+    session = debugger()
+    before = list(session.execute("step"))
+    list(session.execute("step 2"))
+    assert session.state.result == 0xFFFFFFFF
+    assert list(session.execute("step -2")) == before
+    list(session.execute("step -9"))
+    assert session.state == State()
+
+
+def test_select_disassemble_dump_quit():
+    session = debugger()
+    list(session.execute("select 2"))
+    list(session.execute("step 3"))
+    assert session.state.result == 0
+    shown = list(session.execute("disassemble"))
+    assert shown == ["l0:\tldh [12]", "l1:\tjeq #0x806, l2, l3", "l2:\tret #0xffffffff", "l3:\tret #0"]
+    assert "{ 0x28,  0,  0, 0x0000000c }," in list(session.execute("dump"))
+    list(session.execute("quit"))
+    assert session.done
+
+
+@pytest.mark.parametrize(("command", "words"), [
+    ("frob", "no command 'frob'"), ("load x", "load what"), ("select 3", "no packet 3"), ("breakpoint 9", "no instruction 9"),
+    ("step x", "'x' is not a number"), ("load bpf 1,0 0 0 0,", "last instruction is not ret"), ("run 0", "0 packets"),
+])
+def test_bad_commands(command, words):
+    with pytest.raises(InputError, match=words):
+        list(debugger().execute(command))
