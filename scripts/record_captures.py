@@ -167,7 +167,7 @@ def secure_web(root: Path) -> Iterator[None]:
     """Serve `root` over HTTPS on port 443, with a certificate of its own making."""
     with tempfile.TemporaryDirectory() as keys:
         sh(
-            f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=example.com -keyout {keys}/key -out {keys}/cert",
+            f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=a.com -keyout {keys}/key -out {keys}/cert",
             check=False,
         )
         code = (

@@ -1,0 +1,111 @@
+"""Actions: gact, mirred, vlan, skbedit and bpf, alone or bound to filters.
+
+Source:  tcf_action_init_1(), net/sched/act_api.c (v6.12).
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from dataclasses import replace
+
+from tcbpf.control.objects import Action, Filter
+from tcbpf.control.request import Op
+from tcbpf.errors import TcError
+from tcbpf.tc.state import State
+
+KINDS = frozenset({"gact", "mirred", "vlan", "skbedit", "bpf"})
+MAX_OF_A_FILTER = 32  # TCA_ACT_MAX_PRIO
+
+
+def bind(state: State, actions: tuple[Action, ...], asked: str) -> tuple[State, tuple[Action, ...]]:
+    """Make a filter's actions, and return them with their indices."""
+    if len(actions) > MAX_OF_A_FILTER:
+        raise TcError(errno.EINVAL, asked)
+    bound: list[Action] = []
+    for one in actions:
+        if not (one.index and (one.kind, one.index) in state.actions):
+            state, one = made(state, one, asked)
+        bound.append(one)
+    return state, tuple(bound)
+
+
+def made(state: State, one: Action, asked: str) -> tuple[State, Action]:
+    """Make an action: the least free index of its kind unless it names one."""
+    if one.kind not in KINDS:
+        raise TcError(errno.ENOENT, asked, "Failed to load TC action module")
+    if one.kind == "mirred" and not any(link.name == one.options.get("dev") for link in state.links.values()):
+        raise TcError(errno.ENODEV, asked)
+    taken = {index for kind, index in state.actions if kind == one.kind} | {
+        a.index for filters in state.filters.values() for f in filters for a in f.actions if a.kind == one.kind
+    }
+    index = one.index or next(number for number in range(1, len(taken) + 2) if number not in taken)
+    one = replace(one, index=index, options={**one.options, "since": int(time.clock_gettime(time.CLOCK_BOOTTIME))})
+    return replace(state, actions={**state.actions, (one.kind, index): one}), one
+
+
+def write(state: State, op: Op, one: Action, asked: str) -> State:
+    """Add, replace or change an action that stands alone."""
+    there = (one.kind, one.index) in state.actions
+    if there and op is Op.ADD:
+        raise TcError(errno.EEXIST, asked)
+    if there:
+        old = state.actions[one.kind, one.index]
+        new = replace(old, control=one.control, options={**old.options, **one.options})
+        return replace(state, actions={**state.actions, (one.kind, one.index): new})
+    return made(state, one, asked)[0]
+
+
+def delete(state: State, one: Action, asked: str) -> State:
+    """Remove an action that no filter holds."""
+    if (one.kind, one.index) not in state.actions:
+        raise TcError(errno.ENOENT, asked, "TC action with specified index not found" if one.index else "")
+    if holders(state, one):
+        raise TcError(errno.EPERM, asked)
+    return replace(state, actions={key: value for key, value in state.actions.items() if key != (one.kind, one.index)})
+
+
+def holders(state: State, one: Action) -> int:
+    """Count the filters that hold an action."""
+    return sum(
+        (a.kind, a.index) == (one.kind, one.index)
+        for filters in state.filters.values()
+        for f in filters
+        for a in f.actions
+    )
+
+
+def shown(state: State, filter: Filter) -> Filter:
+    """Return a filter with its actions as they stand now."""
+    if not filter.actions:
+        return filter
+    return replace(
+        filter, actions=tuple(dumped(state, state.actions.get((a.kind, a.index), a)) for a in filter.actions)
+    )
+
+
+def dumped(state: State, one: Action) -> Action:
+    """Return an action as a dump has it, its holders counted and its age told."""
+    now = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    options = dict(one.options)
+    age = max(0, now - int(str(options.pop("since", now))))
+    bound = holders(state, one)
+    return replace(one, options=options, ref=max(1, bound), bind=bound, installed=age, used=age)
+
+
+def show(state: State, one: Action, asked: str) -> tuple[Action, ...]:
+    """Return the actions of a kind, or the one named."""
+    found = [a for (kind, index), a in sorted(state.actions.items()) if kind == one.kind and one.index in (0, index)]
+    if one.index and not found:
+        raise TcError(errno.ENOENT, asked, "TC action with specified index not found")
+    return tuple(dumped(state, a) for a in found)
+
+
+def swept(state: State, filters_before: State) -> State:
+    """Return the State without the actions whose last filter just went."""
+
+    def held(of: State) -> set[tuple[str, int]]:
+        return {(a.kind, a.index) for filters in of.filters.values() for f in filters for a in f.actions}
+
+    gone = held(filters_before) - held(state)
+    return replace(state, actions={key: a for key, a in state.actions.items() if key not in gone}) if gone else state

@@ -1,0 +1,205 @@
+"""Filters: blocks, chains, preferences and handles.
+
+Source:  tc_new_tfilter(), tc_del_tfilter(), net/sched/cls_api.c; cls_bpf_change(), net/sched/cls_bpf.c (v6.18);
+         compared with tc(8) on a live kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+from tcbpf.control.objects import ETH_P_ALL, NOT_IN_HW, SKIP_HW, SKIP_SW, TC_H_ROOT, Bpf, Filter, Link
+from tcbpf.control.request import Op
+from tcbpf.errors import TcError
+from tcbpf.tc import action
+from tcbpf.tc.qdisc import INGRESS_HANDLE
+from tcbpf.tc.state import Hook, State
+
+CLSACT_INGRESS, CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
+FIRST_AUTO_PREF, LEAST_AUTO_PREF = 0xC000, 0x8000
+MAX_CHAIN = 0x0FFFFFFF
+KINDS = frozenset({"bpf", "matchall"})
+
+
+def block(state: State, link: Link, parent: int, asked: str) -> Hook:
+    """Return the place whose filters a parent stands for."""
+    if not parent or parent == TC_H_ROOT:
+        root = state.root(link.index)
+        if root is None:
+            raise TcError(errno.EINVAL, asked, "Qdisc not classful")
+        parent = root.handle
+    qdisc = state.qdiscs.get((link.index, parent & 0xFFFF0000))
+    if qdisc is None:
+        raise TcError(errno.EINVAL, asked, "Parent Qdisc doesn't exists")
+    if qdisc.handle == INGRESS_HANDLE:
+        if qdisc.kind == "ingress":
+            return link.index, CLSACT_INGRESS  # one block, whatever the minor number
+        if parent == INGRESS_HANDLE:
+            raise TcError(errno.EINVAL, asked)
+        if parent not in (CLSACT_INGRESS, CLSACT_EGRESS):
+            raise TcError(errno.ENOENT, asked, "Specified class doesn't exist")
+        return link.index, parent
+    if qdisc.kind not in ("htb", "prio"):
+        raise TcError(errno.EINVAL, asked, "Qdisc not classful")
+    if parent & 0xFFFF and (link.index, parent) not in state.classes:
+        raise TcError(errno.ENOENT, asked, "Specified class doesn't exist")
+    return link.index, parent
+
+
+def write(state: State, op: Op, asked_for: Filter, asked: str) -> State:
+    """Add, replace or change a filter."""
+    link = state.link(asked_for.dev, asked)
+    if not asked_for.pref and op is Op.CHANGE:
+        raise TcError(errno.ENOENT, asked, "Invalid filter command with priority of zero")
+    hook = block(state, link, asked_for.parent, asked)
+    if asked_for.chain > MAX_CHAIN:
+        raise TcError(errno.EINVAL, asked, "Specified chain index exceeds upper limit")
+    filters = state.filters.get(hook, ())
+    chain = [f for f in filters if f.chain == asked_for.chain]
+    same = with_pref(chain, asked_for, asked)
+    protocol = asked_for.protocol or (same[0].protocol if same else 0)
+    if not same:
+        if not asked_for.kind or not protocol:
+            raise TcError(errno.EINVAL, asked, "Filter kind and protocol must be specified")
+        if op is Op.CHANGE:
+            raise TcError(errno.ENOENT, asked, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
+        if asked_for.kind not in KINDS:
+            raise TcError(errno.ENOENT, asked, "TC classifier not found")
+    elif asked_for.kind and asked_for.kind != same[0].kind:
+        raise TcError(errno.EINVAL, asked, "Specified filter kind does not match existing one")
+    old = next((f for f in same if f.handle == asked_for.handle), None) if asked_for.handle else None
+    if old is None and op is Op.CHANGE:
+        raise TcError(errno.ENOENT, asked, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
+    if old is not None and op is Op.ADD:
+        raise TcError(errno.EEXIST, asked, "Filter already exists")
+    pref = asked_for.pref or auto_pref(chain)
+    handle = asked_for.handle or free_handle(same)
+    state, actions = action.bind(state, asked_for.actions, asked)
+    made = replace(
+        asked_for,
+        dev=link.name,
+        parent=hook[1],
+        protocol=protocol,
+        pref=pref,
+        handle=handle,
+        actions=actions,
+        kind=asked_for.kind or same[0].kind,
+        options=checked(asked_for, asked),
+    )
+    return state.with_filters(hook, placed(filters, made, old))
+
+
+def with_pref(chain: list[Filter], asked_for: Filter, asked: str) -> list[Filter]:
+    """Return the filters of the request's preference."""
+    same = [f for f in chain if f.pref == asked_for.pref] if asked_for.pref else []
+    if same and asked_for.protocol and same[0].protocol != asked_for.protocol:
+        raise TcError(errno.EINVAL, asked, "Protocol mismatch for filter with specified priority")
+    return same
+
+
+def auto_pref(chain: list[Filter]) -> int:
+    """Return the preference before all automatic ones so far: 49152, then downward."""
+    taken = [f.pref for f in chain if f.pref >= LEAST_AUTO_PREF]
+    return min(taken) - 1 if taken else FIRST_AUTO_PREF
+
+
+def free_handle(same: list[Filter]) -> int:
+    """Return the least handle that no filter of the preference has."""
+    taken = {f.handle for f in same}
+    return next(handle for handle in range(1, len(taken) + 2) if handle not in taken)
+
+
+def checked(asked_for: Filter, asked: str) -> Bpf | dict[str, object]:
+    """Return a filter's options as they are kept, or raise for what cls_bpf refuses."""
+    options = asked_for.options
+    if not isinstance(options, Bpf):
+        return options
+    flags = options.gen_flags & (SKIP_HW | SKIP_SW)
+    if bool(options.bytecode) == bool(options.id) or flags == SKIP_HW | SKIP_SW:
+        raise TcError(errno.EINVAL, asked)
+    if flags & SKIP_SW:
+        raise TcError(errno.EOPNOTSUPP, asked)  # no device here offloads
+    return replace(options, prog=None, gen_flags=flags | NOT_IN_HW)
+
+
+def placed(filters: tuple[Filter, ...], made: Filter, old: Filter | None) -> tuple[Filter, ...]:
+    """Return a block's filters with one in its place: the old one's, or first of its preference, in its chain."""
+    if old is not None:
+        return tuple(made if f is old else f for f in filters)
+    chains = [f.chain for f in filters]
+    if made.chain not in chains:
+        return (*filters, made)
+    at = chains.index(made.chain)
+    while at < len(filters) and filters[at].chain == made.chain and filters[at].pref < made.pref:
+        at += 1
+    return (*filters[:at], made, *filters[at:])
+
+
+def delete(state: State, asked_for: Filter, asked: str) -> State:
+    """Remove one filter, all of a preference, or all of a chain."""
+    if not asked_for.pref and (asked_for.handle or asked_for.kind):
+        raise TcError(errno.ENOENT, asked, "Cannot flush filters with protocol, handle or kind set")
+    link = state.link(asked_for.dev, asked)
+    hook = block(state, link, asked_for.parent, asked)
+    filters = state.filters.get(hook, ())
+    chain = [f for f in filters if f.chain == asked_for.chain]
+    if not asked_for.pref:
+        return state.with_filters(hook, tuple(f for f in filters if f.chain != asked_for.chain))
+    if not chain:
+        raise TcError(errno.ENOENT, asked, "Cannot find specified filter chain")
+    same = with_pref(chain, asked_for, asked)
+    if not same:
+        raise TcError(errno.ENOENT, asked, "Filter with specified priority/protocol not found")
+    if asked_for.kind and asked_for.kind != same[0].kind:
+        raise TcError(errno.EINVAL, asked, "Specified filter kind does not match existing one")
+    gone = [f for f in same if not asked_for.handle or f.handle == asked_for.handle]
+    if not gone:
+        raise TcError(errno.ENOENT, asked, "Specified filter handle not found")
+    return state.with_filters(hook, tuple(f for f in filters if not any(f is one for one in gone)))
+
+
+def get(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
+    """Return the one filter named."""
+    link = state.link(asked_for.dev, asked)
+    hook = block(state, link, asked_for.parent, asked)
+    chain = [f for f in state.filters.get(hook, ()) if f.chain == asked_for.chain]
+    if not chain:
+        raise TcError(errno.EINVAL, asked, "Cannot find specified filter chain")
+    same = with_pref(chain, asked_for, asked)
+    if not same:
+        raise TcError(errno.ENOENT, asked, "Filter with specified priority/protocol not found")
+    found = tuple(f for f in same if f.handle == asked_for.handle)
+    if not found:
+        raise TcError(errno.ENOENT, asked, "Specified filter handle not found")
+    return tuple(action.shown(state, f) for f in found)
+
+
+def show(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
+    """Return the filters that the request selects, each preference led by a row of handle 0."""
+    links = [state.link(asked_for.dev, asked)] if asked_for.dev else [state.links[i] for i in sorted(state.links)]
+    found: list[Filter] = []
+    for link in links:
+        try:
+            hook = block(state, link, asked_for.parent, asked)
+        except TcError:
+            continue  # a dump of what is not there is empty
+        last: tuple[int, int, int] | None = None
+        for one in state.filters.get(hook, ()):
+            if not selected(one, asked_for):
+                continue
+            if (one.chain, one.pref, one.protocol) != last:
+                last = one.chain, one.pref, one.protocol
+                found.append(replace(one, handle=0, options={}, actions=()))
+            found.append(action.shown(state, one))
+    return tuple(found)
+
+
+def selected(one: Filter, asked_for: Filter) -> bool:
+    """Tell whether a dump that asks for `asked_for` has this filter."""
+    return (
+        (not asked_for.chain or one.chain == asked_for.chain)
+        and (not asked_for.pref or one.pref == asked_for.pref)
+        and (asked_for.protocol in (0, ETH_P_ALL) or one.protocol == asked_for.protocol)
+        and (not asked_for.kind or one.kind == asked_for.kind)
+    )

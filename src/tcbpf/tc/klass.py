@@ -1,0 +1,151 @@
+"""Classes of htb and prio: a tree that filters point into.
+
+Source:  __tc_ctl_tclass(), net/sched/sch_api.c; htb_change_class(), htb_delete(), net/sched/sch_htb.c (v6.18).
+Differs: rates shape nothing; classes classify and count.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tcbpf.control.objects import TC_H_ROOT, Bpf, Link, TcClass
+from tcbpf.control.request import Op
+from tcbpf.errors import TcError
+from tcbpf.tc.qdisc import remove
+from tcbpf.tc.state import State
+
+TICKS_PER_SECOND = 15_625_000  # psched: one tick is 64 ns
+
+
+def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
+    """Add, replace or change a class."""
+    link = state.link(asked_for.dev, asked)
+    qdisc = owner(state, link, asked_for, asked)
+    classid = asked_for.classid if asked_for.classid & 0xFFFF0000 else qdisc | asked_for.classid
+    if classid & 0xFFFF0000 != qdisc:
+        raise TcError(errno.EINVAL, asked)
+    old = state.classes.get((link.index, classid))
+    if old is not None and op is Op.ADD:
+        raise TcError(errno.EEXIST, asked)
+    if old is None and op is Op.CHANGE:
+        raise TcError(errno.ENOENT, asked)
+    if old is not None:
+        return state.with_class(link.index, replace(old, options={**old.options, **dumped(asked_for)}))
+    if state.qdiscs[link.index, qdisc].kind != "htb":
+        raise TcError(errno.EOPNOTSUPP, asked)
+    parent = asked_for.parent
+    if (link.index, parent) not in state.classes:
+        parent = TC_H_ROOT  # htb takes an unknown parent for its root
+    made = TcClass(link.name, "htb", classid, parent, 0, dumped(asked_for))
+    return state.with_class(link.index, made)
+
+
+def owner(state: State, link: Link, asked_for: TcClass, asked: str) -> int:
+    """Return the handle of the qdisc that a class belongs to."""
+    parent = asked_for.parent
+    root = state.root(link.index)
+    if parent not in (0, TC_H_ROOT) and parent & 0xFFFF0000:
+        handle = parent & 0xFFFF0000
+    elif asked_for.classid & 0xFFFF0000:
+        handle = asked_for.classid & 0xFFFF0000
+    else:
+        handle = root.handle if root else 0
+    qdisc = state.qdiscs.get((link.index, handle))
+    if qdisc is None:
+        raise TcError(errno.ENOENT, asked)
+    if qdisc.kind not in ("htb", "prio"):
+        raise TcError(errno.EINVAL, asked)
+    return handle
+
+
+def dumped(klass: TcClass) -> dict[str, object]:
+    """Return a class's options as a dump has them."""
+    options = dict(klass.options)
+    for rate, burst, tokens in ("rate", "burst", "tokens"), ("ceil", "cburst", "ctokens"):
+        speed, size = int(str(options.get(rate, 0))), int(str(options.get(burst, 0)))
+        options[tokens] = size * TICKS_PER_SECOND // speed if speed else 0
+    return {"prio": 0, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
+
+
+def delete(state: State, asked_for: TcClass, asked: str) -> State:
+    """Remove a class that has neither children nor filters that point at it."""
+    link = state.link(asked_for.dev, asked)
+    place = (link.index, asked_for.classid)
+    old = state.classes.get(place)
+    if old is None:
+        raise TcError(errno.ENOENT, asked)
+    if old.kind == "prio":
+        raise TcError(errno.EOPNOTSUPP, asked)
+    children = any(at[0] == link.index and k.parent == old.classid for at, k in state.classes.items())
+    pointed = any(
+        isinstance(f.options, Bpf) and f.options.classid == old.classid
+        for hook, filters in state.filters.items()
+        if hook[0] == link.index
+        for f in filters
+    )
+    if children or pointed:
+        raise TcError(errno.EBUSY, asked, "HTB class in use")
+    state = replace(
+        state,
+        classes={at: k for at, k in state.classes.items() if at != place},
+        filters={hook: f for hook, f in state.filters.items() if hook != place},
+    )
+    if old.leaf:
+        state = remove(state, link, state.qdiscs[link.index, old.leaf])
+    return state
+
+
+def show(state: State, asked_for: TcClass, asked: str) -> tuple[TcClass, ...]:
+    """Return a device's classes in the order that the kernel dumps them."""
+    link = state.link(asked_for.dev, asked)
+    found: list[TcClass] = []
+    for dev, handle in state.qdiscs:
+        if dev == link.index:
+            mine = [k for at, k in state.classes.items() if at[0] == dev and at[1] & 0xFFFF0000 == handle]
+            found += [levelled(mine, k) for k in hashed(mine)]
+    if asked_for.parent not in (0, TC_H_ROOT):
+        major = asked_for.parent & 0xFFFF0000
+        found = [
+            k
+            for k in found
+            if k.parent == asked_for.parent or (k.parent == TC_H_ROOT and k.classid & 0xFFFF0000 == major)
+        ]
+    if asked_for.classid:
+        found = [k for k in found if k.classid == asked_for.classid]
+    return tuple(found)
+
+
+def levelled(classes: Sequence[TcClass], klass: TcClass) -> TcClass:
+    """Return a class with its level said: 0 for a leaf, 7 for one under the root with children."""
+    if klass.kind != "htb" or not any(k.parent == klass.classid for k in classes):
+        return klass
+    level, at = 7, klass
+    by_id = {k.classid: k for k in classes}
+    while at.parent in by_id:
+        level, at = level - 1, by_id[at.parent]
+    return replace(klass, options={**klass.options, "level": level})
+
+
+def hashed(classes: Sequence[TcClass]) -> list[TcClass]:
+    """Return classes, given in order of creation, in the order of the kernel's hash table of them.
+
+    Source:  qdisc_class_hash_init(), _insert(), _grow(), net/sched/sch_api.c.
+    """
+    buckets: list[list[TcClass]] = [[] for _ in range(4)]
+    for count, klass in enumerate(classes, 1):
+        _insert(buckets, klass)
+        if count * 4 > len(buckets) * 3:
+            old, buckets = buckets, [[] for _ in range(len(buckets) * 2)]
+            for bucket in old:
+                for one in bucket:
+                    _insert(buckets, one)
+    return [klass for bucket in buckets for klass in bucket]
+
+
+def _insert(buckets: list[list[TcClass]], klass: TcClass) -> None:
+    number = klass.classid
+    number ^= number >> 8
+    number ^= number >> 4
+    buckets[number & (len(buckets) - 1)].insert(0, klass)

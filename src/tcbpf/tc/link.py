@@ -1,0 +1,160 @@
+"""Devices of the user datapath: a loopback, dummies, pairs of veth, ifbs.
+
+Source:  net/core/rtnetlink.c, drivers/net/{dummy,veth,ifb}.c (v6.12); compared with ip(8) on a live kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+
+from tcbpf.control.objects import Link
+from tcbpf.errors import TcError
+from tcbpf.tc.state import State
+
+KINDS = {"dummy": 0, "veth": 68, "ifb": 68}
+"""The kinds that can be made, with the least MTU of each."""
+
+NAME_SIZE, MAX_MTU = 16, 65535
+
+
+def initial() -> State:
+    """Return the State of a machine with nothing but its loopback, as a new network namespace has it."""
+    loopback = Link("lo", 1, "lo", "00:00:00:00:00:00", 65536, False)
+    return State(links={1: loopback}, counters={"link": 1})
+
+
+def add(state: State, link: Link, asked: str) -> State:
+    """Make a device, or both ends of a veth pair."""
+    if link.kind not in KINDS:
+        raise TcError(errno.EOPNOTSUPP, asked, "Unknown device type")
+    names = [link.name or free_name(state, link.kind)]
+    if link.kind == "veth":
+        names.append(link.peer or free_name(state, "veth", names))
+    for name in names:
+        check_name(state, name, asked)
+    if len(set(names)) < len(names):
+        raise TcError(errno.EEXIST, asked)
+    mtu = check_mtu(link.kind, link.mtu, asked) if link.mtu else 1500
+    first = state.counters["link"] + 1
+    # The kernel makes the far end first, so it has the lower index.
+    order = names[::-1]
+    made = [
+        Link(
+            name,
+            first + i,
+            link.kind,
+            link.address if name == names[0] and link.address else random_address(),
+            mtu,
+            link.up and name == names[0],
+            qdisc="noqueue" if link.up and name == names[0] else "noop",
+            options=link.options,
+        )
+        for i, name in enumerate(order)
+    ]
+    if len(made) == 2:
+        far, near = made
+        made = [replace(far, peer=near.name, peer_index=near.index), replace(near, peer=far.name, peer_index=far.index)]
+    for one in made:
+        state = state.with_link(one)
+    return state.counted("link", first + len(made) - 1)
+
+
+def change(state: State, link: Link, asked: str) -> State:
+    """Set a device's state, MTU, address or name (`options["name"]`)."""
+    old = state.link(link.name, asked)
+    new = replace(old, up=link.up)
+    if link.mtu:
+        new = replace(new, mtu=check_mtu(old.kind, link.mtu, asked))
+    if link.address:
+        new = replace(new, address=check_address(link.address, asked))
+    if new.up and new.qdisc == "noop":
+        new = replace(new, qdisc="noqueue")
+    state = state.with_link(new)
+    wanted = str(link.options.get("name") or old.name)
+    if wanted != old.name:
+        check_name(state, wanted, asked)
+        state = rename(state, new, wanted)
+    return state
+
+
+def delete(state: State, link: Link, asked: str) -> State:
+    """Remove a device, a veth's other end, and all that hangs on them."""
+    old = state.link(link.name, asked)
+    if old.kind == "lo":
+        raise TcError(errno.EOPNOTSUPP, asked)
+    gone = {old.index, old.peer_index} if old.peer_index else {old.index}
+    return replace(
+        state,
+        links={index: value for index, value in state.links.items() if index not in gone},
+        qdiscs={place: value for place, value in state.qdiscs.items() if place[0] not in gone},
+        classes={place: value for place, value in state.classes.items() if place[0] not in gone},
+        filters={hook: value for hook, value in state.filters.items() if hook[0] not in gone},
+    )
+
+
+def show(state: State, link: Link, asked: str) -> tuple[Link, ...]:
+    """Return the device named, or all of them in order of index."""
+    if link.name:
+        return (state.link(link.name, asked),)
+    return tuple(state.links[index] for index in sorted(state.links))
+
+
+def rename(state: State, link: Link, name: str) -> State:
+    """Return the State with a device under another name everywhere."""
+    index = link.index
+    state = state.with_link(replace(link, name=name))
+    if link.peer_index in state.links:
+        state = state.with_link(replace(state.links[link.peer_index], peer=name))
+    return replace(
+        state,
+        qdiscs={at: replace(q, dev=name) if at[0] == index else q for at, q in state.qdiscs.items()},
+        classes={at: replace(c, dev=name) if at[0] == index else c for at, c in state.classes.items()},
+        filters={
+            hook: tuple(replace(f, dev=name) for f in filters) if hook[0] == index else filters
+            for hook, filters in state.filters.items()
+        },
+    )
+
+
+def check_name(state: State, name: str, asked: str) -> None:
+    """Raise unless a device may get that name."""
+    if not name or len(name) >= NAME_SIZE or name in (".", "..") or any(c in "/:" or c.isspace() for c in name):
+        raise TcError(errno.EINVAL, asked, "Attribute failed policy validation" if len(name) >= NAME_SIZE else "")
+    if any(link.name == name for link in state.links.values()):
+        raise TcError(errno.EEXIST, asked)
+
+
+def check_mtu(kind: str, mtu: int, asked: str) -> int:
+    """Return an MTU that the kind takes, or raise."""
+    if mtu < KINDS.get(kind, 0):
+        raise TcError(errno.EINVAL, asked, "mtu less than device minimum")
+    if mtu > MAX_MTU and kind not in ("dummy", "lo"):
+        raise TcError(errno.EINVAL, asked, "mtu greater than device maximum")
+    return mtu
+
+
+def check_address(address: str, asked: str) -> str:
+    """Return an Ethernet address in ip(8)'s form, or raise."""
+    parts = address.lower().split(":")
+    try:
+        raw = bytes(int(part, 16) for part in parts)
+    except ValueError:
+        raw = b""
+    if len(raw) != 6 or raw[0] & 1:
+        raise TcError(errno.EADDRNOTAVAIL, asked)
+    return raw.hex(":")
+
+
+def free_name(state: State, prefix: str, taken: list[str] | None = None) -> str:
+    """Return the first of prefix0, prefix1, ... that no device has."""
+    names = {link.name for link in state.links.values()} | set(taken or ())
+    return next(name for number in range(1 << 20) if (name := f"{prefix}{number}") not in names)
+
+
+def random_address() -> str:
+    """Return a locally administered unicast address."""
+    raw = bytearray(os.urandom(6))
+    raw[0] = raw[0] & 0xFC | 0x02
+    return raw.hex(":")

@@ -1,0 +1,225 @@
+"""Queueing disciplines: clsact and ingress, the default noqueue, FIFOs, htb and prio as trees that classify and count.
+
+Source:  tc_modify_qdisc(), tc_get_qdisc(), qdisc_create(), net/sched/sch_api.c (v6.18); compared with tc(8) on a live
+         kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+
+from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Link, Qdisc, TcClass
+from tcbpf.control.request import Op
+from tcbpf.errors import TcError
+from tcbpf.tc.state import State
+
+INGRESS_HANDLE = 0xFFFF0000
+CLASSFUL = frozenset({"htb", "prio"})
+KINDS = frozenset({"clsact", "ingress", "pfifo", "bfifo", "pfifo_head_drop", "pfifo_fast", "noqueue"}) | CLASSFUL
+PRIOMAP = (1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
+TX_QUEUE_LEN = 1000
+
+
+def write(state: State, op: Op, asked_for: Qdisc, asked: str) -> State:
+    """Add, replace or change a qdisc, by the kernel's rules for the three."""
+    link = state.link(asked_for.dev, asked)
+    found = sought(state, link, asked_for, asked)
+    if found is not None and asked_for.handle and found.handle != asked_for.handle & 0xFFFF0000:
+        found = other_handle(state, link, op, asked_for, found, asked)
+    if found is None:
+        if op is Op.CHANGE:
+            raise TcError(errno.ENOENT, asked, "Qdisc not found. To create specify NLM_F_CREATE flag")
+        return create(state, link, asked_for, asked)
+    if op is Op.ADD:
+        raise TcError(errno.EEXIST, asked, "Exclusivity flag on, cannot modify")
+    if found.kind != asked_for.kind:
+        at_ingress = asked_for.parent == TC_H_CLSACT
+        if op is Op.REPLACE and not asked_for.handle and not at_ingress:
+            return create(state, link, asked_for, asked)
+        raise TcError(errno.EINVAL, asked, "Invalid qdisc name: must match existing qdisc")
+    return modify(state, link, found, asked_for)
+
+
+def sought(state: State, link: Link, asked_for: Qdisc, asked: str) -> Qdisc | None:
+    """Return the qdisc that sits where the request points, or None; the default one does not count."""
+    if asked_for.parent == TC_H_CLSACT:
+        return state.qdiscs.get((link.index, INGRESS_HANDLE))
+    if asked_for.parent == TC_H_ROOT:
+        return state.root(link.index)
+    if not asked_for.parent:
+        if not asked_for.handle:
+            raise TcError(errno.EINVAL, asked, "Handle cannot be zero")
+        found = state.qdiscs.get((link.index, asked_for.handle & 0xFFFF0000))
+        if found is None:
+            raise TcError(errno.ENOENT, asked, "Specified qdisc not found")
+        return found
+    if (link.index, asked_for.parent & 0xFFFF0000) not in state.qdiscs:
+        raise TcError(errno.ENOENT, asked, "Failed to find specified qdisc")
+    return leaf(state, link, asked_for.parent, asked)
+
+
+def leaf(state: State, link: Link, classid: int, asked: str) -> Qdisc | None:
+    """Return the qdisc grafted to a class, or None for its default one."""
+    klass = state.classes.get((link.index, classid))
+    if klass is None:
+        raise TcError(errno.ENOENT, asked, "Specified class not found")
+    return state.qdiscs.get((link.index, klass.leaf)) if klass.leaf else None
+
+
+def other_handle(state: State, link: Link, op: Op, asked_for: Qdisc, found: Qdisc, asked: str) -> Qdisc | None:
+    """Return what a request means that names another handle than the qdisc in its place has; None makes a new one."""
+    if op is not Op.REPLACE:
+        raise TcError(errno.EEXIST, asked, "NLM_F_REPLACE needed to override")
+    if asked_for.handle & 0xFFFF:
+        raise TcError(errno.EINVAL, asked, "Invalid minor handle")
+    named = state.qdiscs.get((link.index, asked_for.handle))
+    if named is None:
+        return None
+    if named.parent != asked_for.parent:
+        raise TcError(errno.EINVAL, asked, "Cannot move an existing qdisc to a different parent")
+    if named.kind != asked_for.kind:
+        raise TcError(errno.EINVAL, asked, "Specified qdisc kind does not match existing one")
+    return named
+
+
+def create(state: State, link: Link, asked_for: Qdisc, asked: str) -> State:
+    """Make a qdisc, in the place of the one that is there."""
+    kind, at_ingress = asked_for.kind, asked_for.kind in ("clsact", "ingress")
+    if kind not in KINDS:
+        raise TcError(errno.ENOENT, asked, "Specified qdisc kind is unknown")
+    if at_ingress != (asked_for.parent == TC_H_CLSACT):
+        if at_ingress:
+            raise TcError(errno.EOPNOTSUPP, asked)
+        raise TcError(errno.EINVAL, asked, "Specified parent ID is reserved for ingress and clsact Qdiscs")
+    handle = asked_for.handle & 0xFFFF0000
+    if at_ingress:
+        state, handle = state.with_ingress_queue(link.index), INGRESS_HANDLE
+    elif not handle:
+        number = state.counters.get("handle", 0x8000) + 1
+        state, handle = state.counted("handle", number), number << 16
+    elif (link.index, handle) in state.qdiscs:
+        raise TcError(errno.EEXIST, asked)
+    if asked_for.parent == TC_H_ROOT:
+        old = state.root(link.index)
+        state = remove(state, link, old) if old else state
+        state = state.with_link(replace(link, qdisc=kind))
+    elif not at_ingress:
+        old = leaf(state, link, asked_for.parent, asked)
+        state = remove(state, link, old) if old else state
+        klass = state.classes[link.index, asked_for.parent]
+        state = state.with_class(link.index, replace(klass, leaf=handle))
+    made = Qdisc(
+        link.name,
+        kind,
+        handle,
+        asked_for.parent,
+        defaults(kind, link, asked_for.options),
+        refcnt=references(link, asked_for),
+    )
+    state = state.with_qdisc(link.index, made)
+    return bands(state, link, made) if kind == "prio" else state
+
+
+def references(link: Link, qdisc: Qdisc) -> int:
+    """Return what tc prints as refcnt: the root is held once for every transmit queue, and once more."""
+    if qdisc.parent != TC_H_ROOT:
+        return 1
+    return 1 + (os.cpu_count() or 1 if link.kind == "veth" else 1)
+
+
+def defaults(kind: str, link: Link, options: dict[str, object]) -> dict[str, object]:
+    """Return a qdisc's options with the kernel's defaults for what was not said."""
+    given: dict[str, dict[str, object]] = {
+        "htb": {"r2q": 10, "default": 0, "direct_qlen": TX_QUEUE_LEN, "direct_packets_stat": 0, "ver": "3.17"},
+        "pfifo": {"limit": TX_QUEUE_LEN},
+        "pfifo_head_drop": {"limit": TX_QUEUE_LEN},
+        "bfifo": {"limit": TX_QUEUE_LEN * (link.mtu + 14)},
+        "prio": {"bands": 3, "priomap": PRIOMAP},
+        "pfifo_fast": {"bands": 3, "priomap": PRIOMAP},
+    }
+    return {**given.get(kind, {}), **options}
+
+
+def bands(state: State, link: Link, prio: Qdisc) -> State:
+    """Give a prio qdisc its classes, one a band."""
+    for number in range(1, int(str(prio.options["bands"])) + 1):
+        state = state.with_class(link.index, TcClass(link.name, "prio", prio.handle | number, prio.handle))
+    return state
+
+
+def modify(state: State, link: Link, found: Qdisc, asked_for: Qdisc) -> State:
+    """Change an existing qdisc's options."""
+    return state.with_qdisc(link.index, replace(found, options={**found.options, **asked_for.options}))
+
+
+def delete(state: State, asked_for: Qdisc, asked: str) -> State:
+    """Remove a qdisc and what hangs on it."""
+    link = state.link(asked_for.dev, asked)
+    parent, found = asked_for.parent, None
+    if parent & 0xFFFF0000 == INGRESS_HANDLE and parent != TC_H_ROOT:
+        found = state.qdiscs.get((link.index, INGRESS_HANDLE))
+        if found is None and link.index not in state.once_ingress:
+            raise TcError(errno.ENOENT, asked, "Cannot find specified qdisc on specified device")
+        if found is None:
+            raise TcError(errno.EINVAL, asked, "Invalid handle")
+    elif parent == TC_H_ROOT:
+        found = state.root(link.index)
+    elif parent:
+        if (link.index, parent & 0xFFFF0000) not in state.qdiscs:
+            raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified classid")
+        found = leaf(state, link, parent, asked)
+    elif (found := state.qdiscs.get((link.index, asked_for.handle & 0xFFFF0000))) is None:
+        raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified handle")
+    handle = found.handle if found else 0
+    if asked_for.handle and handle != asked_for.handle:
+        raise TcError(errno.EINVAL, asked, "Invalid handle")
+    if asked_for.kind and found and found.kind != asked_for.kind:
+        raise TcError(errno.EINVAL, asked, "Invalid qdisc name")
+    if not parent:
+        raise TcError(errno.EINVAL, asked, "Classid cannot be zero")
+    if found is None:
+        raise TcError(errno.ENOENT, asked, "Cannot delete qdisc with handle of zero")
+    state = remove(state, link, found)
+    if found.handle == INGRESS_HANDLE:
+        return state
+    if found.parent == TC_H_ROOT:
+        return state.with_link(replace(link, qdisc="noqueue" if link.up else "noop"))
+    klass = state.classes[link.index, found.parent]
+    return state.with_class(link.index, replace(klass, leaf=0))
+
+
+def remove(state: State, link: Link, qdisc: Qdisc) -> State:
+    """Return the State without a qdisc, its classes, their qdiscs, and the filters of all of them."""
+    gone, todo = set[int](), [qdisc.handle]
+    while todo:
+        gone.add(handle := todo.pop())
+        todo += [
+            k.leaf
+            for (dev, at), k in state.classes.items()
+            if dev == link.index and at & 0xFFFF0000 == handle and k.leaf
+        ]
+
+    def kept(place: tuple[int, int]) -> bool:
+        return place[0] != link.index or place[1] & 0xFFFF0000 not in gone
+
+    return replace(
+        state,
+        qdiscs={place: value for place, value in state.qdiscs.items() if kept(place)},
+        classes={place: value for place, value in state.classes.items() if kept(place)},
+        filters={place: value for place, value in state.filters.items() if kept(place)},
+    )
+
+
+def show(state: State, asked_for: Qdisc, asked: str) -> tuple[Qdisc, ...]:
+    """Return the qdiscs of one device or all: its root first, its ingress last."""
+    links = [state.link(asked_for.dev, asked)] if asked_for.dev else [state.links[i] for i in sorted(state.links)]
+    found: list[Qdisc] = []
+    for link in links:
+        mine = [q for (dev, _), q in state.qdiscs.items() if dev == link.index]
+        if link.qdisc == "noqueue" and state.root(link.index) is None:
+            mine.insert(0, Qdisc(link.name, "noqueue", refcnt=2))
+        mine.sort(key=lambda q: (q.parent != TC_H_ROOT) + 2 * (q.handle == INGRESS_HANDLE))
+        found += mine
+    return tuple(found)
