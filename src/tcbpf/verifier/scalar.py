@@ -1,9 +1,10 @@
 """What is known of a number in a register: its bits (a tnum) and four ranges, each learning from the others.
 
-A `Scalar` stands for every x that is a member of its tnum, lies in [umin, umax] as an unsigned and in [smin, smax] as a signed
-number, and whose lower half does so in [umin32, umax32] and [smin32, smax32]. `sync` makes each part as narrow as the others
-allow, in the kernel's steps and in its order, so that what is printed is what the kernel prints. Every step is sound: it drops
-no number that the parts together allow. The proofs run this source at 8, 32 and 64 bits; `BITS` is the only thing they change.
+A `Scalar` stands for every x that is a member of its tnum, lies in [umin, umax] as an unsigned and in [smin, smax]
+as a signed number, and whose lower half does so in [umin32, umax32] and [smin32, smax32]. `sync` makes each part as
+narrow as the others allow, in the kernel's steps and in its order, so that what is printed is what the kernel
+prints. Every step is sound: it drops no number that the parts together allow. The proofs run this source at 8, 32
+and 64 bits; `BITS` is the only thing they change.
 
 Source:  kernel/bpf/verifier.c, reg_bounds_sync(); kernel/bpf/log.c, print_scalar_ranges() (v6.18.44).
 """
@@ -91,12 +92,14 @@ class Scalar:
         """Return whether each part of this holds the same part of the other (the kernel's range_within and tnum_in)."""
         return (
             self is other
-            or not other.mask & ~self.mask
-            and self.value == other.value & ~self.mask
-            and self.umin <= other.umin and self.umax >= other.umax
-            and self.smin <= other.smin and self.smax >= other.smax
-            and self.umin32 <= other.umin32 and self.umax32 >= other.umax32
-            and self.smin32 <= other.smin32 and self.smax32 >= other.smax32
+            or (
+                not other.mask & ~self.mask
+                and self.value == other.value & ~self.mask
+                and self.umin <= other.umin and self.umax >= other.umax
+                and self.smin <= other.smin and self.smax >= other.smax
+                and self.umin32 <= other.umin32 and self.umax32 >= other.umax32
+                and self.smin32 <= other.smin32 and self.smax32 >= other.smax32
+            )
         )
 
     def ranges(self) -> str:
@@ -104,27 +107,21 @@ class Scalar:
 
         Equal bounds share one figure (smin=umin=3), though never a negative one with an unsigned.
         """
-        fields = [
-            ["smin", self.smin, self.smin == SMIN],
-            ["smax", self.smax, self.smax == SMAX],
-            ["umin", self.umin, self.umin == 0],
-            ["umax", self.umax, self.umax == MAX],
-            ["smin32", _printed32(self.smin32), self.smin32 == HALF_SMIN],
-            ["smax32", _printed32(self.smax32), self.smax32 == HALF_SMAX],
-            ["umin32", self.umin32, self.umin32 == 0],
-            ["umax32", self.umax32, self.umax32 == HALF_MAX],
-        ]
+        fields = (
+            ("smin", self.smin, SMIN), ("smax", self.smax, SMAX), ("umin", self.umin, 0), ("umax", self.umax, MAX),
+            ("smin32", _printed32(self.smin32), _printed32(HALF_SMIN)),
+            ("smax32", _printed32(self.smax32), _printed32(HALF_SMAX)),
+            ("umin32", self.umin32, 0), ("umax32", self.umax32, HALF_MAX),
+        )
+        left = [(name, number) for name, number, silent in fields if number != silent]
         texts = []
-        for index, (name, number, omit) in enumerate(fields):
-            if omit:
-                continue
-            names = str(name)
-            for other in fields[index + 2 :: 2]:
-                if not other[2] and other[1] == number:
-                    other[2] = True
-                    names += f"={other[0]}"
-            signed = names[0] == "s"
-            texts.append(f"{names}={format_signed(int(number)) if signed else format_unsigned(int(number))}")
+        while left:
+            name, number = left[0]
+            # Only bounds of one side are told together: minima with minima, maxima with maxima.
+            equal = [other for other, same in left if same == number and other[1:4] == name[1:4]]
+            left = [(other, same) for other, same in left if other not in equal]
+            write = format_signed if name[0] == "s" else format_unsigned
+            texts.append("=".join(equal) + "=" + write(number))
         if self.mask != MAX:
             texts.append(f"var_off={self.var_off}")
         return ",".join(texts)
@@ -147,7 +144,9 @@ def format_unsigned(number: int) -> str:
 
 
 def format_signed(number: int) -> str:
-    """Return the number, given signed or not, as the kernel writes a signed one: decimal when it fits 16 bits, else hexadecimal."""
+    """Return the number, given signed or not, as the kernel writes a signed one: decimal when it fits 16 bits, else
+    hexadecimal.
+    """
     signed = ((number & MAX) ^ SIGN) - SIGN
     return str(signed) if -0x8000 <= signed <= 0x7FFF else f"{number & MAX:#x}"
 
@@ -223,7 +222,9 @@ def unbounded(value: int, mask: int) -> Scalar:
 
 def learn_half_bounds(value: int, mask: int, umin32: int, umax32: int, smin32: int, smax32: int,
                       ) -> tuple[int, int, int, int]:
-    """Narrow the lower half's ranges to what its bits allow: the unknown ones all 0, all 1, or the sign bit against the rest."""
+    """Narrow the lower half's ranges to what its bits allow: the unknown ones all 0, all 1, or the sign bit against the
+    rest.
+    """
     value, mask = value & HALF_MAX, mask & HALF_MAX
     low = ((value | mask & HALF_SIGN) ^ HALF_SIGN) - HALF_SIGN
     if low > smin32:
@@ -284,8 +285,8 @@ def deduce_half(umin: int, umax: int, smin: int, smax: int, umin32: int, umax32:
                 ) -> tuple[int, int, int, int]:
     """Learn of the lower half from the whole number's ranges, then let its two ranges learn from each other.
 
-    While the upper half stays the same over a range, the lower halves of its ends bound the lower half; and a range that
-    crosses into the next upper half is, seen as signed, one piece when its ends are negative and then not.
+    While the upper half stays the same over a range, the lower halves of its ends bound the lower half; and a range
+    that crosses into the next upper half is, seen as signed, one piece when its ends are negative and then not.
     """
     low, high = umin & HALF_MAX, umax & HALF_MAX
     signed_low, signed_high = (low ^ HALF_SIGN) - HALF_SIGN, (high ^ HALF_SIGN) - HALF_SIGN
@@ -353,8 +354,8 @@ def deduce_half(umin: int, umax: int, smin: int, smax: int, umin32: int, umax32:
 def deduce_signs(umin: int, umax: int, smin: int, smax: int) -> tuple[int, int, int, int]:
     """Let the unsigned and the signed range learn from each other.
 
-    A range on one side of the sign means the same in both. A signed range over zero is two pieces of the unsigned numbers; when
-    the unsigned range meets but one of them, that piece bounds both.
+    A range on one side of the sign means the same in both. A signed range over zero is two pieces of the unsigned
+    numbers; when the unsigned range meets but one of them, that piece bounds both.
     """
     low, high = (umin ^ SIGN) - SIGN, (umax ^ SIGN) - SIGN
     if low <= high:
@@ -381,7 +382,9 @@ def deduce_signs(umin: int, umax: int, smin: int, smax: int) -> tuple[int, int, 
 
 def deduce_whole(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
                  umin32: int, umax32: int, smin32: int, smax32: int) -> Parts:
-    """Put the lower half's bounds under the upper halves of the whole number's; and undo a sign extension of what is positive."""
+    """Put the lower half's bounds under the upper halves of the whole number's; and undo a sign extension of what is
+    positive.
+    """
     bound = umin & HIGH | umin32
     if bound > umin:
         umin = bound

@@ -1,8 +1,8 @@
 """Tristate numbers: of each bit of a value, whether it is 0, 1 or unknown.
 
-A tnum is a pair (value, mask) with value & mask == 0. It stands for every x with x & ~mask == value: a bit of the mask is an
-unknown bit, and the others are as in the value. The functions take and return the two numbers bare, because the verifier's hot
-loop has no time to build objects; `Tnum` names the pair where one is kept or printed.
+A tnum is a pair (value, mask) with value & mask == 0. It stands for every x with x & ~mask == value: a bit of the
+mask is an unknown bit, and the others are as in the value. The functions take and return the two numbers bare,
+because the verifier's hot loop has no time to build objects; `Tnum` names the pair where one is kept or printed.
 
 Each function is sound: for members of the operands, what the operation gives is a member of the result.
 
@@ -51,7 +51,8 @@ def span(low: int, high: int) -> Pair:
 
 
 def add(av: int, am: int, bv: int, bm: int) -> Pair:
-    """Return the sum: a bit is unknown when it is in an operand, or when the carry into it depends on an unknown bit."""
+    """Return the sum: a bit is unknown when it is in an operand, or when the carry into it depends on an unknown bit.
+    """
     low = av + bv
     unknown = ((low + am + bm) ^ low | am | bm) & MAX
     return low & ~unknown & MAX, unknown
@@ -88,7 +89,9 @@ def xor(av: int, am: int, bv: int, bm: int) -> Pair:
 
 
 def mul(av: int, am: int, bv: int, bm: int) -> Pair:
-    """Return the product, by long multiplication over the bits of a: a known 1 adds b, an unknown bit may have added it."""
+    """Return the product, by long multiplication over the bits of a: a known 1 adds b, an unknown bit may have added
+    it.
+    """
     value, mask = 0, 0
     while av or am:
         if (av | am) & 1:
@@ -179,7 +182,8 @@ def step(av: int, am: int, number: int) -> int:
         return av | am
     if number < av:
         return av
-    # A member is av + s for a submask s of am: count within the mask, the bits outside it all 1 so that a carry crosses them.
+    # A member is av + s for a submask s of am: count within the mask, the bits outside it all 1 so that a carry crosses
+    # them.
     offset = number - av
     carry = (1 << (offset & ~am).bit_length()) - 1
     return av | ((offset | carry | ~am) + 1 & am)

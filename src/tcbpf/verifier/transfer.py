@@ -1,14 +1,12 @@
 """What an ALU operation or a comparison makes of what is known: the rows of tables/insns.py, read over scalars.
 
-`alu(row, width, d, s)` is the transfer function. Each method is sound: for numbers in the operands, what the operation gives is
-in the result. It is as precise as the kernel's and no more, so that both print the same.
+`alu(row, width, d, s)` is the transfer function. Each method is sound: for numbers in the operands, what the
+operation gives is in the result. It is as precise as the kernel's and no more, so that both print the same.
 
 Source:  kernel/bpf/verifier.c, adjust_scalar_min_max_vals() and is_scalar_branch_taken() (v6.18.44).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from tcbpf.tables.insns import Alu, End
 from tcbpf.verifier import tnum
@@ -31,7 +29,8 @@ from tcbpf.verifier.scalar import (
 from tcbpf.verifier.tnum import BITS, HALF_BITS, HALF_MAX, HALF_SIGN, MAX, SIGN
 
 LOST = Scalar(0, MAX, 0, MAX, SMIN, SMAX, 0, HALF_MAX, HALF_SMIN, HALF_SMAX)
-"""What an operation that is not followed gives; the kernel does not even note that a 32-bit one zeroes the upper half."""
+"""What an operation that is not followed gives; the kernel does not even note that a 32-bit one zeroes the upper half.
+"""
 
 Range = tuple[int, int, int, int]
 
@@ -47,6 +46,29 @@ def alu(row: Alu | End, width: int, d: Scalar, s: Scalar) -> Scalar:
     if result is s:                                          # MOV hands its operand on
         return zero_extend(s)
     return result
+
+
+def fork(row: Alu | End, d: Scalar, s: Scalar) -> tuple[Scalar, Scalar] | None:
+    """Return dst as the kernel splits it in two before an and or an or with a constant: all ones here, zero on
+    another path.
+
+    Returns: None for not split. The other path begins at the same instruction, with dst zero; both run it.
+    Source:  maybe_fork_scalars(): the sign spread over a register (s>>= 63) is a choice between two constants.
+    """
+    if s.mask or row.name not in ("AND", "OR"):
+        return None
+    if d.smin == -1 and d.smax == 0:
+        return const(-1), const(0)
+    if d.smin32 == -1 and d.smax32 == 0:
+        return with_half_known(d, HALF_MAX), with_half_known(d, 0)
+    return None
+
+
+def with_half_known(old: Scalar, half: int) -> Scalar:
+    """Return old with its lower half replaced by a number; its whole bounds stay, as in the kernel."""
+    value, mask = tnum.with_half(old.value, old.mask, half, 0)
+    signed = (half ^ HALF_SIGN) - HALF_SIGN
+    return Scalar(value, mask, old.umin, old.umax, old.smin, old.smax, half, half, signed, signed)
 
 
 def zero_extend(old: Scalar) -> Scalar:
@@ -162,7 +184,7 @@ class ScalarAlgebra:
             return zero_extend_half(value, mask, umin32, umax32, smin32, smax32)
         return bits_whole(value, mask, s, value, value | mask, umin32, umax32, smin32, smax32)
 
-    # --- shifts: only by an amount that is known -------------------------------------------------------------------------
+    # --- shifts: only by an amount that is known ---------------------------------------------------------------------
 
     def shift(self, s: Scalar) -> int | None:
         if self.whole:
@@ -218,7 +240,7 @@ class ScalarAlgebra:
         return zero_extend_half(
             value, mask, *learn_half_bounds(value, mask, 0, HALF_MAX, d.smin32 >> by, d.smax32 >> by))
 
-    # --- sizes and byte order ------------------------------------------------------------------------------------------
+    # --- sizes and byte order ----------------------------------------------------------------------------------------
 
     def sext(self, s: Scalar, bits: int) -> Scalar:
         return sign_extend(s, bits) if self.whole else sign_extend_half(s, bits)
@@ -231,7 +253,7 @@ class ScalarAlgebra:
             return const(tnum.swap_bytes(d.value, bits))
         return again(truncate(unbounded(*tnum.bswap(d.value, d.mask, bits)), bits))
 
-    # --- comparisons ---------------------------------------------------------------------------------------------------
+    # --- comparisons -------------------------------------------------------------------------------------------------
 
     def eq(self, a: Scalar, b: Scalar) -> bool | None:
         if self.whole:
@@ -370,6 +392,3 @@ def again(old: Scalar) -> Scalar:
     """Return old synced once more, as the kernel does after a truncation."""
     return sync(*old.parts()) if old.mask else old
 
-
-def _is_algebra(algebra: Any) -> None:
-    """Hold the class to the rows' protocol when types are checked."""
