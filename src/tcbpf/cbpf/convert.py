@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tcbpf.cbpf.check import check
 from tcbpf.cbpf.insn import Classic
 from tcbpf.isa.insn import Insn
+from tcbpf.obj.program import Program
 from tcbpf.tables import insns as bpf
 from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MEM_WORDS, SKF_AD_OFF, Form, Mode
 from tcbpf.tables.helpers import HELPERS
@@ -58,6 +59,11 @@ def convert(program: Sequence[Classic]) -> Converted:
         insns += _jumps(insn, pc, starts, len(insns))
         origin += [pc] * (len(insns) - len(origin))
     return Converted(tuple(insns), tuple(origin))
+
+
+def as_program(program: Sequence[Classic], *, type: str = "socket_filter", name: str = "filter") -> Program:
+    """Return a classic filter as a Program that any datapath loads."""
+    return Program(name=name, type=type, insns=convert(program).insns, license="GPL")
 
 
 def _mov(reg: int, k: int) -> Insn:

@@ -83,14 +83,20 @@ class Debugger:
         """Put the machine before the first instruction."""
         self.history = [State()]
 
+    def take(self, program: Filter) -> None:
+        """Debug `program` from its start.
+
+        Raises:  FilterError when the kernel would not load it.
+        """
+        check(program)
+        self.program, self.breakpoints = program, []
+        self.restart()
+
     def load(self, words: list[str]) -> Iterator[str]:
         """Load a filter or a capture."""
         match words:
             case ["bpf", *code] if code:
-                program = parse(_file_or_text(" ".join(code)))
-                check(program)
-                self.program, self.breakpoints = program, []
-                self.restart()
+                self.take(parse(_file_or_text(" ".join(code))))
             case ["pcap", path]:
                 packets = self.read_capture(path)
                 if not packets:

@@ -1,0 +1,175 @@
+"""`tcbpf cbpf`: classic BPF: asm, disasm, compile, check, convert, run, dbg."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tcbpf import cbpf
+from tcbpf.cli.arguments import add_datapath, add_json
+from tcbpf.errors import FilterError, InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs and their arguments."""
+    verbs = parser.add_subparsers(dest="classic", metavar="VERB", required=True)
+    for name, (function, line) in VERBS.items():
+        sub = verbs.add_parser(name, help=line, description=line.capitalize() + ".")
+        sub.set_defaults(function=function)
+        if name not in ("asm", "dbg"):
+            sub.add_argument("filter", metavar="FILTER", help="an expression, bytecode, or a file of bytecode or bpf_asm text (-: stdin)")
+        if name in ("compile", "convert", "run"):
+            sub.add_argument("--link-type", default="ETHERNET", metavar="TYPE", help="of an expression (ETHERNET)")
+            sub.add_argument("-O", "--no-optimize", dest="optimize", action="store_false", help="do not optimise an expression")
+    add = {name: verbs.choices[name].add_argument for name in VERBS}
+    add["asm"]("file", nargs="?", default="-", metavar="FILE", help="bpf_asm text (standard input)")
+    add["asm"]("-c", dest="c", action="store_true", help="print a C array")
+    add["disasm"]("-d", "--listing", action="store_true", help="print what tcpdump -d prints")
+    form = verbs.choices["compile"].add_mutually_exclusive_group()
+    form.add_argument("-d", dest="form", action="store_const", const=cbpf.listing, help="print a listing")
+    form.add_argument("-dd", dest="form", action="store_const", const=cbpf.to_dd, help="print a C array")
+    form.add_argument("-ddd", dest="form", action="store_const", const=cbpf.to_lines, help="print decimal numbers (the default)")
+    add["convert"]("--html", metavar="FILE", help="write the whole way to machine code as a page")
+    add["run"]("capture", metavar="CAPTURE", help="a pcap or pcapng file")
+    add["run"]("--out", metavar="FILE", help="write the packets that match to this pcapng")
+    add_json(verbs.choices["run"])
+    add_datapath(verbs.choices["run"])
+    add["dbg"]("filter", nargs="?", metavar="FILTER", help="what to debug")
+    add["dbg"]("capture", nargs="?", metavar="CAPTURE", help="a pcap or pcapng file")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    function: Callable[[argparse.Namespace], int] = args.function
+    return function(args)
+
+
+def read_filter(text: str, *, link_type: str = "EN10MB", optimize: bool = True) -> cbpf.Filter:
+    """Return the program of a file of bytecode or bpf_asm text, of bytecode, or of a pcap-filter expression.
+
+    Raises:  InputError, AsmError.
+    """
+    path = "<stdin>" if text == "-" else text
+    if text == "-" or ("\0" not in text and len(text) < 4096 and Path(text).is_file()):
+        text = sys.stdin.read() if text == "-" else Path(text).read_text(errors="replace")
+        bytecode = text.lstrip()[:1].isdigit() or "{" in text
+        return cbpf.parse(text, path=path) if bytecode else cbpf.assemble(text, path=path)
+    if text[:1].isdigit() and "," in text:
+        return cbpf.parse(text)
+    from tcbpf.cbpf.expression import compile_expression
+    return compile_expression(text, link_type=link_type, optimize=optimize)
+
+
+def asm(args: argparse.Namespace) -> int:
+    """Assemble."""
+    text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(errors="replace")
+    program = cbpf.assemble(text, path="<stdin>" if args.file == "-" else args.file)
+    print(cbpf.to_c(program), end="") if args.c else print(cbpf.to_decimal(program))
+    return 0
+
+
+def disasm(args: argparse.Namespace) -> int:
+    """Disassemble."""
+    program = read_filter(args.filter)
+    print(cbpf.listing(program) if args.listing else cbpf.disassemble(program), end="")
+    return 0
+
+
+def compile_filter(args: argparse.Namespace) -> int:
+    """Compile an expression."""
+    program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
+    print((args.form or cbpf.to_lines)(program), end="")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Check a filter: 0 when the kernel would load it, 1 when not."""
+    program = read_filter(args.filter)
+    try:
+        cbpf.check(program)
+    except FilterError as error:
+        print(f"tcbpf: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(program)} instructions: the kernel would load it")
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Show the extended program beside the classic one."""
+    from tcbpf.isa import disassemble
+    program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
+    converted = cbpf.convert(program)
+    if args.html:
+        from tcbpf.cli.cbpf_html import write_page
+        write_page(args.html, args.filter, program, converted)
+        return 0
+    classic = cbpf.listing(program).splitlines()
+    shown = -2
+    for pc, insn in enumerate(converted.insns):
+        origin = converted.origin[pc]
+        left = classic[origin].expandtabs(8) if origin >= 0 and origin != shown else ""
+        print(f"{left:<52}{pc:4}: {disassemble([insn], pc=pc)}".rstrip())
+        shown = origin
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a filter over a capture."""
+    from tcbpf.cli.words import rate
+    from tcbpf.datapath.choose import open_datapath
+    program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
+    with open_datapath(args.datapath) as dp, dp.prog_load(cbpf.as_program(program)) as prog:
+        stats = prog.run_pcap(args.capture, out=args.out, keep="nonzero")
+    matches = stats.packets - stats.verdicts.get(0, 0)
+    if args.json:
+        print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes, "duration_ns": stats.duration_ns}))
+    else:
+        print(f"{matches} of {stats.packets} packets match, {rate(stats.packets, stats.duration_ns)}")
+    return 0
+
+
+def dbg(args: argparse.Namespace) -> int:
+    """Debug: at a prompt with history, or the commands of standard input."""
+    from tcbpf.cbpf.dbg import Debugger
+    from tcbpf.net.pcap import open_capture
+
+    def read_capture(path: str) -> list[bytes]:
+        with open_capture(path) as capture:
+            return [record.data for record in capture]
+
+    debugger = Debugger(read_capture=read_capture)
+    if args.filter:
+        debugger.take(read_filter(args.filter))
+    if args.capture:
+        list(debugger.execute(f"load pcap {args.capture}"))
+    prompt = "> " if sys.stdin.isatty() else ""
+    if prompt:
+        import readline
+        readline.set_history_length(1000)
+    status = 0
+    while not debugger.done:
+        try:
+            line = input(prompt)
+        except EOFError:
+            break
+        try:
+            for shown in debugger.execute(line):
+                print(shown)
+        except InputError as error:
+            print(error, file=sys.stderr)
+            status = 2
+    return 0 if prompt else status
+
+
+VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "asm": (asm, "assemble bpf_asm text"),
+    "disasm": (disasm, "disassemble bytecode"),
+    "compile": (compile_filter, "compile a pcap-filter expression"),
+    "check": (check, "tell whether the kernel would load a filter, and why not"),
+    "convert": (convert, "show the extended program that a filter becomes"),
+    "run": (run, "run a filter over a capture"),
+    "dbg": (dbg, "debug a filter, forwards and backwards"),
+}
