@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     from tcbpf.datapath.choose import open_datapath
     program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
     with open_datapath(args.datapath) as dp, dp.prog_load(cbpf.as_program(program)) as prog:
-        stats = prog.run_pcap(args.capture, out=args.out, keep="nonzero")
+        stats = prog.run_pcap(args.capture, out=args.out)
     matches = stats.packets - stats.verdicts.get(0, 0)
     if args.json:
         print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes, "duration_ns": stats.duration_ns}))
@@ -134,13 +134,9 @@ def run(args: argparse.Namespace) -> int:
 def dbg(args: argparse.Namespace) -> int:
     """Debug: at a prompt with history, or the commands of standard input."""
     from tcbpf.cbpf.dbg import Debugger
-    from tcbpf.net.pcap import open_capture
+    from tcbpf.net.pcap import read
 
-    def read_capture(path: str) -> list[bytes]:
-        with open_capture(path) as capture:
-            return [record.data for record in capture]
-
-    debugger = Debugger(read_capture=read_capture)
+    debugger = Debugger(read_capture=lambda path: [packet.data for packet in read(path)])
     if args.filter:
         debugger.take(read_filter(args.filter))
     if args.capture:

@@ -92,10 +92,10 @@ def compare(program: str, path: str, *, section: str = "", name: str = "", limit
                 if limit and number > limit:
                     break
                 outcome.packets += 1
-                if len(record.data) not in TEST_RUN_SIZE:
+                if len(packet.data) not in TEST_RUN_SIZE:
                     outcome.skipped += 1
                     continue
-                a, b = ours.run(record.data), theirs.run(record.data)
+                a, b = ours.run(packet.data), theirs.run(packet.data)
                 for what, x, y in pairs(a, b):
                     if x != y:
                         outcome.difference = Difference(number, what, x, y)

@@ -37,7 +37,7 @@ class PcapStats:
     bytes: int
     verdicts: Mapping[int, int]
     duration_ns: int
-    kept: int = 0                            # written to `out`
+    kept: int = 0                            # written to `out`: what the program's type lets pass
 
 
 class Prog(Protocol):
