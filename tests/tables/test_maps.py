@@ -6,8 +6,8 @@ import errno
 import os
 
 import pytest
-from kernel_oracle import map_create, missing, release, verdict
 
+from kernel_oracle import map_create, missing, release, verdict
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.helpers import HELPERS, ArgType, Helper
 from tcbpf.tables.maps import FLAG_NAMES, MAP_TYPES, NO_PREALLOC, MapType

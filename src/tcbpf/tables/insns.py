@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from tcbpf.tables.row import Release, Table
@@ -29,7 +29,8 @@ SIZE_CODE = {4: W, 2: H, 1: B, 8: DW}
 
 MAX_REG = 10                  # r10 is the frame pointer, read-only
 PSEUDO_CALL, PSEUDO_KFUNC_CALL = 1, 2                          # src of CALL
-PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_BTF_ID, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = range(1, 7)  # src of LD_IMM64
+# src of LD_IMM64:
+PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_BTF_ID, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = range(1, 7)
 
 
 class Algebra(Protocol):
@@ -37,7 +38,7 @@ class Algebra(Protocol):
 
     Every method is total: udiv, umod, sdiv, smod are only ever asked for a divisor that `select` has excluded from being
     zero; shift amounts come from `shift()`, so they are below the width. sdiv and smod truncate towards zero, and the smallest
-number divided by -1 is itself, remainder 0.
+    number divided by -1 is itself, remainder 0.
     """
 
     width: int
@@ -282,7 +283,7 @@ def op_of(code: int, src: int = 0, off: int = 0, imm: int = 0) -> Op | None:
     return _op_of(code, 0, 0, 0)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _op_of(code: int, src: int, off: int, imm: int) -> Op | None:
     cls, high, use_reg = code & 7, code & 0xF0, bool(code & X)
     if cls in (ALU32, ALU64):

@@ -62,17 +62,15 @@ _TRIE_MAX = _KMALLOC_MAX - 280                         # a value beside the larg
 _KV = frozenset({"map_lookup_elem", "map_update_elem", "map_delete_elem"})
 _KV_TIMER = _KV | {"for_each_map_elem", "timer_init"}
 _PERCPU = _KV | {"for_each_map_elem", "map_lookup_percpu_elem"}
-_RING = frozenset({
-    "ringbuf_output", "ringbuf_reserve", "ringbuf_query", "ringbuf_reserve_dynptr",
-})
+_RING = frozenset({"ringbuf_output", "ringbuf_reserve", "ringbuf_query", "ringbuf_reserve_dynptr"})
 _LOOKUP = frozenset({"map_lookup_elem"})
 _SOCK = frozenset({"map_lookup_elem", "map_update_elem", "map_delete_elem"})
 _STACK = frozenset({"map_push_elem", "map_pop_elem", "map_peek_elem"})
 _HASH_C, _ARRAY_C, _TRIE_C, _DEV_C = "hashtab.c", "arraymap.c", "lpm_trie.c", "devmap.c"
 
 MAP_TYPES: Table[MapType] = Table(
-    MapType("hash", 1, None, None, element_size=_HASH_MAX, oversize="E2BIG", flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED,
-            helpers=_KV_TIMER, delete=True, user=True, since=(3, 19), source=_HASH_C),
+    MapType("hash", 1, None, None, element_size=_HASH_MAX, oversize="E2BIG",
+            flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED, helpers=_KV_TIMER, delete=True, user=True, since=(3, 19), source=_HASH_C),
     MapType("array", 2, 4, (1, (1 << 31) - 1), oversize="E2BIG", flags=NUMA_NODE | _ACCESS | MMAPABLE | INNER_MAP,
             helpers=_KV_TIMER, user=True, since=(3, 19), source=_ARRAY_C),
     MapType("prog_array", 3, 4, 4, flags=NUMA_NODE | _RW, values="program", helpers=frozenset({"tail_call"}),
@@ -113,11 +111,11 @@ MAP_TYPES: Table[MapType] = Table(
             since=(4, 18), source="net/xdp/xskmap.c"),
     MapType("sockhash", 18, (1, 512), (4, 8), value_multiple=4, oversize="E2BIG", flags=NUMA_NODE | _RW, values="socket",
             helpers=_SOCK, delete=True, since=(4, 18), source="net/core/sock_map.c"),
-    MapType("cgroup_storage", 19, (8, 16), (1, 4096), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, entries="zero",
+    MapType("cgroup_storage", 19, (8, 16), (1, 65407), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, entries="zero",
             helpers=frozenset({"get_local_storage"}), since=(4, 19), source="local_storage.c"),
     MapType("reuseport_sockarray", 20, 4, (4, 8), value_multiple=4, flags=NUMA_NODE | _ACCESS, values="socket",
             delete=True, since=(4, 19), source="reuseport_array.c"),
-    MapType("percpu_cgroup_storage", 21, (8, 16), (1, 4096), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, entries="zero",
+    MapType("percpu_cgroup_storage", 21, (8, 16), (1, _PCPU_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, entries="zero",
             per_cpu=True, helpers=frozenset({"get_local_storage"}), since=(4, 20), source="local_storage.c"),
     MapType("queue", 22, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, helpers=_STACK,
             since=(4, 20), source="queue_stack_maps.c"),
