@@ -10,9 +10,11 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from tcbpf.errors import CompileError, InputError, InternalError, TcbpfError, VerifierError
+import tcbpf
+from tcbpf.errors import CompileError, InternalError, TcbpfError, VerifierError
 
 VERBS = {
     # verb: (module, one line of help)
@@ -35,20 +37,22 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 the verdict is no, 2 a usage or input error."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in RAW:
+        return guard(lambda: import_verb(argv[0]).main(argv[1:]))
     parser = argparse.ArgumentParser(prog="tcbpf", description="Write, verify, run, step and attach tc/BPF programs.")
-    parser.add_argument("--version", action="version", version="tcbpf 0.1.0")
+    parser.add_argument("--version", action="version", version=f"tcbpf {tcbpf.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    asked = next((word for word in argv if not word.startswith("-")), None)
-    modules = {}
-    for verb, (name, line) in VERBS.items():
-        sub = verbs.add_parser(verb, help=line, description=line.capitalize() + ".", add_help=verb not in RAW)
-        if verb == asked:
-            modules[verb] = module = importlib.import_module(f"tcbpf.cli.{name}")
-            if verb in RAW:
-                return guard(lambda: int(module.main(argv[argv.index(verb) + 1:])))
-            module.configure(sub)
+    for verb, (_, line) in VERBS.items():
+        sub = verbs.add_parser(verb, help=line, description=line.capitalize() + ".")
+        if verb in argv[:1]:
+            import_verb(verb).configure(sub)
     args = parser.parse_args(argv)
-    return guard(lambda: int(modules[args.verb].main(args)))
+    return guard(lambda: import_verb(args.verb).main(args))
+
+
+def import_verb(verb: str) -> Any:
+    """Return the module of a verb."""
+    return importlib.import_module(f"tcbpf.cli.{VERBS[verb][0]}")
 
 
 RAW = {"tc", "ip", "conformance-plugin"}
@@ -60,10 +64,10 @@ def tc_main() -> int:
     return main(["tc", *sys.argv[1:]])
 
 
-def guard(run) -> int:   # type: ignore[no-untyped-def]
+def guard(run: Callable[[], int]) -> int:
     """Call `run` and return its status, or say in one line why not."""
     try:
-        return int(run())
+        return run()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
@@ -76,13 +80,13 @@ def guard(run) -> int:   # type: ignore[no-untyped-def]
         return fail(error, 1)
     except InternalError:
         raise
-    except (TcbpfError, InputError) as error:
+    except TcbpfError as error:
         return fail(error, 2)
     except OSError as error:
-        return fail(error, 2)
+        return fail(f"{error.filename}: {error.strerror}" if error.filename else error, 2)
 
 
-def fail(error: Exception, status: int) -> int:
+def fail(error: object, status: int) -> int:
     """Print `error` as tcbpf prints all of them, and return `status`."""
     print(f"tcbpf: {error}", file=sys.stderr)
     return status

@@ -18,7 +18,7 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("program", metavar="PROGRAM", help="a C source (.c) or an object file (.o)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--section", default="", metavar="S", help="the program in this ELF section")
-    which.add_argument("--name", "--program", dest="name", default="", metavar="NAME", help="the program with this function name")
+    which.add_argument("--name", "--program", dest="name", default="", metavar="NAME", help="the program of this function")
 
 
 def add_datapath(parser: argparse.ArgumentParser) -> None:

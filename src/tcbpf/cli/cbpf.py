@@ -20,7 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         sub = verbs.add_parser(name, help=line, description=line.capitalize() + ".")
         sub.set_defaults(function=function)
         if name not in ("asm", "dbg"):
-            sub.add_argument("filter", metavar="FILTER", help="an expression, bytecode, or a file of bytecode or bpf_asm text (-: stdin)")
+            sub.add_argument("filter", metavar="FILTER",
+                             help="an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)")
         if name in ("compile", "convert", "run"):
             sub.add_argument("--link-type", default="ETHERNET", metavar="TYPE", help="of an expression (ETHERNET)")
             sub.add_argument("-O", "--no-optimize", dest="optimize", action="store_false", help="do not optimise an expression")
@@ -31,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form = verbs.choices["compile"].add_mutually_exclusive_group()
     form.add_argument("-d", dest="form", action="store_const", const=cbpf.listing, help="print a listing")
     form.add_argument("-dd", dest="form", action="store_const", const=cbpf.to_dd, help="print a C array")
-    form.add_argument("-ddd", dest="form", action="store_const", const=cbpf.to_lines, help="print decimal numbers (the default)")
+    form.add_argument("-ddd", dest="form", action="store_const", const=cbpf.to_lines, help="print decimal numbers (default)")
     add["convert"]("--html", metavar="FILE", help="write the whole way to machine code as a page")
     add["run"]("capture", metavar="CAPTURE", help="a pcap or pcapng file")
     add["run"]("--out", metavar="FILE", help="write the packets that match to this pcapng")
@@ -125,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
         stats = prog.run_pcap(args.capture, out=args.out)
     matches = stats.packets - stats.verdicts.get(0, 0)
     if args.json:
-        print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes, "duration_ns": stats.duration_ns}))
+        print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes,
+                          "duration_ns": stats.duration_ns}))
     else:
         print(f"{matches} of {stats.packets} packets match, {rate(stats.packets, stats.duration_ns)}")
     return 0

@@ -88,7 +88,7 @@ def compare(program: str, path: str, *, section: str = "", name: str = "", limit
     try:
         with open_datapath("user") as user, open_datapath("kernel") as kernel:
             ours, theirs = (dp.load(obj, section=section, program=name) for dp in (user, kernel))
-            for number, record in enumerate(read(path), 1):
+            for number, packet in enumerate(read(path), 1):
                 if limit and number > limit:
                     break
                 outcome.packets += 1
