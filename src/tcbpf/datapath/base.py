@@ -16,7 +16,8 @@ from tcbpf.obj.program import MapSpec, Object, Program
 class Run:
     """What one run of a program gave.
 
-    Units:   duration_ns is the mean of `repeat` runs. ctx holds every field of __sk_buff that the datapath reports, by name;
+    Units:   duration_ns is the mean of `repeat` runs. ctx holds every field of __sk_buff that the datapath reports,
+    by name;
              `verdict` is r0 as a signed 32-bit number.
     """
 
@@ -38,6 +39,7 @@ class PcapStats:
     verdicts: Mapping[int, int]
     duration_ns: int
     kept: int = 0                            # written to `out`: what the program's type lets pass
+    skipped: int = 0                         # not run: the datapath does not take packets of their size
 
 
 class Prog(Protocol):

@@ -37,12 +37,16 @@ def load(
     dp: Datapath, obj: Object, *, section: str = "", program: str = "", type: str = "", pin_root: str = "",
     scopes: Mapping[int, str] | None = None, maps: Mapping[str, Map] | None = None, log_level: int = 0,
 ) -> Loaded:
-    """Load one program of `obj`, chosen by section or function name (the only one when neither is said), with all its maps.
+    """Load one program of `obj`, chosen by section or function name (the only one when neither is said),
+    with all its maps.
 
-    `type` overrides the program type that the section names. `pin_root` is the directory of maps pinned by name (the global
-    scope), tc's own when empty; `scopes` gives the directory of each custom pinning id. `maps` are taken as they are, by name.
+    `type` overrides the program type that the section names. `pin_root` is the directory of maps pinned by name (the
+    global
+    scope), tc's own when empty; `scopes` gives the directory of each custom pinning id. `maps` are taken as they are,
+    by name.
 
-    Raises:  InputError when there is no such program; SysError with EINVAL when a pinned map is another than the object's.
+    Raises:  InputError when there is no such program; SysError with EINVAL when a pinned map is another than the
+    object's.
     """
     from tcbpf.obj import link
 
@@ -63,7 +67,8 @@ def load(
 def make_maps(
     dp: Datapath, obj: Object, *, pin_root: str, scopes: Mapping[int, str], given: Mapping[str, Map]
 ) -> dict[str, Map]:
-    """Return the maps of `obj`, by name: given, adopted from their pins, or made (and pinned where the object says so)."""
+    """Return the maps of `obj`, by name: given, adopted from their pins,
+    or made (and pinned where the object says so)."""
     live: dict[str, Map] = {}
     for name, spec in obj.maps.items():
         if name in given:
@@ -123,7 +128,8 @@ _SLOT_SECTION = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)/(0[xX][0-9a
 
 
 def tail_calls(obj: Object) -> list[tuple[str, int, str]]:
-    """Return (map name, slot, function) of each tail call that the object declares: sections "ID/KEY" and `values` arrays."""
+    """Return (map name, slot,
+    function) of each tail call that the object declares: sections "ID/KEY" and `values` arrays."""
     by_id = {spec.id: name for name, spec in obj.maps.items() if spec.type == "prog_array" and spec.id}
     found = [(name, slot, function) for name, spec in obj.maps.items() if spec.type == "prog_array"
              for slot, function in spec.values]

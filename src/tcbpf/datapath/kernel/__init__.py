@@ -1,0 +1,128 @@
+"""The live Linux kernel as a datapath: bpf(2) and rtnetlink."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.control.objects import TcObject
+from tcbpf.control.request import Request
+from tcbpf.datapath import loader
+from tcbpf.datapath.base import Prog, Run
+from tcbpf.datapath.kernel import bpffs, maps, progs, syscall
+from tcbpf.datapath.kernel.trace import trace_pipe
+from tcbpf.errors import SysError
+from tcbpf.maps.map import Map
+from tcbpf.obj.program import MapSpec, Object, Program
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tcbpf.datapath.kernel.netlink import Rtnetlink
+
+
+class Kernel:
+    """The live kernel. `netns` names the network namespace (as in /var/run/netns) that `apply` acts in.
+
+    Raises:  SysError with EPERM where privilege is missing, saying which.
+    """
+
+    name = "kernel"
+
+    def __init__(self, *, netns: str = "") -> None:
+        self.netns = netns or os.environ.get("TCBPF_NETNS", "")
+        self._loaded: list[tuple[Object, loader.Loaded]] = []
+        self._rtnl: Rtnetlink | None = None
+
+    @property
+    def maps(self) -> Mapping[str, Map]:
+        """The maps made or adopted by `load`, by name."""
+        return {name: found for _, loaded in self._loaded for name, found in loaded.maps.items()}
+
+    def load(self, obj: Object, *, section: str = "", program: str = "", pin_root: str = "") -> Prog:
+        """Link one program of `obj` and load it; programs of one Object share its maps."""
+        shared = {name: found for known, loaded in self._loaded if known is obj for name, found in loaded.maps.items()}
+        loaded = loader.load(self, obj, section=section, program=program, pin_root=pin_root, maps=shared)
+        self._loaded.append((obj, loaded))
+        return loaded.prog
+
+    def map_create(self, spec: MapSpec) -> Map:
+        """Make a map."""
+        return Map(maps.create(spec))
+
+    def prog_load(self, program: Program, *, log_level: int = 0) -> progs.KernelProg:
+        """Verify and load a program; maps that are still specifications are made."""
+        live = [entry if isinstance(entry, Map) else loader.new_map(self, entry.spec) for entry in program.maps]
+        return progs.load(program, live, log_level=log_level)
+
+    def prog_run(self, prog: Prog, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
+        """Run a program on one packet."""
+        return prog.run(packet, ctx, repeat)
+
+    def obj_pin(self, path: str, obj: Map | Prog) -> None:
+        """Pin a map or a program below the bpf fs, which is mounted when it is not."""
+        bpffs.prepare(path)
+        syscall.obj_pin(obj.raw.fileno() if isinstance(obj, Map) else obj.fileno(), path)
+
+    def obj_get(self, path: str) -> Map | Prog:
+        """Open what is pinned at `path`."""
+        fd = syscall.obj_get(path)
+        kind = bpffs.kind_of(fd)
+        if kind == "map":
+            return Map(maps.adopt(fd))
+        if kind == "prog":
+            return progs.KernelProg(fd)
+        os.close(fd)
+        raise SysError(errno.EINVAL, f"open a pin {path}", f"it is a {kind}, neither a map nor a program")
+
+    def apply(self, request: Request) -> tuple[TcObject, ...]:
+        """Do one request of traffic control or on a device, through rtnetlink."""
+        from tcbpf.datapath.kernel import rtnl
+        from tcbpf.datapath.kernel.netlink import Rtnetlink
+        if self._rtnl is None:
+            self._rtnl = Rtnetlink(self.netns)
+        return rtnl.apply(self._rtnl, request)
+
+    def progs(self) -> Sequence[progs.KernelProg]:
+        """Return all programs of the kernel."""
+        return [progs.KernelProg(fd) for fd in _open_all(syscall.PROG_GET_NEXT_ID, syscall.PROG_GET_FD_BY_ID)]
+
+    def all_maps(self) -> Sequence[Map]:
+        """Return all maps of the kernel."""
+        return [Map(maps.adopt(fd)) for fd in _open_all(syscall.MAP_GET_NEXT_ID, syscall.MAP_GET_FD_BY_ID)]
+
+    def trace_pipe(self) -> Iterator[str]:
+        """Yield what bpf_trace_printk() writes, line by line, of the whole machine."""
+        return trace_pipe()
+
+    def close(self) -> None:
+        """Drop what only this object holds."""
+        for _, loaded in self._loaded:
+            for prog in (loaded.prog, *loaded.tails.values()):
+                prog.close()
+            for found in loaded.maps.values():
+                found.raw.close()
+        self._loaded.clear()
+        if self._rtnl is not None:
+            self._rtnl.close()
+            self._rtnl = None
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open_all(next_command: int, open_command: int) -> Iterator[int]:
+    """Yield an fd of every object; one that goes on the way is passed over."""
+    for number in syscall.ids(next_command):
+        try:
+            yield syscall.fd_by_id(open_command, number)
+        except SysError as error:
+            if error.errno != errno.ENOENT:
+                raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from ctypes import c_char, c_uint8, c_uint32, c_uint64
 from dataclasses import dataclass, field
@@ -27,6 +26,8 @@ LOG_START, LOG_LIMIT = 1 << 16, 1 << 26
 _NUMBERS = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361,
 "s390x": 351}
 """The number of bpf(2) by machine."""
+
+_NUMBER = _NUMBERS.get(os.uname().machine)
 
 _WORDS = {
     MAP_CREATE: "create a map", MAP_LOOKUP_ELEM: "look up an element", MAP_UPDATE_ELEM: "update an element",
@@ -149,10 +150,9 @@ class BtfInfo(ctypes.Structure):
 
 def _call(command: int, attr: ctypes.Structure) -> int:
     """Make the system call and return its result, or minus errno."""
-    number = _NUMBERS.get(platform.machine())
-    if number is None:
+    if _NUMBER is None:
         return -errno.ENOSYS
-    result = _libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr))
+    result = _libc.syscall(_NUMBER, command, ctypes.byref(attr), ctypes.sizeof(attr))
     return int(result) if result >= 0 else -ctypes.get_errno()
 
 
@@ -339,7 +339,7 @@ def btf_load(raw: bytes) -> int:
 class TestRun:
     """BPF_PROG_TEST_RUN of one program, with buffers that serve any number of runs.
 
-    Units:   `room` is how many bytes the packet may grow beyond what was given.
+    Units:   `largest` is the longest packet in bytes; a packet may grow by 8 kB.
     """
 
     __test__ = False
@@ -348,7 +348,7 @@ class TestRun:
         self._in, self._out = ctypes.create_string_buffer(largest), ctypes.create_string_buffer(largest + 8192)
         self._ctx_in, self._ctx_out = ctypes.create_string_buffer(ctx_size), ctypes.create_string_buffer(ctx_size)
         self.attr = _TestRun(prog_fd=fd, data_in=_pointer(self._in), data_out=_pointer(self._out))
-        self.ctx_size = ctx_size
+        self.largest, self.ctx_size = largest, ctx_size
 
     def run(self, packet: bytes, ctx: bytes | None = None, repeat: int = 1) -> int:
         """Run and return r0 as an unsigned 32-bit number; `packet`, `ctx` and `duration_ns` then hold the outcome.

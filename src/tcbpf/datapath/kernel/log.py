@@ -1,0 +1,51 @@
+"""Read the kernel verifier's log: its first line of reason, where it stands, and what it cost."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_INSN = re.compile(r"^(?:\d+: )?(\d+): \([0-9a-f]{2}\) ")
+_NUMBERED = re.compile(r"\binsn (\d+)")
+_PROCESSED = re.compile(r"^processed (\d+) insns")
+_SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]*?):(?P<line>\d+))?$")
+_PASSING = re.compile(
+    r"^(?:$|; |\d+: R\d|\d+: \.{3}|from \d+ to \d+|mark_precise:|R\d+(?:_\w+)?=|func#|Func#|Validating |caller:|callee:"
+    r"|returning from callee|to caller at|live regs|Live regs|Global function |stack depth|verification time|processed "
+    r"|frame\d+:|last_idx|regs=|parent |\d+: safe$|propagating|fp-\d|combine stack)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a program was refused. Units: pc counts 8-byte slots, -1 for the program as a whole."""
+
+    message: str
+    pc: int
+    processed: int
+    source: str = ""
+
+
+def reason(log: str) -> Reason:
+    """Return the reason that ends a log: the first line after the last instruction that is not state.
+
+    Returns: an empty message for an empty log.
+    """
+    lines = log.splitlines()
+    processed = next((int(m[1]) for line in reversed(lines) if (m := _PROCESSED.match(line))), 0)
+    walked = [(i, int(m[1])) for i, line in enumerate(lines) if (m := _INSN.match(line))]
+    after, pc = walked[-1] if walked else (-1, -1)
+    message = next((line for line in lines[after + 1:] if not _PASSING.match(line)), "")
+    if not message:                                    # the reason stands before an instruction that only describes it
+        message = next((line for line in reversed(lines) if not _PASSING.match(line) and not _INSN.match(line)), "")
+    if not walked and (named := _NUMBERED.search(message)):
+        pc = int(named[1])
+    return Reason(message, pc, processed, _source(lines[:after + 1]))
+
+
+def _source(lines: list[str]) -> str:
+    """Return the last source line that the log quotes, as "file.c:12: text", or ""."""
+    for line in reversed(lines):
+        if line.startswith("; ") and (match := _SOURCE.match(line)):
+            return f"{match['file']}:{match['line']}: {match['text']}" if match["file"] else match["text"]
+    return ""

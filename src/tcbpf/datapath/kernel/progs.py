@@ -1,0 +1,277 @@
+"""A program of the live kernel: load it, run it, read it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.datapath.base import PcapStats, Run
+from tcbpf.datapath.kernel import syscall
+from tcbpf.datapath.kernel.log import reason
+from tcbpf.datapath.kernel.maps import adopt, kernel_name
+from tcbpf.errors import InputError, SysError, VerifierError
+from tcbpf.isa.insn import Insn, encode
+from tcbpf.maps.map import Map
+from tcbpf.obj.program import Program
+from tcbpf.tables.actions import ACTIONS
+from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.tables.skb import SKB, SKB_SIZE
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LD_IMM64 = 0x18
+PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 5, 6
+REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_len", "gso_segs", "hwtstamp")
+"""The context fields that BPF_PROG_TEST_RUN gives back, beside cb."""
+
+_CB = struct.Struct("<5I")
+_CB_OFF = 48
+
+
+class KernelProg:
+    """One loaded program, by its fd."""
+
+    def __init__(self, fd: int, *, maps: tuple[Map, ...] | None = None, log: str = "", full_name: str = "") -> None:
+        self._fd, self._maps, self.log = fd, maps, log
+        self.info = info = syscall.prog_info(fd)
+        row = PROG_TYPES.at(info.type)
+        self.id, self.type = int(info.id), row.name if row else str(info.type)
+        self.name = full_name or info.name.decode(errors="replace")
+        self.tag, self.jited = bytes(info.tag), info.jited_prog_len > 0
+        self.insns_processed = int(info.verified_insns)
+        self._test: syscall.TestRun | None = None
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """The maps it uses."""
+        if self._maps is None:
+            opened = (syscall.fd_by_id(syscall.MAP_GET_FD_BY_ID, id) for id in syscall.prog_maps(self._fd))
+            self._maps = tuple(Map(adopt(fd)) for fd in opened)
+        return self._maps
+
+    def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
+        """Run on one packet with BPF_PROG_TEST_RUN.
+
+        Raises:  InputError for a packet or a context field that this facility does not take.
+        """
+        skb, test = self.type != "xdp", self._tester(len(packet))
+        before = pack_ctx(ctx or {}) if skb else None
+        if ctx and not skb:
+            raise InputError(f"a context for a {self.type} program", hint="only programs on struct __sk_buff take one here")
+        try:
+            verdict = test.run(packet, before, repeat)
+        except SysError as error:
+            if error.errno == errno.EINVAL:
+                raise _refused(packet, ctx or {}) from None
+            raise
+        signed = verdict - (1 << 32) if verdict >> 31 else verdict
+        return Run(signed, test.packet, unpack_ctx(test.ctx) if skb else {}, test.duration_ns)
+
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
+        """Run on every packet of a capture, one BPF_PROG_TEST_RUN each; packets that it does not take are skipped."""
+        from tcbpf.net.pcap import Writer, read
+        test, verdicts, sizes = self._tester(0), Counter[int](), range(*packet_sizes())
+        ctx = bytes(SKB_SIZE) if self.type != "xdp" else None
+        packets = total = kept = skipped = 0
+        start = time.perf_counter_ns()
+        with ExitStack() as stack:
+            writer = stack.enter_context(Writer(out)) if out else None
+            for record in read(path):
+                if limit and packets + skipped == limit:
+                    break
+                if len(record.data) not in sizes:
+                    skipped += 1
+                    continue
+                verdict = test.run(record.data, ctx)
+                packets, total = packets + 1, total + len(record.data)
+                verdicts[verdict] += 1
+                if writer and passes(verdict):
+                    writer.write(test.packet, record.ts_ns)
+                    kept += 1
+        counted = {v - (1 << 32) if v >> 31 else v: n for v, n in verdicts.items()}
+        return PcapStats(packets, total, counted, time.perf_counter_ns() - start, kept, skipped)
+
+    def fileno(self) -> int:
+        """Return the fd."""
+        return self._fd
+
+    def close(self) -> None:
+        """Drop the fd; the program lives while a filter, a pin or another fd holds it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> KernelProg:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with suppress(OSError, AttributeError, TypeError):
+            self.close()
+
+    def _tester(self, size: int) -> syscall.TestRun:
+        if self._test is None or size > self._test.largest:
+            self._test = syscall.TestRun(self._fd, largest=max(size, 1 << 16), ctx_size=SKB_SIZE)
+        return self._test
+
+
+def passes(verdict: int) -> bool:
+    """Tell whether a packet with this r0 goes on, under direct action."""
+    row = ACTIONS.at(verdict - (1 << 32) if verdict >> 31 else verdict)
+    return row is None or row.passes
+
+
+def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> KernelProg:
+    """Load `program` over live maps, in the order of program.maps.
+
+    Raises:  VerifierError with the kernel's log; SysError where the load fails for another reason.
+    """
+    row = PROG_TYPES.get(program.type)
+    if row is None:
+        raise InputError(f"no program type {program.type!r}", where=program.name, hint=", ".join(PROG_TYPES.names()))
+    request = syscall.Load(
+        type=row.number, insns=encode(with_fds(program.insns, [m.raw.fileno() for m in maps])),
+        license=program.license.encode(), name=kernel_name(program.name), attach_type=program.attach_type,
+        btf_fd=_btf(program), func_info=program.raw_func_info, line_info=program.raw_line_info,
+        log_level=log_level | syscall.LOG_STATS if log_level else 0, kernel_version=program.kernel_version)
+    try:
+        fd, log = syscall.prog_load(request)
+        if fd < 0 and request.btf_fd and fd != -errno.EACCES:
+            fd, log = _without_btf(request, fd, log)
+        if fd < 0:
+            raise _verdict(program, request, -fd, log)
+    finally:
+        if request.btf_fd:
+            os.close(request.btf_fd)
+    return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name)
+
+
+def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:
+    """Return the instructions with every map index replaced by the map's fd.
+
+    Raises:  InputError for an index that names no map.
+    """
+    code = list(insns)
+    for pc, insn in enumerate(code):
+        if insn.code != LD_IMM64 or insn.src not in (PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE):
+            continue
+        if not 0 <= insn.imm < len(fds):
+            raise InputError(f"map index {insn.imm}, of {len(fds)} maps", where=f"pc {pc}")
+        source = PSEUDO_MAP_FD if insn.src == PSEUDO_MAP_IDX else PSEUDO_MAP_VALUE
+        code[pc] = insn._replace(src=source, imm=fds[insn.imm])
+    return code
+
+
+def pack_ctx(ctx: Mapping[str, Any]) -> bytes:
+    """Return struct __sk_buff with these fields; "cb" is five numbers.
+
+    Raises:  InputError for a field that BPF_PROG_TEST_RUN does not take.
+    """
+    raw = bytearray(SKB_SIZE)
+    fields = dict(ctx)
+    words = fields.pop("cb", None)
+    if words is not None:
+        if len(words) != 5:
+            raise InputError(f"cb of {len(words)} words", hint="it has 5")
+        fields |= {f"cb[{i}]": word for i, word in enumerate(words)}
+    for name, value in fields.items():
+        row = SKB.get(name)
+        if row is None or not row.test_run:
+            known = ", ".join(f.name for f in SKB if f.test_run and not f.name.startswith("cb[")) + ", cb"
+            raise InputError(f"context field {name!r} cannot be set on the kernel datapath",
+                             hint=f"BPF_PROG_TEST_RUN takes {known}")
+        if not 0 <= int(value) < 1 << 8 * row.size:
+            raise InputError(f"{name}={value} does not fit {row.size} bytes")
+        raw[row.off:row.off + row.size] = int(value).to_bytes(row.size, "little")
+    return bytes(raw)
+
+
+def unpack_ctx(raw: bytes) -> dict[str, Any]:
+    """Return the fields that BPF_PROG_TEST_RUN gives back."""
+    fields: dict[str, Any] = {}
+    for name in REPORTED:
+        row = SKB[name]
+        fields[name] = int.from_bytes(raw[row.off:row.off + row.size], "little")
+    fields["cb"] = list(_CB.unpack_from(raw, _CB_OFF))
+    return fields
+
+
+@lru_cache(maxsize=1)
+def packet_sizes() -> tuple[int, int]:
+    """Return (shortest, one more than the longest) packet that BPF_PROG_TEST_RUN takes here, as probed."""
+    fd, _ = syscall.prog_load(syscall.Load(PROG_TYPES["sched_cls"].number, encode([Insn(0xB7), Insn(0x95)])))
+    if fd < 0:
+        raise syscall.failure(-fd, syscall.PROG_LOAD)
+    try:
+        test = syscall.TestRun(fd, largest=1 << 17)
+
+        def taken(size: int) -> bool:
+            try:
+                test.run(bytes(size))
+            except SysError:
+                return False
+            return True
+
+        low, high = 64, 1 << 17
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if taken(middle) else (low, middle)
+        return next(size for size in range(1, 65) if taken(size)), high
+    finally:
+        os.close(fd)
+
+
+def _refused(packet: bytes, ctx: Mapping[str, Any]) -> InputError:
+    """Return the error for an EINVAL of BPF_PROG_TEST_RUN."""
+    low, high = packet_sizes()
+    if not low <= len(packet) < high:
+        return InputError(f"a packet of {len(packet)} bytes cannot run on the kernel datapath",
+                          hint=f"BPF_PROG_TEST_RUN takes {low} to {high - 1} bytes here; the user datapath takes any")
+    return InputError("the kernel refuses this context: " + ", ".join(f"{k}={v}" for k, v in ctx.items()),
+                      hint="wire_len and gso_segs have limits, and ifindex must name a device")
+
+
+def _btf(program: Program) -> int:
+    """Return an fd of the program's BTF, or 0 when it has none or the kernel refuses it."""
+    if program.btf is None or not program.raw_func_info:
+        return 0
+    try:
+        return syscall.btf_load(program.btf.raw)
+    except SysError:
+        return 0
+
+
+def _without_btf(request: syscall.Load, fd: int, log: str) -> tuple[int, str]:
+    """Load again without BTF, which is an ornament; keep the first answer when that changes nothing."""
+    bare = replace(request, btf_fd=0, func_info=b"", line_info=b"")
+    again, text = syscall.prog_load(bare)
+    return (again, text) if again >= 0 else (fd, log)
+
+
+def _verdict(program: Program, request: syscall.Load, code: int, log: str) -> SysError | VerifierError:
+    """Return the error for a refused load; ask once more for the log when there is none."""
+    if code == errno.EPERM and not log:
+        _, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
+        if not log.strip():
+            return syscall.failure(code, syscall.PROG_LOAD, program.name)
+    if not log:
+        fd, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
+        if fd >= 0:
+            os.close(fd)
+    found = reason(log)
+    if not found.message:
+        return syscall.failure(code, syscall.PROG_LOAD, program.name)
+    return VerifierError(found.message, pc=found.pc, errno=code, source=found.source, log=log)
