@@ -11,16 +11,21 @@ if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath
 
 
-def open_datapath(name: str = "", *, home: str = "") -> Datapath:
+def open_datapath(name: str = "", *, home: str = "", netns: str = "") -> Datapath:
     """Return the datapath `name` ("user", "kernel", or "" for the environment's choice).
 
-    Raises:  InputError for another name; NotSupported or SysError when the kernel's cannot be had.
+    `home` is the user datapath's directory, `netns` the network namespace that the kernel's acts in.
+
+    Raises:  InputError for another name, or a namespace where there are none.
     """
     name = name or os.environ.get("TCBPF_DATAPATH", "") or "user"
     if name == "user":
+        if netns:
+            raise InputError(f"network namespace {netns!r}: only the kernel datapath has them",
+                             hint="--datapath kernel, or --home DIR for devices of their own")
         from tcbpf.datapath.user import User
         return User(home=home)
     if name == "kernel":
         from tcbpf.datapath.kernel import Kernel
-        return Kernel()
+        return Kernel(netns=netns)
     raise InputError(f"no datapath {name!r}", hint="user or kernel")

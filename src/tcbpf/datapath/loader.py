@@ -6,14 +6,14 @@ Source:  lib/bpf_legacy.c of iproute2 (pinning scopes, tail-call sections); libb
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tcbpf.errors import InputError, SysError
 from tcbpf.maps.map import Map
-from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, MapSpec, Object, Program
+from tcbpf.obj.link import link, tail_programs
+from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, MapSpec, Object
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
@@ -22,6 +22,9 @@ BPFFS = "/sys/fs/bpf"
 """Where the bpf fs is, in the words of both datapaths: the user datapath has this path below its home."""
 
 WORK_DIR = f"{BPFFS}/tc"
+
+
+MAP_IN_MAP = frozenset({"array_of_maps", "hash_of_maps"})
 
 
 @dataclass
@@ -48,19 +51,14 @@ def load(
     Raises:  InputError when there is no such program; SysError with EINVAL when a pinned map is another than the
     object's.
     """
-    from tcbpf.obj import link
-
     live = make_maps(dp, obj, pin_root=pin_root, scopes=scopes or {}, given=maps or {})
-
-    def start(linked: Program) -> Prog:
-        found = {i: live[m.spec.name] for i, m in enumerate(linked.maps) if m.spec.name in live}
-        return dp.prog_load(replace(linked.with_maps(found), type=type or linked.type), log_level=log_level)
-
-    loaded = Loaded(start(link(obj, section=section, program=program)), live)
-    for name, slot, function in tail_calls(obj):
+    linked = link(obj, section=section, program=program, type=type, maps=live)
+    loaded = Loaded(dp.prog_load(linked, log_level=log_level), live)
+    for name, slot, function in tail_programs(obj):
         if (tail := loaded.tails.get(function)) is None:
-            tail = loaded.tails[function] = start(link(obj, program=function))
-        live[name].raw.update(slot.to_bytes(4, "little"), tail.fileno().to_bytes(4, "little"))
+            linked = link(obj, program=function, type=type, maps=live)
+            tail = loaded.tails[function] = dp.prog_load(linked, log_level=log_level)
+        live[name].raw.update(_number(slot), _number(tail.fileno()))
     return loaded
 
 
@@ -85,6 +83,10 @@ def make_maps(
         live[name] = new_map(dp, spec)
         if path:
             dp.obj_pin(path, live[name])
+    for name, spec in obj.maps.items():
+        if spec.type in MAP_IN_MAP:
+            for slot, inner in spec.values:
+                live[name].raw.update(_number(slot), _number(live[inner].raw.fileno()))
     return live
 
 
@@ -124,33 +126,9 @@ def mismatch(wanted: MapSpec, pinned: MapSpec) -> str:
     return ", ".join(f"{word}: {mine} (obj) != {theirs} (pin)" for word, mine, theirs in rows if mine != theirs)
 
 
-_SLOT_SECTION = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)/(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
-
-
-def tail_calls(obj: Object) -> list[tuple[str, int, str]]:
-    """Return (map name, slot,
-    function) of each tail call that the object declares: sections "ID/KEY" and `values` arrays."""
-    by_id = {spec.id: name for name, spec in obj.maps.items() if spec.type == "prog_array" and spec.id}
-    found = [(name, slot, function) for name, spec in obj.maps.items() if spec.type == "prog_array"
-             for slot, function in spec.values]
-    for function in obj.entries:
-        match = _SLOT_SECTION.fullmatch(obj.functions[function].section)
-        if not match:
-            continue
-        number, slot = (_c_number(text) for text in match.groups())
-        if number not in by_id:
-            continue
-        if slot >= obj.maps[by_id[number]].max_entries:
-            raise InputError(f"tail call slot {slot} of map {by_id[number]} is out of bounds", where=obj.path,
-                             hint=f"the map has {obj.maps[by_id[number]].max_entries} entries")
-        if (by_id[number], slot, function) not in found:
-            found.append((by_id[number], slot, function))
-    return found
-
-
-def _c_number(text: str) -> int:
-    """Return a C integer literal's value (strtol with base 0)."""
-    return int(text, 8) if text.startswith("0") and text.isdigit() else int(text, 0)
+def _number(value: int) -> bytes:
+    """Return a slot or an fd as a map's key or value holds it."""
+    return value.to_bytes(4, "little")
 
 
 def _open_pin(dp: Datapath, path: str) -> Map | None:

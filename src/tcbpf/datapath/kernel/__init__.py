@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.control.objects import TcObject
 from tcbpf.control.request import Request
@@ -18,8 +18,6 @@ from tcbpf.maps.map import Map
 from tcbpf.obj.program import MapSpec, Object, Program
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from tcbpf.datapath.kernel.netlink import Rtnetlink
 
 
@@ -109,12 +107,10 @@ class Kernel:
             self._rtnl.close()
             self._rtnl = None
 
-    def __enter__(self) -> Kernel:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
 

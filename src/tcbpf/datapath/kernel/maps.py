@@ -121,7 +121,8 @@ def create(spec: MapSpec) -> KernelMap:
     def make(btf_fd: int, key_type: int, value_type: int) -> int:
         return syscall.map_create(
             row.number, spec.key_size, spec.value_size, spec.max_entries, flags=spec.flags,
-            name=kernel_name(spec.name), inner_fd=inner_fd, map_extra=spec.map_extra, btf_fd=btf_fd, key_type=key_type, value_type=value_type)
+            name=kernel_name(spec.name), inner_fd=inner_fd, map_extra=spec.map_extra, btf_fd=btf_fd, key_type=key_type,
+            value_type=value_type)
 
     fd, btf_fd = -1, _load_btf(spec)
     try:
@@ -131,7 +132,8 @@ def create(spec: MapSpec) -> KernelMap:
         if fd < 0:
             fd = make(0, 0, 0)
     except SysError as error:
-        raise MapError(error.errno or 0, "create map", spec.name, error.detail or _why(error.errno or 0, spec)) from None
+        code = error.errno or 0
+        raise MapError(code, "create map", spec.name, error.detail or _why(code, spec)) from None
     finally:
         if btf_fd >= 0:
             os.close(btf_fd)

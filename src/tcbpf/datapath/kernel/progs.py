@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.kernel import syscall
@@ -24,9 +24,6 @@ from tcbpf.obj.program import Program
 from tcbpf.tables.actions import ACTIONS
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, SKB_SIZE
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 LD_IMM64 = 0x18
 PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 5, 6
@@ -66,7 +63,7 @@ class KernelProg:
         skb, test = self.type != "xdp", self._tester(len(packet))
         before = pack_ctx(ctx or {}) if skb else None
         if ctx and not skb:
-            raise InputError(f"a context for a {self.type} program", hint="only programs on struct __sk_buff take one here")
+            raise InputError(f"a context for a {self.type} program", hint="only programs on struct __sk_buff take one")
         try:
             verdict = test.run(packet, before, repeat)
         except SysError as error:
@@ -110,12 +107,10 @@ class KernelProg:
         if fd >= 0:
             os.close(fd)
 
-    def __enter__(self) -> KernelProg:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __del__(self) -> None:

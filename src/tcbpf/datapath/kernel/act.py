@@ -1,0 +1,109 @@
+"""Actions on rtnetlink's wire.
+
+Source:  include/uapi/linux/tc_act/tc_{mirred,gact,bpf}.h; include/uapi/linux/pkt_cls.h.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.control.objects import Action
+from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, pairs, string, text, u16, u32
+from tcbpf.datapath.kernel.sch import read_stats
+from tcbpf.errors import InputError, NotSupported
+from tcbpf.tables.actions import ACTIONS, GOTO_CHAIN, JUMP, VALUE_MASK
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.kernel.rtnl import Names
+
+TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_ACT_INDEX, TCA_ACT_STATS = 1, 2, 3, 4
+_GEN = struct.Struct("=IIiii")                         # tc_gen: index, capab, action, refcnt, bindcnt
+MIRRED_TM, MIRRED_PARMS = 1, 2
+GACT_TM, GACT_PARMS = 1, 2
+BPF_TM, BPF_PARMS, BPF_OPS_LEN, BPF_OPS, BPF_FD, BPF_NAME, BPF_TAG, BPF_ID = 1, 2, 3, 4, 5, 6, 8, 9
+MIRRED = {("egress", "redirect"): 1, ("egress", "mirror"): 2, ("ingress", "redirect"): 3, ("ingress", "mirror"): 4}
+KINDS = frozenset({"mirred", "gact", "bpf"})
+
+_CONTROLS = {row.tc or row.name: row.number for row in ACTIONS}
+_WORDS = {number: word for word, number in _CONTROLS.items()}
+
+
+def control_number(word: str) -> int:
+    """Return the number of a control word: "drop", "goto chain 3", "jump 2".
+
+    Raises:  InputError.
+    """
+    parts = word.split()
+    if parts and parts[-1].isdigit() and parts[:-1] in (["goto", "chain"], ["jump"]):
+        return (GOTO_CHAIN if parts[0] == "goto" else JUMP) | int(parts[-1]) & VALUE_MASK
+    if word not in _CONTROLS:
+        raise InputError(f"no control {word!r}", hint=", ".join(_CONTROLS))
+    return _CONTROLS[word]
+
+
+def control_word(code: int) -> str:
+    """Return the control word of a number."""
+    if code & ~VALUE_MASK == GOTO_CHAIN:
+        return f"goto chain {code & VALUE_MASK}"
+    if code & ~VALUE_MASK == JUMP:
+        return f"jump {code & VALUE_MASK}"
+    return _WORDS.get(code, f"[{code}]")
+
+
+def actions_attr(kind: int, actions: tuple[Action, ...], names: Names) -> bytes:
+    """Return the attribute `kind` that holds actions in order.
+
+    Raises:  NotSupported for a kind that has no rows here.
+    """
+    return nest(kind, *(nest(order, *_action(action, names)) for order, action in enumerate(actions, 1)))
+
+
+def _action(action: Action, names: Names) -> tuple[bytes, bytes]:
+    if action.kind not in KINDS:
+        raise NotSupported(f"action {action.kind} is not on the kernel datapath yet; mirred, gact and bpf are")
+    gen = _GEN.pack(action.index, 0, control_number(action.control), 0, 0)
+    options = action.options
+    if action.kind == "mirred":
+        way = (str(options.get("direction", "egress")), str(options.get("action", "redirect")))
+        if way not in MIRRED:
+            raise InputError(f"mirred {way[0]} {way[1]}", hint="egress or ingress, mirror or redirect")
+        rows = [attr(MIRRED_PARMS, gen + struct.pack("=iI", MIRRED[way], names.index(str(options.get("dev", "")))))]
+    elif action.kind == "gact":
+        rows = [attr(GACT_PARMS, gen)]
+    else:
+        rows = [attr(BPF_PARMS, gen)]
+        prog: Any = options.get("prog")
+        bytecode = options.get("bytecode")
+        if prog is not None:
+            rows += [u32(BPF_FD, prog.fileno()), text(BPF_NAME, str(options.get("name", "")))]
+        elif isinstance(bytecode, tuple):
+            code = b"".join(struct.pack("=HBBI", *row) for row in bytecode)
+            rows += [u16(BPF_OPS_LEN, len(bytecode)), attr(BPF_OPS, code)]
+    return text(TCA_ACT_KIND, action.kind), nest(TCA_ACT_OPTIONS, *rows)
+
+
+def read_actions(raw: bytes, names: Names) -> tuple[Action, ...]:
+    """Return the actions of an attribute, in order."""
+    return tuple(_read(attrs(payload), names) for _, payload in sorted(pairs(raw), key=lambda pair: pair[0]))
+
+
+def _read(found: dict[int, bytes], names: Names) -> Action:
+    kind, rows = string(found.get(TCA_ACT_KIND)), attrs(found.get(TCA_ACT_OPTIONS, b""))
+    times = rows.get(1)
+    options: dict[str, object] = {}
+    params = rows.get(2, bytes(_GEN.size + 8))
+    index, _, code, ref, bind = _GEN.unpack_from(params)
+    if kind == "mirred":
+        way, device = struct.unpack_from("=iI", params, _GEN.size)
+        direction, deed = next((words for words, number in MIRRED.items() if number == way), ("egress", "redirect"))
+        options = {"direction": direction, "action": deed, "dev": names.name(device)}
+    elif kind == "bpf":
+        options = {"name": string(rows.get(BPF_NAME)), "id": number(rows.get(BPF_ID)), "tag": rows.get(BPF_TAG, b""),
+                   "bytecode": tuple(struct.iter_unpack("=HBBI", rows.get(BPF_OPS, b"")))}
+    installed, used = struct.unpack_from("=QQ", times) if times else (0, 0)
+    hz = os.sysconf("SC_CLK_TCK")
+    return Action(
+        kind=kind, index=index, control=control_word(code), options=options, stats=read_stats(found, TCA_ACT_STATS),
+        ref=ref, bind=bind, installed=installed // hz, used=used // hz)

@@ -1,0 +1,107 @@
+"""Filters on rtnetlink's wire.
+
+Source:  include/uapi/linux/pkt_cls.h; net/sched/cls_bpf.c.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.control.objects import SKIP_HW, SKIP_SW, Bpf, Filter
+from tcbpf.datapath.kernel import syscall
+from tcbpf.datapath.kernel.act import actions_attr, read_actions
+from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u16, u32
+from tcbpf.datapath.kernel.sch import HEAD, TCA_CHAIN, TCA_KIND, TCA_OPTIONS
+from tcbpf.errors import InputError, NotSupported, SysError
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.kernel.rtnl import Names
+
+BPF_ACT, BPF_CLASSID, BPF_OPS_LEN, BPF_OPS, BPF_FD = 1, 3, 4, 5, 6
+BPF_NAME, BPF_FLAGS, BPF_FLAGS_GEN, BPF_TAG, BPF_ID = 7, 8, 9, 10, 11
+BPF_FLAG_ACT_DIRECT = 1
+MATCHALL_CLASSID, MATCHALL_ACT, MATCHALL_FLAGS = 1, 2, 3
+
+
+def filter_attrs(made: Filter, names: Names, *, options: bool) -> bytes:
+    """Return the attributes of a filter request; `options` for one that makes or changes the filter.
+
+    Raises:  InputError when a bpf filter has neither program nor bytecode; NotSupported for other kinds.
+    """
+    rows = [text(TCA_KIND, made.kind)] if made.kind else []
+    if made.chain:
+        rows.append(u32(TCA_CHAIN, made.chain))
+    if options:
+        rows.append(nest(TCA_OPTIONS, *(_bpf(made, names) if made.kind == "bpf" else _matchall(made, names))))
+    return b"".join(rows)
+
+
+def _bpf(made: Filter, names: Names) -> list[bytes]:
+    options = made.options
+    if not isinstance(options, Bpf):
+        raise InputError("a bpf filter takes Bpf options")
+    rows = []
+    if options.prog is not None:
+        rows += [u32(BPF_FD, options.prog.fileno()), text(BPF_NAME, options.name)]    # type: ignore[attr-defined]
+    elif options.bytecode:
+        code = b"".join(struct.pack("=HBBI", *row) for row in options.bytecode)
+        rows += [u16(BPF_OPS_LEN, len(options.bytecode)), attr(BPF_OPS, code)]
+    else:
+        raise InputError("a bpf filter needs a program or bytecode")
+    if options.classid:
+        rows.append(u32(BPF_CLASSID, options.classid))
+    if options.direct_action:
+        rows.append(u32(BPF_FLAGS, BPF_FLAG_ACT_DIRECT))
+    if options.gen_flags & (SKIP_HW | SKIP_SW):
+        rows.append(u32(BPF_FLAGS_GEN, options.gen_flags & (SKIP_HW | SKIP_SW)))
+    if made.actions:
+        rows.append(actions_attr(BPF_ACT, made.actions, names))
+    return rows
+
+
+def _matchall(made: Filter, names: Names) -> list[bytes]:
+    options = made.options
+    if made.kind != "matchall" or not isinstance(options, dict):
+        raise NotSupported(f"filter kind {made.kind} is not on the kernel datapath yet; bpf and matchall are")
+    rows = [u32(MATCHALL_CLASSID, int(str(options["classid"])))] if "classid" in options else []
+    return rows + ([actions_attr(MATCHALL_ACT, made.actions, names)] if made.actions else [])
+
+
+def read_filter(raw: bytes, names: Names) -> Filter:
+    """Return the filter of one message; handle 0 stands for the head of its pref."""
+    _, index, handle, parent, info = HEAD.unpack_from(raw)
+    found = attrs(raw[HEAD.size:])
+    kind, rows = string(found.get(TCA_KIND)), attrs(found.get(TCA_OPTIONS, b""))
+    options: Bpf | dict[str, object] = _read_bpf(rows) if kind == "bpf" else {}
+    holder = {"bpf": BPF_ACT, "matchall": MATCHALL_ACT}.get(kind)
+    actions = read_actions(rows[holder], names) if holder in rows else ()
+    return Filter(dev=names.name(index), parent=parent, kind=kind, protocol=socket.ntohs(info & 0xFFFF), pref=info >> 16,
+                  chain=number(found.get(TCA_CHAIN)), handle=handle, options=options, actions=actions)
+
+
+def _read_bpf(rows: dict[int, bytes]) -> Bpf:
+    """Return the options of a dumped bpf filter, with what bpf(2) tells of its program where it may be asked."""
+    number_of = number(rows.get(BPF_ID))
+    described = _describe(number_of) if number_of else {}
+    tag = rows.get(BPF_TAG, b"")
+    return Bpf(
+        bytecode=tuple(struct.iter_unpack("=HBBI", rows.get(BPF_OPS, b""))), name=string(rows.get(BPF_NAME)),
+        classid=number(rows.get(BPF_CLASSID)), direct_action=bool(number(rows.get(BPF_FLAGS)) & BPF_FLAG_ACT_DIRECT),
+        gen_flags=number(rows.get(BPF_FLAGS_GEN)), id=number_of, tag=tag, **described)
+
+
+def _describe(id: int) -> dict[str, Any]:
+    """Return the fields of Bpf that bpf(2) knows of a program, or none where it may not be asked."""
+    with suppress(SysError):
+        fd = syscall.fd_by_id(syscall.PROG_GET_FD_BY_ID, id)
+        try:
+            info = syscall.prog_info(fd)
+        finally:
+            os.close(fd)
+        return {"jited": info.jited_prog_len > 0, "prog_name": info.name.decode(errors="replace"),
+                "load_time": int(info.load_time), "uid": int(info.created_by_uid), "btf_id": int(info.btf_id)}
+    return {}

@@ -1,0 +1,186 @@
+"""rtnetlink's wire: messages, attributes, a socket in a network namespace, and the kernel's extended acknowledgement.
+
+Source:  include/uapi/linux/netlink.h; rtnetlink(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+from tcbpf.errors import SysError, TcError
+
+NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 2, 3, 4
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLMSGERR_ATTR_MSG = 1
+NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
+CLONE_NEWNET = 0x40000000
+
+_HEADER = struct.Struct("=IHHII")                      # length, type, flags, sequence, port
+_ATTR = struct.Struct("=HH")
+
+
+def attr(kind: int, payload: bytes) -> bytes:
+    """Return one attribute, padded to 4 bytes."""
+    size = _ATTR.size + len(payload)
+    return _ATTR.pack(size, kind) + payload + bytes(-size % 4)
+
+
+def nest(kind: int, *attrs: bytes) -> bytes:
+    """Return a nested attribute."""
+    return attr(kind | NLA_F_NESTED, b"".join(attrs))
+
+
+def text(kind: int, value: str) -> bytes:
+    """Return a string attribute, with its final zero."""
+    return attr(kind, value.encode() + b"\0")
+
+
+def u16(kind: int, value: int) -> bytes:
+    """Return a 16-bit attribute in host order."""
+    return attr(kind, struct.pack("=H", value))
+
+
+def u32(kind: int, value: int) -> bytes:
+    """Return a 32-bit attribute in host order."""
+    return attr(kind, struct.pack("=I", value))
+
+
+def pairs(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (kind, payload) of each attribute; a damaged rest ends it."""
+    at = 0
+    while at + _ATTR.size <= len(raw):
+        size, kind = _ATTR.unpack_from(raw, at)
+        if size < _ATTR.size or at + size > len(raw):
+            return
+        yield kind & NLA_TYPE_MASK, raw[at + _ATTR.size:at + size]
+        at += (size + 3) & ~3
+
+
+def attrs(raw: bytes) -> dict[int, bytes]:
+    """Return the attributes by kind; of a repeated one the last."""
+    return dict(pairs(raw))
+
+
+def number(raw: bytes | None, default: int = 0) -> int:
+    """Return an unsigned host-order number of any size, or `default` for none."""
+    return default if raw is None else int.from_bytes(raw, "little" if struct.pack("=H", 1)[0] else "big")
+
+
+def string(raw: bytes | None) -> str:
+    """Return a string attribute without its final zero."""
+    return "" if raw is None else raw.split(b"\0", 1)[0].decode(errors="replace")
+
+
+class Rtnetlink:
+    """A NETLINK_ROUTE socket, made in the network namespace `netns` (a name in /var/run/netns, "" for this one).
+
+    Raises:  SysError when the namespace cannot be entered.
+    """
+
+    def __init__(self, netns: str = "") -> None:
+        self.socket = _open_in(netns) if netns else _open()
+        self.netns = netns
+        self.warnings: list[str] = []
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+    def ask(self, kind: int, flags: int, body: bytes, *, asked: str) -> list[tuple[int, bytes]]:
+        """Send one request and return the (type, body) of each answer.
+
+        Raises:  TcError with the kernel's errno and its extended acknowledgement.
+        """
+        self._sequence += 1
+        flags |= NLM_F_REQUEST | (0 if flags & NLM_F_DUMP == NLM_F_DUMP else NLM_F_ACK)
+        header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
+        self.socket.send(header + body)
+        answers: list[tuple[int, bytes]] = []
+        while True:
+            for answer, bits, payload in self._receive():
+                if answer == NLMSG_ERROR:
+                    code, words = _acknowledgement(bits, payload)
+                    if code:
+                        raise TcError(code, asked, words)
+                    if words:
+                        self.warnings.append(words)
+                    return answers
+                if answer == NLMSG_DONE:
+                    return answers
+                if answer == NLMSG_OVERRUN:
+                    raise TcError(errno.ENOBUFS, asked)
+                answers.append((answer, payload))
+
+    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (type, flags, body) of the messages of one datagram that answer the present request."""
+        raw = self.socket.recv(1 << 20)
+        at = 0
+        while at + _HEADER.size <= len(raw):
+            size, kind, flags, sequence, _ = _HEADER.unpack_from(raw, at)
+            if size < _HEADER.size or at + size > len(raw):
+                return
+            if sequence == self._sequence:
+                yield kind, flags, raw[at + _HEADER.size:at + size]
+            at += (size + 3) & ~3
+
+
+def _acknowledgement(flags: int, payload: bytes) -> tuple[int, str]:
+    """Return (errno or 0, the kernel's sentence) of an NLMSG_ERROR."""
+    code = -struct.unpack_from("=i", payload)[0]
+    if not flags & NLM_F_ACK_TLVS:
+        return code, ""
+    echoed = struct.unpack_from("=I", payload, 4)[0] if not flags & NLM_F_CAPPED else _HEADER.size
+    return code, string(attrs(payload[4 + ((echoed + 3) & ~3):]).get(NLMSGERR_ATTR_MSG))
+
+
+def _open() -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    made.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+    made.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    made.bind((0, 0))
+    return made
+
+
+def _open_in(name: str) -> socket.socket:
+    """Return a socket of another namespace, made by a thread that enters it.
+
+    A thread's namespace is its own, and a socket keeps the one it was made in.
+    """
+    path = name if "/" in name else f"/var/run/netns/{name}"
+    made: list[socket.socket] = []
+    failed: list[SysError] = []
+
+    def enter() -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            failed.append(SysError(error.errno or 0, f"open network namespace {name!r}", "ip netns list names them"))
+            return
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
+                code = ctypes.get_errno()
+                failed.append(SysError(code, f"enter network namespace {name!r}",
+                                       "run as root or with CAP_SYS_ADMIN" if code == errno.EPERM else ""))
+                return
+            made.append(_open())
+        finally:
+            os.close(fd)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return made[0]

@@ -1,0 +1,197 @@
+"""Requests to rtnetlink: the values of `control` as messages, and the answers as values again."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+from tcbpf.control.objects import Action, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.request import Op, Request
+from tcbpf.datapath.kernel import cls, sch
+from tcbpf.datapath.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Rtnetlink,
+    attrs,
+    nest,
+    number,
+    string,
+    text,
+    u32,
+)
+from tcbpf.errors import NotSupported, TcError
+
+NEWLINK, DELLINK, GETLINK = 16, 17, 18
+NEWQDISC, NEWTCLASS, NEWTFILTER, NEWACTION = 36, 40, 44, 48
+FLAGS = {Op.ADD: NLM_F_CREATE | NLM_F_EXCL, Op.REPLACE: NLM_F_CREATE | NLM_F_REPLACE, Op.CHANGE: 0, Op.DELETE: 0,
+Op.GET: 0,
+         Op.SHOW: NLM_F_DUMP}
+
+TCMSG = struct.Struct("=BxxxiIII")                     # family, ifindex, handle, parent, info
+_IFINFO = struct.Struct("=BxHiII")                     # family, type, index, flags, change
+IFF_UP = 1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 5, 6, 18, 28
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 1, 7, 15, 25
+
+
+def apply(rtnl: Rtnetlink, request: Request) -> tuple[TcObject, ...]:
+    """Do one request and return the objects of the answer.
+
+    Raises:  TcError; NotSupported where the kernel has no such kind.
+    """
+    what = request.object
+    asked = f"{request.op.value} {describe(what)}"
+    if isinstance(what, Link):
+        return _link(rtnl, request.op, what, asked)
+    names = Names(rtnl)
+    if isinstance(what, Action):
+        raise NotSupported("actions without a filter are not on the kernel datapath yet")
+    base, body, decode = _traffic(names, request.op, what)
+    kind = base + (1 if request.op is Op.DELETE else 2 if request.op in (Op.SHOW, Op.GET) else 0)
+    try:
+        answers = rtnl.ask(kind, FLAGS[request.op], body, asked=asked)
+    except TcError as error:
+        if error.errno == errno.ENODEV and not error.extack and request.op is Op.SHOW:
+            return ()
+        raise
+    return tuple(row for _, raw in answers if (row := decode(raw)) is not None)
+
+
+def describe(what: TcObject) -> str:
+    """Return a short name of an object for messages."""
+    kind = {Link: "device", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Action: "action"}[type(what)]
+    name = what.name if isinstance(what, Link) else what.kind if isinstance(what,
+    Action) else f"{what.kind} on {what.dev}"
+    return f"{kind} {name}".replace("  ", " ")
+
+
+class Names:
+    """Device names and indices of the namespace, looked up when first asked for."""
+
+    def __init__(self, rtnl: Rtnetlink) -> None:
+        self.rtnl = rtnl
+        self._by_index: dict[int, str] | None = None
+
+    def index(self, name: str) -> int:
+        """Return the index of a device.
+
+        Raises:  TcError with ENODEV.
+        """
+        if not name:
+            return 0
+        try:
+            (_, raw), *_ = self.rtnl.ask(GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name),
+            asked="find device")
+        except TcError as error:
+            if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
+                raise TcError(errno.ENODEV, f"find device {name}", f'Cannot find device "{name}"') from None
+            raise
+        return int(_IFINFO.unpack_from(raw)[2])
+
+    def name(self, index: int) -> str:
+        """Return the name of a device index, or "if" and the number for one that went away."""
+        if self._by_index is None:
+            rows = self.rtnl.ask(GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0), asked="list devices")
+            self._by_index = {_IFINFO.unpack_from(raw)[2]: string(attrs(raw[16:]).get(IFLA_IFNAME)) for _, raw in rows}
+        return self._by_index.get(index, f"if{index}")
+
+
+Decode = Callable[[bytes], TcObject | None]
+
+
+def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter) -> tuple[int, bytes, Decode]:
+    """Return (message base, request body, how to read an answer) for a qdisc, class or filter."""
+    index = names.index(what.dev)
+    if isinstance(what, Qdisc):
+        head = TCMSG.pack(0, index, what.handle, what.parent if op is not Op.SHOW else 0, 0)
+        options = sch.qdisc_attrs(what) if op is not Op.SHOW else b""
+
+        def qdisc(raw: bytes) -> Qdisc | None:
+            row = sch.read_qdisc(raw, names)
+            return None if op is Op.SHOW and what.dev and row.dev != what.dev else row
+
+        return NEWQDISC, head + options, qdisc
+    if isinstance(what, TcClass):
+        head = TCMSG.pack(0, index, what.classid, what.parent if op is not Op.SHOW else 0, 0)
+        return NEWTCLASS, head + (sch.class_attrs(what) if op is not Op.SHOW else b""), lambda raw: sch.read_class(raw, names)
+    info = what.pref << 16 | socket.htons(what.protocol)
+    head = TCMSG.pack(0, index, what.handle, what.parent, info)
+
+    def filter(raw: bytes) -> Filter | None:
+        row = cls.read_filter(raw, names)
+        return None if op is Op.SHOW and what.kind not in ("", row.kind) else row
+
+    body = cls.filter_attrs(what, names, options=op in (Op.ADD, Op.REPLACE, Op.CHANGE))
+    return NEWTFILTER, head + body, filter
+
+
+def _link(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:
+    """Do one request on a device."""
+    names = Names(rtnl)
+    if op in (Op.SHOW, Op.GET):
+        if link.name:
+            names.index(link.name)
+        rows = rtnl.ask(GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0), asked=asked)
+        found = tuple(_read_link(raw, names) for _, raw in rows)
+        return tuple(row for row in found if link.name in ("", row.name))
+    if op is Op.DELETE:
+        rtnl.ask(DELLINK, 0, _IFINFO.pack(0, 0, names.index(link.name), 0, 0), asked=asked)
+        return ()
+    up = IFF_UP if link.up else 0
+    if op is Op.CHANGE:
+        head, rest = _IFINFO.pack(0, 0, names.index(link.name), up, IFF_UP), b"".join(_link_values(link))
+    else:
+        head = _IFINFO.pack(0, 0, 0, up, up)
+        rest = b"".join([text(IFLA_IFNAME, link.name), *_link_values(link), nest(IFLA_LINKINFO, *_link_info(link))])
+    try:
+        rtnl.ask(NEWLINK, FLAGS[op], head + rest, asked=asked)
+    except TcError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise NotSupported(f"this kernel has no {link.kind} devices") from None
+        raise
+    return ()
+
+
+def _link_values(link: Link) -> Iterator[bytes]:
+    """Yield the attributes that a new and a changed device share."""
+    if link.mtu:
+        yield u32(IFLA_MTU, link.mtu)
+    if link.address:
+        from tcbpf.datapath.kernel.netlink import attr
+        yield attr(IFLA_ADDRESS, bytes.fromhex(link.address.replace(":", "")))
+
+
+def _link_info(link: Link) -> Iterator[bytes]:
+    """Yield kind and data of a new device."""
+    from tcbpf.datapath.kernel.netlink import attr
+    yield text(IFLA_INFO_KIND, link.kind)
+    if link.kind == "veth" and link.peer:
+        peer = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, link.peer)
+        yield nest(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
+    elif link.kind == "vxlan":
+        port = int(str(link.options.get("dstport", 4789)))
+        rows = [attr(IFLA_VXLAN_PORT, struct.pack(">H", port))]
+        if link.options.get("external"):
+            rows += [attr(IFLA_VXLAN_COLLECT_METADATA, b"\1"), attr(IFLA_VXLAN_LEARNING, b"\0")]
+        if "id" in link.options:
+            rows.append(u32(IFLA_VXLAN_ID, int(str(link.options["id"]))))
+        yield nest(IFLA_INFO_DATA, *rows)
+
+
+def _read_link(raw: bytes, names: Names) -> Link:
+    """Return the device of one message."""
+    _, kind, index, flags, _ = _IFINFO.unpack_from(raw)
+    found = attrs(raw[_IFINFO.size:])
+    info = attrs(found.get(IFLA_LINKINFO, b""))
+    name, peer_index = string(found.get(IFLA_IFNAME)), number(found.get(IFLA_LINK))
+    sort = string(info.get(IFLA_INFO_KIND)) or ("lo" if kind == 772 else "ether")
+    peer = names.name(peer_index) if sort == "veth" and peer_index else ""
+    return Link(
+        name=name, index=index, kind=sort, address=found.get(IFLA_ADDRESS, b"").hex(":"),
+        mtu=number(found.get(IFLA_MTU)),
+        up=bool(flags & IFF_UP), peer=peer, peer_index=peer_index if peer else 0, qdisc=string(found.get(IFLA_QDISC)))

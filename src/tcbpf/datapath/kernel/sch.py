@@ -1,0 +1,151 @@
+"""Qdiscs and classes on rtnetlink's wire.
+
+Source:  include/uapi/linux/pkt_sched.h; net/sched/sch_htb.c, sch_fifo.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.control.objects import Qdisc, Stats, TcClass
+from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u32
+from tcbpf.errors import InputError, TcError
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.kernel.rtnl import Names
+
+TCA_KIND, TCA_OPTIONS, TCA_STATS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 3, 4, 7, 11
+TCA_STATS_BASIC, TCA_STATS_QUEUE, TCA_STATS_APP, TCA_STATS_PKT64 = 1, 3, 4, 8
+HTB_PARMS, HTB_INIT, HTB_DIRECT_QLEN, HTB_RATE64, HTB_CEIL64 = 1, 2, 5, 6, 7
+LINKLAYER_ETHERNET = 1
+HEAD = struct.Struct("=BxxxiIII")                      # struct tcmsg
+_GLOB = struct.Struct("=5I")                           # tc_htb_glob: version, rate2quantum, defcls, debug, direct_pkts
+_RATE = struct.Struct("=BBHhHI")                       # struct tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
+_OPT = struct.Struct("=5I")                            # rest of struct tc_htb_opt: buffer, cbuffer, quantum, level, prio
+_HTB_XSTATS = struct.Struct("=IIIii")                  # lends, borrows, giants, tokens, ctokens
+_FIFO = ("pfifo", "bfifo", "pfifo_head_drop")
+DEFAULT_BURST = 1600                                   # bytes: one frame, as tc computes with a high-resolution clock
+
+
+def qdisc_attrs(qdisc: Qdisc) -> bytes:
+    """Return the attributes of a new qdisc."""
+    if not qdisc.kind:
+        return b""
+    options = b""
+    if qdisc.kind == "htb":
+        glob = _GLOB.pack(3, _int(qdisc.options, "r2q", 10), _int(qdisc.options, "default"), 0, 0)
+        rows = [attr(HTB_INIT, glob)]
+        if "direct_qlen" in qdisc.options:
+            rows.append(u32(HTB_DIRECT_QLEN, _int(qdisc.options, "direct_qlen")))
+        options = nest(TCA_OPTIONS, *rows)
+    elif qdisc.kind in _FIFO and "limit" in qdisc.options:
+        options = u32(TCA_OPTIONS, _int(qdisc.options, "limit"))
+    return text(TCA_KIND, qdisc.kind) + options
+
+
+def class_attrs(made: TcClass) -> bytes:
+    """Return the attributes of a new class.
+
+    Raises:  InputError when an htb class has no rate.
+    """
+    if not made.kind or not made.options:
+        return text(TCA_KIND, made.kind) if made.kind else b""
+    if made.kind != "htb":
+        raise InputError(f"classes of {made.kind} cannot be made", hint="htb has classes here")
+    options = made.options
+    rate = _int(options, "rate")
+    if not rate:
+        raise InputError('"rate" is required.', where="class htb")
+    ceil = _int(options, "ceil") or rate
+    burst, cburst = (_int(options, name) or DEFAULT_BURST for name in ("burst", "cburst"))
+    params = (_ratespec(rate, options) + _ratespec(ceil, options) + _OPT.pack(
+        xmit_time(rate, burst), xmit_time(ceil, cburst), _int(options, "quantum"), 0, _int(options, "prio")))
+    rows = [attr(HTB_PARMS, params)]
+    rows += [attr(kind, struct.pack("=Q", value)) for kind, value in ((HTB_RATE64, rate), (HTB_CEIL64,
+    ceil)) if value >> 32]
+    return text(TCA_KIND, "htb") + nest(TCA_OPTIONS, *rows)
+
+
+def _ratespec(rate: int, options: dict[str, Any]) -> bytes:
+    return _RATE.pack(0, LINKLAYER_ETHERNET, _int(options, "overhead"), 0, _int(options, "mpu"), min(rate, 0xFFFFFFFF))
+
+
+def read_qdisc(raw: bytes, names: Names) -> Qdisc:
+    """Return the qdisc of one message."""
+    _, index, handle, parent, info = HEAD.unpack_from(raw)
+    found = attrs(raw[HEAD.size:])
+    kind, options = string(found.get(TCA_KIND)), found.get(TCA_OPTIONS)
+    values: dict[str, object] = {}
+    if options and kind == "htb":
+        rows = attrs(options)
+        if HTB_INIT in rows:
+            version, r2q, default, _, direct = _GLOB.unpack_from(rows[HTB_INIT])
+            values = {"r2q": r2q, "default": default, "direct_packets_stat": direct,
+                      "ver": f"{version >> 16}.{version & 0xFFFF}"}
+        if HTB_DIRECT_QLEN in rows:
+            values["direct_qlen"] = number(rows[HTB_DIRECT_QLEN])
+    elif options and kind in _FIFO:
+        values = {"limit": number(options[:4])}
+    return Qdisc(dev=names.name(index), kind=kind, handle=handle, parent=parent, options=values, stats=read_stats(found),
+                 refcnt=info)
+
+
+def read_class(raw: bytes, names: Names) -> TcClass:
+    """Return the class of one message."""
+    _, index, handle, parent, info = HEAD.unpack_from(raw)
+    found = attrs(raw[HEAD.size:])
+    kind, rows = string(found.get(TCA_KIND)), attrs(found.get(TCA_OPTIONS, b""))
+    values: dict[str, object] = {}
+    if kind == "htb" and HTB_PARMS in rows:
+        raw_opt = rows[HTB_PARMS]
+        first, second = (_RATE.unpack_from(raw_opt, at) for at in (0, _RATE.size))
+        buffer, cbuffer, quantum, level, prio = _OPT.unpack_from(raw_opt, 2 * _RATE.size)
+        rate, ceil = number(rows.get(HTB_RATE64), first[5]), number(rows.get(HTB_CEIL64), second[5])
+        values = {"rate": rate, "ceil": ceil, "burst": xmit_size(rate, buffer), "cburst": xmit_size(ceil, cbuffer),
+                  "prio": prio, "quantum": quantum, "level": level, "mpu": first[4]}
+        extra = attrs(found.get(TCA_STATS2, b"")).get(TCA_STATS_APP) or found.get(TCA_XSTATS)
+        if extra:
+            words = ("lended", "borrowed", "giants", "tokens", "ctokens")
+            values |= dict(zip(words, _HTB_XSTATS.unpack_from(extra), strict=True))
+    return TcClass(dev=names.name(index), kind=kind, classid=handle, parent=parent, leaf=info, options=values,
+                   stats=read_stats(found))
+
+
+def read_stats(found: dict[int, bytes], kind: int = TCA_STATS2) -> Stats:
+    """Return the counters of a message's TCA_STATS2 (or an action's statistics)."""
+    rows = attrs(found.get(kind, b""))
+    basic, queue = rows.get(TCA_STATS_BASIC), rows.get(TCA_STATS_QUEUE)
+    size, packets = struct.unpack_from("=QI", basic) if basic else (0, 0)
+    qlen, backlog, drops, requeues, over = struct.unpack_from("=5I", queue) if queue else (0,) * 5
+    return Stats(size, number(rows.get(TCA_STATS_PKT64), packets), drops, over, requeues, backlog, qlen)
+
+
+@lru_cache(maxsize=1)
+def ticks_per_us() -> float:
+    """Return the packet scheduler's clock, in ticks per microsecond."""
+    try:
+        with open("/proc/net/psched", encoding="ascii") as file:
+            t2us, us2t, resolution = (int(word, 16) for word in file.read().split()[:3])
+    except OSError as error:
+        raise TcError(error.errno or errno.ENOENT, "read /proc/net/psched") from None
+    if resolution == 1000000000:
+        t2us = us2t
+    return t2us / us2t * resolution / 1e6
+
+
+def xmit_time(rate: int, size: int) -> int:
+    """Return how many ticks `size` bytes take at `rate` bytes per second."""
+    return min(math.ceil(1e6 * (size / rate) * ticks_per_us()), 0xFFFFFFFF)
+
+
+def xmit_size(rate: int, ticks: int) -> int:
+    """Return how many bytes go in `ticks` at `rate` bytes per second."""
+    return int(rate * (ticks / ticks_per_us()) / 1e6)
+
+
+def _int(options: dict[str, Any], name: str, default: int = 0) -> int:
+    return int(options.get(name, default))
