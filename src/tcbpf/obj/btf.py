@@ -55,7 +55,7 @@ class Type:
     """One type.
 
     Units:   size in bytes. type is the id referred to (pointee, element, return type, aliased type, ...), 0 for void.
-             nelems is an array's. linkage is a function's or variable's; encoding an integer's (1 signed, 2 char, 4 bool).
+             nelems is an array's. linkage is a function's or variable's; encoding an integer's (1 signed, 2 char).
     """
 
     id: int

@@ -1,7 +1,8 @@
 """ELF64 little-endian relocatable objects: sections, symbols, relocations, and nothing more.
 
 Every number of the file is checked before it is used, so that a damaged file is an ObjectError and never another
-exception. A general ELF library costs more to import than everything a warm `tcbpf run` does; the tests hold this reader to one.
+exception. A general ELF library costs more to import than all that a warm `tcbpf run` does; the tests hold this
+reader to one.
 
 Source:  ELF-64 object file format 1.5; include/uapi/linux/elf-em.h.
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tcbpf.errors import InputError, NotSupported, ObjectError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Code, Func, HasSpec, Line, Object, Program, Reloc
-from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.tables.progs import by_section
 
 PSEUDO_CALL, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 4, 5, 6
 DEFAULT_TYPE = "sched_cls"
@@ -36,12 +36,9 @@ class Listed:
 
 
 def section_type(section: str) -> tuple[str, int]:
-    """Return the program type and attach type that a section name gives; any other name is a classifier's, as for tc."""
-    for row in PROG_TYPES:
-        for known in row.sections:
-            if section == known.name or (known.name.endswith("/") and section.startswith(known.name)):
-                return row.name, known.attach_type
-    return DEFAULT_TYPE, 0
+    """Return the program type and attach type that a section name gives; any other is a classifier's, as for tc."""
+    known = by_section(section)
+    return (known[0].name, known[1].attach_type) if known else (DEFAULT_TYPE, 0)
 
 
 def tail_section(section: str) -> tuple[int, int] | None:
@@ -229,7 +226,7 @@ class _Linker:
         return self.live.get(name) or self.obj.maps[name]
 
     def raw_lines(self, insns: list[Insn], lines: tuple[Line, ...]) -> bytes:
-        """Return the line records for bpf(2); none when a function has no line at its start, which the kernel refuses."""
+        """Return the line records for bpf(2); none when a function lacks one at its start, which the kernel refuses."""
         btf = self.obj.btf
         known = {line.pc for line in lines}
         if btf is None or any(start not in known for start in self.starts.values()):

@@ -1,7 +1,7 @@
 """The maps that an object file declares: BTF-defined (`.maps`), legacy (`maps`), and its global data.
 
-Source:  iproute2's struct bpf_elf_map (9 words) and libbpf's older struct bpf_map_def (its first 5); BTF-defined maps and
-         internal maps as libbpf defines them. Paper, "Front End". SPEC 150 to 159.
+Source:  iproute2's struct bpf_elf_map (9 words) and libbpf's older struct bpf_map_def (its first 5); BTF-defined
+         maps and internal maps as libbpf defines them. Paper, "Front End". SPEC 150 to 159.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Func:
-    """A subprogram: its first slot, its name, its BTF function type (0 for none); `is_global` is verified on its own."""
+    """A subprogram: its first slot, its name, its BTF function type (0: none); `is_global` is verified on its own."""
 
     pc: int
     name: str

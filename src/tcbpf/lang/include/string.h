@@ -1,0 +1,13 @@
+/* The memory functions, as the compiler expands them in place: BPF has no library to call. */
+#ifndef TCBPF_STRING_H
+#define TCBPF_STRING_H
+#define _STRING_H 1
+
+#include <stddef.h>
+
+#define memcpy(dst, src, n) __builtin_memcpy(dst, src, n)
+#define memmove(dst, src, n) __builtin_memmove(dst, src, n)
+#define memset(dst, c, n) __builtin_memset(dst, c, n)
+#define memcmp(a, b, n) __builtin_memcmp(a, b, n)
+
+#endif
