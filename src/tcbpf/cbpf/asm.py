@@ -179,7 +179,7 @@ class _Parser:
         found = self.extension(row)
         if found:
             return found
-        if self.next.kind == "number":
+        if self.next.kind == "number" or self.next.text in ("+", "-"):
             return self.bare(row)
         self.fail(f"expected an operand of {row.word}, found {self.found()}")
 

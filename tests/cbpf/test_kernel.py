@@ -1,0 +1,107 @@
+"""Every filter of the corpus on every packet: ours and the kernel's, through a real socket's filter.
+
+A datagram sent to a Unix socket is the packet: the filter sees its bytes, and what it returns cuts or drops it.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+import pytest
+
+from cbpf.filters import random_program
+from tcbpf.cbpf import Filter, assemble, check, sockets
+from tcbpf.cbpf.expression import compile_expression
+from tcbpf.cbpf.step import run
+from tcbpf.errors import FilterError, NotSupported
+from tcbpf.net.pcap import read
+
+HERE = Path(__file__).parent
+CAPTURES = sorted((HERE.parent.parent / "examples" / "captures").glob("*.pcapng"))
+ONLY_LINUX_LOOPS = "protochain"                              # compiles to a loop, which no kernel loads
+
+
+def lines(name: str) -> list[str]:
+    return [line for line in (HERE / name).read_text().splitlines() if not line.startswith("#")]
+
+
+def corpus() -> dict[str, Filter]:
+    filters = {text: assemble(text.replace(";", "\n")) for text in lines("filters.txt")}
+    for text in lines("expressions.txt"):
+        for optimize in (True, False):
+            filters[f"{text} -O{int(optimize)}"] = compile_expression(text, optimize=optimize)
+    return filters
+
+
+def packets() -> list[bytes]:
+    """Some packets of each capture, some cut short, some random."""
+    rng = random.Random(2)
+    chosen = []
+    for path in CAPTURES:
+        recorded = [packet.data for packet in read(path)]
+        chosen += rng.sample(recorded, min(12, len(recorded)))
+    chosen += [packet[:rng.randrange(1, len(packet))] for packet in chosen[::5]]
+    return chosen + [rng.randbytes(rng.randrange(1, 200)) for _ in range(20)]
+
+
+class KernelFilter:
+    """A Unix socket pair whose receiver has a filter."""
+
+    def __init__(self) -> None:
+        self.sender, self.receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.receiver.setblocking(False)
+
+    def length(self, packet: bytes) -> int:
+        """Return how many bytes of `packet` the attached filter let through."""
+        self.sender.send(packet)
+        try:
+            return len(self.receiver.recv(65536))
+        except BlockingIOError:
+            return 0
+
+
+@pytest.fixture
+def kernel():
+    pair = KernelFilter()
+    with pair.sender, pair.receiver:
+        yield pair
+
+
+def test_corpus(kernel):
+    try:
+        filters = corpus()
+    except NotSupported as error:
+        pytest.skip(str(error))
+    assert len(filters) >= 300
+    chosen, matched = packets(), 0
+    for name, program in filters.items():
+        try:
+            check(program)
+        except FilterError:
+            assert ONLY_LINUX_LOOPS in name, name
+            continue
+        sockets.attach(kernel.receiver, program)
+        for packet in chosen:
+            ours = min(run(program, packet), len(packet))
+            assert kernel.length(packet) == ours, (name, packet.hex())
+            matched += ours > 0
+    assert matched > 1000
+
+
+@pytest.mark.parametrize("count", [1_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_random_filters(kernel, count):
+    rng, chosen, ran = random.Random(3), packets()[::4], 0
+    while ran < count:
+        program = random_program(rng)
+        try:
+            check(program)
+        except FilterError:
+            continue
+        if any(insn.code & 7 == 0 and insn.k >= 0xFFE00000 for insn in program):
+            continue                                         # metadata: a Unix datagram has none to compare
+        ran += 1
+        sockets.attach(kernel.receiver, program)
+        for packet in rng.sample(chosen, 5):
+            assert kernel.length(packet) == min(run(program, packet), len(packet)), (program, packet.hex())
