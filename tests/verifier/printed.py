@@ -13,8 +13,9 @@ from tcbpf.verifier.tnum import HALF_MAX, MAX
 
 _REGISTER = re.compile(r"\bR(\d+)(?:_\w+)?=P?(scalar\((?:[^()]|\([^()]*\))*\)|-?(?:0x)?[0-9a-f]+)(?=\s|$)")
 _ID = re.compile(r"\bR(\d+)(?:_\w+)?=P?scalar\(id=(\d+)")
-_AFTER = re.compile(r"^(\d+): \([0-9a-f]{2}\) .*?; (.*)$")
-_FROM = re.compile(r"^from (\d+) to (\d+): (.*)$")
+_INSN = re.compile(r"^(\d+): \([0-9a-f]{2}\) (?:.*?; (R.*))?")
+_STATE = re.compile(r"^(\d+): (R.*)$")
+_FROM = re.compile(r"^from (\d+) to (\d+): (R.*)$")
 _BITS = re.compile(r"var_off=\((0x[0-9a-f]+); (0x[0-9a-f]+)\)")
 
 
@@ -33,12 +34,21 @@ class Shown:
 
 
 def shown(log: str) -> Iterator[Shown]:
-    """Yield the states of a log, in its order."""
+    """Yield the states of a log, in its order.
+
+    An instruction that the kernel has more to say about has its state on a line of its own, after the words.
+    """
+    waiting = None
     for line in log.splitlines():
         if match := _FROM.match(line):
+            waiting = None
             yield Shown(int(match[1]), _registers(match[3]), int(match[2]), _ids(match[3]))
-        elif match := _AFTER.match(line):
-            yield Shown(int(match[1]), _registers(match[2]), ids=_ids(match[2]))
+        elif match := _INSN.match(line):
+            waiting = int(match[1])
+            if match[2]:
+                yield Shown(waiting, _registers(match[2]), ids=_ids(match[2]))
+        elif (match := _STATE.match(line)) and int(match[1]) == waiting:
+            yield Shown(waiting, _registers(match[2]), ids=_ids(match[2]))
 
 
 def _registers(text: str) -> dict[int, Scalar]:

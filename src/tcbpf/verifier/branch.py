@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tcbpf.tables.insns import Jump
-from tcbpf.verifier.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Parts, Scalar, sync
+from tcbpf.verifier.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Parts, Scalar, raw_sync, sync
 from tcbpf.verifier.tnum import BITS, HALF_MAX, MAX, intersect, or_, with_half
 from tcbpf.verifier.transfer import HALF, WHOLE
 
@@ -28,27 +28,26 @@ def taken(row: Jump, width: int, d: Scalar, s: Scalar) -> bool | None:
 def refine(row: Jump, width: int, d: Scalar, s: Scalar, same: bool = False) -> tuple[Pair | None, Pair | None]:
     """Return dst and src where the jump is taken and where it is not; None for a way that no number goes.
 
-    `same` says that dst and src are one register, which then decides most comparisons and is never narrowed.
+    `same` says that dst and src are one register, and so narrowed together.
     """
-    way = taken_same(row, width, d) if same else taken(row, width, d, s)
+    way = taken(row, width, d, s)
     if way is not None:
         return ((d, s), None) if way else (None, (d, s))
-    if same:
-        return (d, s), (d, s)
     yes, no = WAYS[row.name]
     whole = width == BITS
+    if same:
+        return _joined(*yes(d, d, whole)), _joined(*no(d, d, whole))
     return _synced(*yes(d, s, whole)), _synced(*no(d, s, whole))
 
 
-def taken_same(row: Jump, width: int, d: Scalar) -> bool | None:
-    """Return whether a jump that compares a register with itself is taken."""
-    if row.name != "JSET":
-        return row.name in ("JEQ", "JGE", "JLE", "JSGE", "JSLE")
-    if width == BITS:
-        return d.value != 0 if not d.mask else None if d.smin <= 0 <= d.smax else True
-    if not d.mask & HALF_MAX:
-        return d.value & HALF_MAX != 0
-    return None if d.smin32 <= 0 <= d.smax32 else True
+def _joined(d: Parts, s: Parts) -> Pair:
+    """Return the one register that was narrowed as both operands, twice; what is left of it is the same for both."""
+    value, mask = intersect(d[0], d[1], s[0], s[1])
+    low = [max(pair) for pair in zip(d[2::2], s[2::2], strict=True)]
+    high = [min(pair) for pair in zip(d[3::2], s[3::2], strict=True)]
+    once = raw_sync(value, mask, low[0], high[0], low[1], high[1], low[2], high[2], low[3], high[3])
+    both = sync(*once)
+    return both, both
 
 
 def _synced(d: Parts, s: Parts) -> Pair:

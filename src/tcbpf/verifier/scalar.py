@@ -187,13 +187,19 @@ def sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
 
     Parts that contradict each other (of code that cannot run) keep their bits and lose all bounds, as in the kernel.
     """
+    return settle(*raw_sync(value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32))
+
+
+def raw_sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
+             umin32: int, umax32: int, smin32: int, smax32: int) -> Parts:
+    """Return the parts after each has learned from the others: bits, bounds three times, bits."""
     parts = learn_bounds(value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32)
     learned = deduce(*parts)
     if learned != parts:
         parts = deduce(*learned)
         if learned != parts:
             parts = deduce(*parts)
-    return settle(*learn_bounds(*learn_bits(*parts)))
+    return learn_bounds(*learn_bits(*parts))
 
 
 def settle(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
