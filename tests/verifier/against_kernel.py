@@ -52,8 +52,7 @@ def differences(program: list[Insn]) -> tuple[int, list[Difference]]:
     following, forked = 0, False
     for line in shown(log):
         insn = program[line.pc]
-        if line.target is not None:                          # the other way of a branch, or a path that the kernel
-        forked
+        if line.target is not None:                          # a branch taken, or a path the kernel forked
             if line.pc not in branches:
                 found.append(Difference(line.pc, insn, "way", state, "taken", "not taken"))
                 break
@@ -84,14 +83,13 @@ def differences(program: list[Insn]) -> tuple[int, list[Difference]]:
                 found.append(Difference(line.pc, insn, what, before, state[reg], known))
     else:
         if branches and not forked:                          # after a fork, paths meet and are cut off
-            found += [Difference(pc, program[pc], "way", before, "not taken", "taken") for pc, (before, _) in branches.items()]
+            for pc, (before, _) in branches.items():
+                found.append(Difference(pc, program[pc], "way", before, "not taken", "taken"))
     return compared, found
 
 
 def step(insn: Insn, state: dict[int, Scalar]) -> tuple[dict[int, Scalar], dict[int, Scalar] | None, bool]:
-    """Return what the next instruction finds changed, what the other path does (None for no other), whether there is a
-    next.
-    """
+    """Return what it changes where it falls through, what on the other path (None for no other), whether it falls."""
     op = op_of(insn.code, insn.src, insn.off, insn.imm)
     if op is None or insn.dst not in state or op.kind not in (Kind.ALU, Kind.JUMP):
         return {}, None, True
