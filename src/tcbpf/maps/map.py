@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
+from tcbpf.errors import InputError, MapError
+from tcbpf.maps.typed import Shape, address_bytes, shape_of
+from tcbpf.obj.btf import Kind
 from tcbpf.obj.program import MapSpec
+from tcbpf.tables.maps import MAP_TYPES
 
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
+_PREFIX_SIZE = 4                     # of struct bpf_lpm_trie_key's prefixlen
 
 
 class RawMap(Protocol):
@@ -31,26 +40,177 @@ class RawMap(Protocol):
     def close(self) -> None: ...
 
 
+class NoElement(MapError, KeyError):
+    """The map has no element of that key."""
+
+
 class Map:
-    """A live map. Subscripts take and give typed values (an IP address as "10.0.0.1", a struct as a dict, an int as an int)."""
+    """A live map. Subscripts take and give typed values (an IP address as "10.0.0.1", a struct as a dict, an int as an int).
+
+    A per-CPU value is a list, one element a CPU; setting a single value gives it to every CPU. Keys of an LPM trie are
+    prefixes, "10.0.0.0/8". `lookup`, `update`, `delete` and `keys` take and give bytes.
+    """
 
     def __init__(self, raw: RawMap) -> None:
         self.raw = raw
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return f"<Map {spec.name}: {spec.type}, key {spec.key_size}, value {spec.value_size}, max_entries {spec.max_entries}>"
 
     @property
     def spec(self) -> MapSpec:
         """What the map is."""
         return self.raw.spec
 
+    # --- typed -------------------------------------------------------------------------------------------------------
+
     def __getitem__(self, key: Any) -> Any:
-        raise NotImplementedError
+        """Return the value of `key`.
+
+        Raises:  NoElement, which is a KeyError; InputError for a key of another shape.
+        """
+        raw = self.raw.lookup(self.encode_key(key))
+        if raw is None:
+            raise NoElement(errno.ENOENT, f"look up {key!r} in", self.spec.name)
+        return self.decode_value(raw)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise NotImplementedError
+        raw = self.encode_key(key)
+        self.raw.update(raw, self.encode_value(value, raw))
 
     def __delitem__(self, key: Any) -> None:
-        raise NotImplementedError
+        if not self.raw.delete(self.encode_key(key)):
+            raise NoElement(errno.ENOENT, f"delete {key!r} from", self.spec.name)
+
+    def __contains__(self, key: Any) -> bool:
+        return self.raw.lookup(self.encode_key(key)) is not None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the typed keys."""
+        return (self.decode_key(key) for key in self.keys())
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value of `key`, or `default` when there is none."""
+        raw = self.raw.lookup(self.encode_key(key))
+        return default if raw is None else self.decode_value(raw)
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Yield typed pairs; an element that vanishes on the way is passed over."""
-        raise NotImplementedError
+        for key in self.keys():
+            value = self.raw.lookup(key)
+            if value is not None:
+                yield self.decode_key(key), self.decode_value(value)
+
+    # --- bytes -------------------------------------------------------------------------------------------------------
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """Return the bytes of one element, or None."""
+        return self.raw.lookup(key)
+
+    def update(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
+        """Set one element, by BPF_ANY, BPF_NOEXIST or BPF_EXIST."""
+        self.raw.update(key, value, flags)
+
+    def delete(self, key: bytes) -> bool:
+        """Delete one element and return whether there was one."""
+        return self.raw.delete(key)
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield the keys, each once: a hash starts over when the key that the walk stands on is deleted."""
+        seen: set[bytes] = set()
+        key = self.raw.next_key(None)
+        while key is not None:
+            if key not in seen:
+                seen.add(key)
+                yield key
+            key = self.raw.next_key(key)
+
+    # --- between the two -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def key_shape(self) -> Shape:
+        """The type of the keys; global data has plain integers."""
+        spec = self.spec
+        return shape_of(spec.btf, spec.key_type, spec.key_size)
+
+    @cached_property
+    def value_shape(self) -> Shape:
+        """The type of the values: for a per-CPU map, of one CPU's."""
+        spec = self.spec
+        return shape_of(spec.btf, spec.value_type, spec.value_size)
+
+    @property
+    def per_cpu(self) -> bool:
+        """Whether a value is one for each CPU."""
+        row = MAP_TYPES.get(self.spec.type)
+        return row is not None and row.per_cpu
+
+    def encode_key(self, key: Any) -> bytes:
+        """Return the bytes of a typed key.
+
+        Raises:  InputError that says what a key looks like.
+        """
+        spec = self.spec
+        if spec.type == "lpm_trie" and isinstance(key, str):
+            return self._prefix(key)
+        return self.key_shape.encode(key, f"map {spec.name} key")
+
+    def decode_key(self, raw: bytes) -> Any:
+        """Return the typed key of its bytes."""
+        if self.spec.type == "lpm_trie" and len(raw) in (_PREFIX_SIZE + 4, _PREFIX_SIZE + 16):
+            return f"{ipaddress.ip_address(raw[_PREFIX_SIZE:])}/{int.from_bytes(raw[:_PREFIX_SIZE], 'little')}"
+        return self.key_shape.decode(raw)
+
+    def encode_value(self, value: Any, key: bytes = b"") -> bytes:
+        """Return the bytes of a typed value. Global data of which only some variables are named keeps the others (by `key`)."""
+        where = f"map {self.spec.name} value"
+        shape = self.value_shape
+        if not self.per_cpu:
+            section = shape.btf is not None and shape.btf[shape.id].kind == Kind.DATASEC
+            return shape.encode(value, where, (self.raw.lookup(key) or b"") if section and key else b"")
+        stride, cpus = _stride(shape.size), self._cpus(key)
+        if isinstance(value, (bytes, bytearray)) and len(value) == stride * cpus:
+            return bytes(value)
+        values = value if isinstance(value, list) else [value] * cpus
+        if len(values) != cpus:
+            raise InputError(f"{len(values)} values", where=where, hint=f"one for each of {cpus} CPUs")
+        return b"".join(shape.encode(one, f"{where}[{i}]").ljust(stride, b"\0") for i, one in enumerate(values))
+
+    def decode_value(self, raw: bytes) -> Any:
+        """Return the typed value of its bytes; a list, one for each CPU, for a per-CPU map."""
+        if not self.per_cpu:
+            return self.value_shape.decode(raw)
+        size = self.value_shape.size
+        return [self.value_shape.decode(raw[at:at + size]) for at in range(0, len(raw), _stride(size))]
+
+    def _cpus(self, key: bytes) -> int:
+        """Return how many CPUs a value is for: as many as an element of the map has, else as this machine may have."""
+        raw = self.raw.lookup(key) if key else None
+        if raw is None and (first := self.raw.next_key(None)) is not None:
+            raw = self.raw.lookup(first)
+        return len(raw) // _stride(self.spec.value_size) if raw else possible_cpus()
+
+    def _prefix(self, text: str) -> bytes:
+        """Return the key of an LPM trie for "address/length"."""
+        address, _, length = text.partition("/")
+        size = self.spec.key_size - _PREFIX_SIZE
+        raw = address_bytes(address, size)
+        bits = int(length) if length.isdigit() else size * 8
+        if raw is None or (length and not length.isdigit()) or bits > size * 8:
+            raise InputError(f"{text!r} is not a prefix", where=f"map {self.spec.name} key", hint=f"ADDRESS/LENGTH, of {size} bytes")
+        return bits.to_bytes(_PREFIX_SIZE, "little") + raw
+
+
+def _stride(size: int) -> int:
+    """Return the bytes from one CPU's value to the next."""
+    return -(-size // 8) * 8
+
+
+def possible_cpus() -> int:
+    """Return the number of CPUs this machine may ever have, as the kernel sizes per-CPU values."""
+    try:
+        text = Path("/sys/devices/system/cpu/possible").read_text()
+    except OSError:
+        return 1
+    return 1 + max(int(part.split("-")[-1]) for part in text.strip().split(","))
