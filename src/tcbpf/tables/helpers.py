@@ -625,14 +625,7 @@ HELPERS: Table[Helper] = Table(
     ),
     Helper(
         "per_cpu_ptr", 153, PERCPU_MEM_OR_NULL, (PERCPU, ANY),
-        "void *(const void *percpu_ptr, u32 cpu) Description Take a pointer to a percpu ksym, *percpu_ptr*, and "
-        "return a pointer to the percpu kernel variable on *cpu*. A ksym is an extern variable decorated with "
-        "'__ksym'. For ksym, there is a global var (either static or global) defined of the same name in the "
-        "kernel. The ksym is percpu if the global var is percpu. The returned pointer points to the global percpu "
-        "var on *cpu*. *             bpf_per_cpu_ptr() has the same semantic as per_cpu_ptr() in the kernel, "
-        "except that bpf_per_cpu_ptr() may return NULL. This happens if *cpu* is larger than nr_cpu_ids. The "
-        "caller of bpf_per_cpu_ptr() must check the returned value. Return A pointer pointing to the kernel percpu"
-        " variable on *cpu*, or NULL, if *cpu* is invalid. * void *bpf_this_cpu_ptr(const void *percpu_ptr)",
+        "void *(const void *percpu_ptr, u32 cpu)",
         ALL, "bpf", since=(5, 10), source=HELPERS_C,
     ),
     Helper(
