@@ -169,8 +169,8 @@ def text(btf: Btf, header: str, origin: str) -> str:
 
 
 C_TYPES = {"struct sk_buff": "struct __sk_buff", "struct xdp_buff": "struct xdp_md", "struct sk_msg_buff": "struct sk_msg_md",
-           "struct bpf_map *": "void *", "u8": "__u8", "u16": "__u16", "u32": "__u32", "u64": "__u64", "s32": "__s32", "s64": "__s64",
-           "size_t": "__u64"}
+           "struct bpf_map *": "void *", "u8": "__u8", "u16": "__u16", "u32": "__u32", "u64": "__u64", "s32": "__s32",
+           "s64": "__s64", "size_t": "__u64"}
 MANY = {"get_socket_cookie": "u64 (void *ctx)"}
 """Helpers with one prototype for each context."""
 

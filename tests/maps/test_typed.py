@@ -110,7 +110,8 @@ def test_a_wrong_value_is_told_what_was_expected(btf, name, value, words):
 ])
 def test_without_btf_a_value_is_a_number_or_digits(size, value, raw):
     assert Shape(size).encode(value, "k") == raw
-    assert Shape(size).decode(raw) == (value if isinstance(value, int) else int.from_bytes(raw, "little") if size == 4 else raw.hex())
+    shown = int.from_bytes(raw, "little") if size in (4, 8) else raw.hex()
+    assert Shape(size).decode(raw) == shown
 
 
 def test_without_btf_a_wrong_value_says_how_many_digits():

@@ -198,7 +198,8 @@ class Map:
         raw = address_bytes(address, size)
         bits = int(length) if length.isdigit() else size * 8
         if raw is None or (length and not length.isdigit()) or bits > size * 8:
-            raise InputError(f"{text!r} is not a prefix", where=f"map {self.spec.name} key", hint=f"ADDRESS/LENGTH, of {size} bytes")
+            raise InputError(f"{text!r} is not a prefix", where=f"map {self.spec.name} key",
+                             hint=f"ADDRESS/LENGTH, of {size} bytes")
         return bits.to_bytes(_PREFIX_SIZE, "little") + raw
 
 

@@ -19,7 +19,9 @@ from typing import Any
 from tcbpf.errors import InputError, ObjectError
 from tcbpf.obj.btf import MODIFIERS, Btf, Kind, Member, Type
 
-_ADDRESS = re.compile(r"addr|(^|_)(v?ip[46]?|ipv[46]|src|dst|source|dest|daddr|saddr|host|gateway|resolver|server|client|peer|remote|local|nh)(_|$|\d)", re.I)
+_ADDRESS = re.compile(
+    r"addr|(^|_)(v?ip[46]?|ipv[46]|src|dst|source|dest|host|gateway|resolver|server|client|peer|remote|local|nh)(_|$|\d)", re.I
+)
 _MAC = re.compile(r"mac|h_dest|h_source|eth|lladdr|hw", re.I)
 _BIG = {"__be16", "__be32", "__be64", "__sum16"}
 _FLOATS = {4: "<f", 8: "<d"}
@@ -221,7 +223,7 @@ def _plain_bytes(value: Any, size: int, where: str) -> bytes:
             return bytes.fromhex(digits)
     if size in (1, 2, 4, 8) or isinstance(value, int):
         return _integer(value, size, "little", where, f"an integer of {size} bytes")
-    raise InputError(f"{value!r} is not {size} bytes", where=where, hint=f"{2 * size} hexadecimal digits; there is no BTF to say more")
+    raise InputError(f"{value!r} is not {size} bytes", where=where, hint=f"{2 * size} hexadecimal digits: no BTF says more")
 
 
 def _put(btf: Btf, id: int, value: Any, out: bytearray, at: int, name: str, where: str) -> None:
@@ -257,8 +259,7 @@ def _put_raw(raw: bytes, size: int, out: bytearray, at: int, where: str) -> None
 
 
 def _put_array(btf: Btf, row: Type, value: Any, out: bytearray, at: int, name: str, where: str) -> None:
-    alias, element = _unalias(btf, row.type)
-    size = btf.sizeof(row.type)
+    element, size = btf.resolve(row.type), btf.sizeof(row.type)
     if isinstance(value, str):
         if (raw := address_bytes(value, row.nelems * size)) is not None and element.name != "char":
             out[at:at + len(raw)] = raw

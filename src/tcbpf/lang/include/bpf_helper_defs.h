@@ -195,7 +195,7 @@ static long (* const bpf_snprintf_btf)(char *str, __u32 str_size, struct btf_ptr
 static long (* const bpf_seq_printf_btf)(struct seq_file *m, struct btf_ptr *ptr, __u32 ptr_size, __u64 flags) = (void *)150;
 static __u64 (* const bpf_skb_cgroup_classid)(struct __sk_buff *skb) = (void *)151;
 static long (* const bpf_redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *params, int plen, __u64 flags) = (void *)152;
-static void *(* const bpf_per_cpu_ptr)(const void *percpu_ptr, __u32 cpu) Description Take a pointer to a percpu ksym, *percpu_ptr*, and return a pointer to the percpu kernel variable on *cpu*. A ksym is an extern variable decorated with '__ksym'. For ksym, there is a global var (either static or global) defined of the same name in the kernel. The ksym is percpu if the global var is percpu. The returned pointer points to the global percpu var on *cpu*. *             bpf_per_cpu_ptr() has the same semantic as per_cpu_ptr() in the kernel, except that bpf_per_cpu_ptr() may return NULL. This happens if *cpu* is larger than nr_cpu_ids. The caller of bpf_per_cpu_ptr() must check the returned value. Return A pointer pointing to the kernel percpu variable on *cpu*, or NULL, if *cpu* is invalid. * void *bpf_this_cpu_ptr(const void *percpu_ptr) = (void *)153;
+static void *(* const bpf_per_cpu_ptr)(const void *percpu_ptr, __u32 cpu) = (void *)153;
 static void *(* const bpf_this_cpu_ptr)(const void *percpu_ptr) = (void *)154;
 static long (* const bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
 static void *(* const bpf_task_storage_get)(void *map, struct task_struct *task, void *value, __u64 flags) = (void *)156;
