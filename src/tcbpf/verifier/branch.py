@@ -37,7 +37,11 @@ def refine(row: Jump, width: int, d: Scalar, s: Scalar, same: bool = False) -> t
     whole = width == BITS
     if same:
         return _joined(*yes(d, d, whole)), _joined(*no(d, d, whole))
-    return _synced(*yes(d, s, whole)), _synced(*no(d, s, whole))
+    dst, src = yes(d, s, whole)
+    other_dst, other_src = no(d, s, whole)
+    if not s.mask and s.umin == s.umax:                      # a number stays what it is
+        return (sync(*dst), s), (sync(*other_dst), s)
+    return (sync(*dst), sync(*src)), (sync(*other_dst), sync(*other_src))
 
 
 def _joined(d: Parts, s: Parts) -> Pair:
@@ -48,10 +52,6 @@ def _joined(d: Parts, s: Parts) -> Pair:
     once = raw_sync(value, mask, low[0], high[0], low[1], high[1], low[2], high[2], low[3], high[3])
     both = sync(*once)
     return both, both
-
-
-def _synced(d: Parts, s: Parts) -> Pair:
-    return sync(*d), sync(*s)
 
 
 # --- one comparison that holds ---------------------------------------------------------------------------------------

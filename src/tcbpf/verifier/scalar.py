@@ -186,8 +186,68 @@ def sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
     """Return the scalar of these parts after each has learned from the others.
 
     Parts that contradict each other (of code that cannot run) keep their bits and lose all bounds, as in the kernel.
+    A number that is positive and fits the lower half, as most are, has one range: `sync_small` finds it at once.
     """
+    top = value | mask
+    high = umax if umax < top else top
+    if high <= HALF_MAX and (high <= HALF_SMAX or (smin32 == HALF_SMIN and smax32 == HALF_SMAX)):
+        small = sync_small(value, mask, umin, high, smin, smax, umin32, umax32, smin32, smax32)
+        if small is not None:
+            return small
+    elif mask == MAX and not umin and umax == MAX and smin == SMIN and smax == SMAX and (
+        not umin32 and umax32 == HALF_MAX and smin32 == HALF_SMIN and smax32 == HALF_SMAX
+    ):
+        return UNKNOWN
     return settle(*raw_sync(value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32))
+
+
+def sync_small(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
+               umin32: int, umax32: int, smin32: int, smax32: int) -> Scalar | None:
+    """Return what sync does, of a number whose upper half is zero; None for what needs the long way.
+
+    Its signed range is either the unsigned one or, when that crosses the lower half's sign, unknown.
+    """
+    low = umin if umin > value else value
+    after = (((low | ~mask) + 1) & mask) | value
+    if low & ~mask != value or not low < after <= umax:
+        return None                                          # one number, or none: what that means is told at length
+    high = umax
+    if smin >= 0 and smax <= HALF_MAX:
+        if smin > low:
+            low = smin
+        if smax < high:
+            high = smax
+    elif smin > low or smax < high:
+        return None                                          # the long way forgets some of it
+    if umin32 > low:
+        low = umin32
+    if umax32 < high:
+        high = umax32
+    if high <= HALF_SMAX:
+        if smin32 > low:
+            low = smin32
+        if smax32 < high:
+            high = smax32
+    if low >= high:
+        return None
+    unknown = (1 << (low ^ high).bit_length()) - 1
+    mask &= unknown
+    value = (value | low & ~unknown) & ~mask
+    if value > low:
+        low = value
+    if value | mask < high:
+        high = value | mask
+    after = (((low | ~mask) + 1) & mask) | value
+    if low & ~mask != value or not low < after <= high:
+        return None
+    if high <= HALF_SMAX:
+        return Scalar(value, mask, low, high, low, high, low, high, low, high)
+    if low > HALF_SMAX:
+        return Scalar(value, mask, low, high, low, high, low, high, low - HALF_MAX - 1, high - HALF_MAX - 1)
+    smin32, smax32 = (value | HALF_SIGN) - HALF_MAX - 1, (value | mask) & HALF_SMAX
+    if smax32 < low or smin32 + HALF_MAX + 1 > high:
+        return None
+    return Scalar(value, mask, low, high, low, high, low, high, smin32, smax32)
 
 
 def raw_sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
@@ -405,8 +465,8 @@ def deduce_whole(value: int, mask: int, umin: int, umax: int, smin: int, smax: i
         smax = bound
     if smin32 >= 0 and smin >= HALF_SMIN and smax <= HALF_SMAX:
         smin = umin = smin32
-        smax = umax = smax32
-        value, mask = intersect(value, mask, *span(smin, smax))
+        smax, umax = smax32, smax32 & MAX
+        value, mask = intersect(value, mask, *span(umin, umax))
     return value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32
 
 

@@ -89,11 +89,12 @@ def xor(av: int, am: int, bv: int, bm: int) -> Pair:
 
 
 def mul(av: int, am: int, bv: int, bm: int) -> Pair:
-    """Return the product, by long multiplication over the bits of a: a known 1 adds b, an unknown bit may have added
-    it.
-    """
+    """Return the product, by long multiplication over the bits of a: a known 1 adds b, an unknown bit may add it."""
+    if am == MAX:                                            # every bit above the lowest that b may have comes out unknown
+        low = (bv | bm) & -(bv | bm)
+        return 0, -low & MAX
     value, mask = 0, 0
-    while av or am:
+    while (av or am) and (bv or bm):
         if (av | am) & 1:
             more, unknown = add(value, mask, bv, bm)
             if av & 1:
