@@ -100,7 +100,7 @@ def check(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """Show the extended program beside the classic one."""
-    from tcbpf.isa import disassemble
+    from tcbpf.isa import listing
     program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
     converted = cbpf.convert(program)
     if args.html:
@@ -109,10 +109,10 @@ def convert(args: argparse.Namespace) -> int:
         return 0
     classic = cbpf.listing(program).splitlines()
     shown = -2
-    for pc, insn in enumerate(converted.insns):
+    for pc, text in listing(converted.insns):
         origin = converted.origin[pc]
         left = classic[origin].expandtabs(8) if origin >= 0 and origin != shown else ""
-        print(f"{left:<52}{pc:4}: {disassemble([insn], pc=pc)}".rstrip())
+        print(f"{left:<52}{pc:4}: {text}".rstrip())
         shown = origin
     return 0
 
