@@ -1,7 +1,7 @@
 """Linking: one relocatable object into one position-independent image, and its form on disk.
 
 An image is text, then a gap of at least a page, then read-only data at a fixed distance; nothing in it depends on where
-it is loaded, so loading is copying. Only relocations that are relative to the place and stay inside the image are accepted.
+it is loaded, so loading is copying. Only relocations that are relative and stay inside the image are accepted.
 
 Source:  ELF-64 object file format; System V ABI, AMD64 supplement (relocation types).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tcbpf.errors import InternalError
@@ -85,7 +85,7 @@ def link(obj: bytes, exported: Sequence[str]) -> Image:
     Raises:  InternalError when the object has writable data, an unresolved symbol or an absolute relocation.
     """
     sections = _sections(obj)
-    loaded = [s for s in sections if s.flags & _ALLOC and s.size]
+    loaded = [sections[i] for i in _needed(obj, sections, exported) if sections[i].size]
     text = _lay(obj, [s for s in loaded if s.flags & _EXEC], 0, TRAP)
     distance = _round(len(text), PAGE) + PAGE
     data = _lay(obj, [s for s in loaded if not s.flags & _EXEC and s.type == _PROGBITS], distance, b"\0")
@@ -111,6 +111,37 @@ def _sections(obj: bytes) -> list[_Section]:
     return found
 
 
+def _needed(obj: bytes, sections: Sequence[_Section], exported: Sequence[str]) -> list[int]:
+    """Return the sections that the exported symbols reach, in file order."""
+    homes = _homes(obj, sections)
+    reached: set[int] = set()
+    todo = [home for name, home in homes if name in exported]
+    while todo:
+        section = todo.pop()
+        if section in reached or not 0 < section < len(sections) or not sections[section].flags & _ALLOC:
+            continue
+        reached.add(section)
+        for rela in sections:
+            if rela.type == _RELA_TYPE and rela.info == section:
+                todo += [homes[info >> 32][1] for _, info, _ in _relocations(obj, rela)]
+    return sorted(reached)
+
+
+def _relocations(obj: bytes, rela: _Section) -> Iterator[tuple[int, int, int]]:
+    return _RELA.iter_unpack(obj[rela.offset:rela.offset + rela.size])
+
+
+def _homes(obj: bytes, sections: Sequence[_Section]) -> list[tuple[str, int]]:
+    """Return each symbol's name and section, in table order."""
+    table = next(s for s in sections if s.type == _SYMTAB)
+    names = sections[table.link]
+    found = []
+    for name, _, _, index, _, _ in _SYMBOL.iter_unpack(obj[table.offset:table.offset + table.size]):
+        start = names.offset + name
+        found.append((obj[start:obj.index(b"\0", start)].decode(), index))
+    return found
+
+
 def _lay(obj: bytes, sections: Sequence[_Section], start: int, filler: bytes) -> bytearray:
     """Return the sections one after the other, and note where each came to lie."""
     out = bytearray()
@@ -126,21 +157,17 @@ def _lay(obj: bytes, sections: Sequence[_Section], start: int, filler: bytes) ->
 def _symbols(obj: bytes, sections: Sequence[_Section]) -> list[tuple[str, int | None]]:
     """Return the symbols in table order: name and place in the image, None for what is not in it."""
     table = next(s for s in sections if s.type == _SYMTAB)
-    names = sections[table.link]
+    values = [value for _, _, _, _, value, _ in _SYMBOL.iter_unpack(obj[table.offset:table.offset + table.size])]
     found: list[tuple[str, int | None]] = []
-    for at in range(table.offset, table.offset + table.size, _SYMBOL.size):
-        name, _, _, index, value, _ = _SYMBOL.unpack_from(obj, at)
-        end = obj.index(b"\0", names.offset + name)
+    for (name, index), value in zip(_homes(obj, sections), values, strict=True):
         section = sections[index] if 0 < index < len(sections) else None
-        place = section.place + value if section is not None and section.place >= 0 else None
-        found.append((obj[names.offset + name:end].decode(), place))
+        found.append((name, section.place + value if section is not None and section.place >= 0 else None))
     return found
 
 
 def _relocate(obj: bytes, rela: _Section, base: int, symbols: Sequence[tuple[str, int | None]], text: bytearray,
               data: bytearray, distance: int) -> None:
-    for at in range(rela.offset, rela.offset + rela.size, _RELA.size):
-        offset, info, addend = _RELA.unpack_from(obj, at)
+    for offset, info, addend in _relocations(obj, rela):
         name, place = symbols[info >> 32]
         form = _RELATIVE.get(info & 0xFFFFFFFF)
         if form is None or place is None:

@@ -37,7 +37,7 @@ def slots_of(insns: Sequence[Insn], extra: Callable[[Insn], Op | None] = lambda 
     for pc, insn in enumerate(insns):
         if wide:
             if insn.code:
-                raise InputError(f"opcode {insn.code:#04x} inside LD_IMM64", where=f"pc {pc}", hint="code 0 belongs here")
+                raise InputError(f"opcode {insn.code:#04x} inside LD_IMM64", where=f"pc {pc}", hint="its code is 0")
             ops.append(None)
             wide = False
             continue

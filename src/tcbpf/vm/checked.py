@@ -243,7 +243,7 @@ def run_interp(program: Checked, mem: bytes, budget: int = BUDGET) -> int:
     """
     memory = ctypes.create_string_buffer(mem, len(mem) or 1)
     start = ctypes.addressof(memory)
-    machine = CheckedMachine(program.insns, program.ops, Memory(lambda: [Region("mem", start, len(mem))]), budget)
+    machine = CheckedMachine(program.insns, program.ops, Memory(lambda address: Region("mem", start, len(mem))), budget)
     machine.values = _values()
     machine.regs[1:3] = [start, len(mem)]
     try:

@@ -46,4 +46,10 @@ def compile(verified: Verified, maps: Sequence[MapFile], options: Options = Opti
 
     Raises:  NotSupported when this machine has no JIT (use engine "interp").
     """
-    raise NotImplementedError
+    if options.engine == "interp":
+        from tcbpf.vm.interp import Interp
+
+        return Interp(verified, maps, options)
+    from tcbpf.vm.jit import Jit
+
+    return Jit(verified, maps, options)

@@ -9,10 +9,9 @@ from functools import lru_cache
 import llvmlite.binding as llvm
 
 from tcbpf.errors import InternalError, NotSupported
+from tcbpf.vm import plain
 
 MACHINES = ("x86_64",)
-KEPT = ("memcpy", "memset", "memcmp", "memmove")
-"""What code generation may call of its own accord; the runtime defines it."""
 
 
 @lru_cache(maxsize=1)
@@ -33,9 +32,10 @@ def _runtime(bitcode: bytes) -> llvm.ModuleRef:
     return llvm.parse_bitcode(bitcode)
 
 
-def signatures(bitcode: bytes) -> dict[str, str]:
-    """Return the LLVM function types of the runtime's functions, by name: "i64 (ptr, i64)"."""
-    return {f.name: str(f.global_value_type) for f in _runtime(bitcode).functions}
+@lru_cache(maxsize=1)
+def defined(bitcode: bytes) -> frozenset[str]:
+    """Return the names of the functions that the runtime defines."""
+    return frozenset(f.name for f in _runtime(bitcode).functions if not f.is_declaration)
 
 
 def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", speed: int = 2) -> bytes:
@@ -45,13 +45,13 @@ def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", spe
     """
     machine = _machine()
     try:
-        module = llvm.parse_assembly(text)
+        module = llvm.parse_assembly(text + plain.TEXT)
         module.triple = llvm.get_process_triple()
         module.data_layout = str(machine.target_data)
         if bitcode:
             module.link_in(_runtime(bitcode), preserve=True)
         for function in module.functions:
-            if not function.is_declaration and function.name not in exported and function.name not in KEPT:
+            if not function.is_declaration and function.name not in exported and function.name not in plain.NAMES:
                 function.linkage = "internal"
         for variable in module.global_variables:
             if not variable.is_declaration and not variable.name.startswith("llvm."):

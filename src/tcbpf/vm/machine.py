@@ -72,8 +72,9 @@ class Machine:
         self.regs[10] = self.stack + FRAME
         self.memory.providers = (self._frames_in_use, *self.memory.providers)
 
-    def _frames_in_use(self) -> Sequence[Region]:
-        return [Region("stack", self.stack, FRAME * (len(self.frames) + 1), offset=-FRAME * (len(self.frames) + 1))]
+    def _frames_in_use(self, address: int) -> Region:
+        size = FRAME * (len(self.frames) + 1)
+        return Region("stack", self.stack, size, offset=-size)
 
     # --- what a subclass decides ---
 
@@ -156,7 +157,7 @@ class Machine:
         elif kind is Kind.JA:
             self.pc = target(pc, insn, op)
         elif kind is Kind.EXIT:
-            self._exit()
+            self.leave()
         elif kind is Kind.LD_IMM64:
             second = self.insns[pc + 1]
             wide = insn.imm & 0xFFFFFFFF | (second.imm & 0xFFFFFFFF) << 32
@@ -189,7 +190,8 @@ class Machine:
         self.may = MAX_LOOPS
         self.pc = where
 
-    def _exit(self) -> None:
+    def leave(self) -> None:
+        """Return from the function, or end the run."""
         if not self.frames:
             self.done = True
             return

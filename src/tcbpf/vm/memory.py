@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcbpf.errors import TcbpfError
@@ -31,8 +31,8 @@ class Region:
         return self.start <= address and address + size <= self.start + self.size
 
 
-Provider = Callable[[], Sequence[Region]]
-"""Regions as they are now: the packet moves, map values come and go."""
+Provider = Callable[[int], Region | None]
+"""The region at an address, as it is now: the packet moves, frames come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class Memory:
         Raises:  AccessError when there is none.
         """
         for provider in self.providers:
-            for region in provider():
-                if region.holds(address, size) and (region.writable or not write):
-                    return region
+            region = provider(address)
+            if region is not None and region.holds(address, size) and (region.writable or not write):
+                return region
         raise AccessError(f"{'write' if write else 'read'} of {size} bytes at {address:#x}, outside every region")
 
     def read(self, address: int, size: int) -> int:

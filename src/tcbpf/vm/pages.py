@@ -49,7 +49,7 @@ class Pages:
         ctypes.memset(base, TRAP[0], executable)
         ctypes.memmove(base + hole, image.text, len(image.text))
         ctypes.memmove(base + data_at, image.data, len(image.data))
-        self.start = base + hole
+        self.start, self.text_size = base + hole, len(image.text)
         self._protect(base, executable, _PROT_READ | _PROT_EXEC)
         if self.size > executable:
             self._protect(base + executable, self.size - executable, _PROT_READ)

@@ -1,0 +1,143 @@
+"""The machine code engine: Verified in, executable pages out, by way of the cache.
+
+What the code may depend on is in the cache's key: the instructions, what the verifier learned of them, the maps' shapes, the
+options, the runtime, the CPU and these sources. llvmlite is imported only when there is something to compile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import marshal
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from tcbpf.errors import NotSupported
+from tcbpf.isa.insn import encode
+from tcbpf.native.library import bitcode, offset_of, struct
+from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.verifier.verified import Region, Verified
+from tcbpf.vm import blind, cache, ir
+from tcbpf.vm.blob import Image, link
+from tcbpf.vm.pages import ENTRY, Pages
+
+if TYPE_CHECKING:
+    from tcbpf.native.runtime import Env, MapFile, Skb
+    from tcbpf.vm.executable import Options
+
+WRITES = 1                     # TCBPF_PROG_WRITES
+_ENTRIES = ("prog", "loop")
+_REGIONS = {region: i for i, region in enumerate(Region)}
+
+
+class Jit:
+    """A program as machine code, over one set of maps."""
+
+    jited = True
+
+    def __init__(self, verified: Verified, maps: Sequence[MapFile], options: Options) -> None:
+        self.verified, self.maps = verified, tuple(maps)
+        shapes = [ctypes.string_at(m.address + offset_of("tcbpf_map", "s"), ir.SHAPE.size) for m in maps]
+        self._pages = Pages(_image(verified, shapes, options))
+        self._table = (ctypes.c_void_p * max(len(maps), 1))(*(m.address for m in maps))
+        self.prog = struct("tcbpf_prog")()
+        self.prog.fn = self._pages.entries["prog"]
+        self.prog.maps, self.prog.n_maps = ctypes.addressof(self._table), len(maps)
+        self.prog.type = PROG_TYPES[verified.program.type].number
+        self.prog.flags = WRITES if verified.writes_packet else 0
+        self._entry = ENTRY(self._pages.entries["prog"])
+
+    @property
+    def address(self) -> int:
+        """Address of its struct tcbpf_prog."""
+        return int(ctypes.addressof(self.prog))
+
+    @property
+    def loop(self) -> int:
+        """Address of the packet loop with this program in it: u32 (struct tcbpf_loop *, env, maps); 0 for none."""
+        return int(self._pages.entries.get("loop", 0))
+
+    @property
+    def maps_address(self) -> int:
+        """Address of the table of maps that the code takes."""
+        return ctypes.addressof(self._table)
+
+    @property
+    def code(self) -> bytes:
+        """The machine code, as it lies in memory."""
+        return ctypes.string_at(self._pages.start, self._pages.text_size)
+
+    def run(self, skb: Skb, env: Env) -> int:
+        """Run once and return r0."""
+        _tail_calls(env.address).value = 0
+        return int(self._entry(skb.address, env.address, self.maps_address))
+
+    def close(self) -> None:
+        """Give the pages back."""
+        self._pages.close()
+
+
+def _tail_calls(env: int) -> ctypes.c_uint32:
+    return ctypes.c_uint32.from_address(env + _tail_calls_at())
+
+
+@lru_cache(maxsize=1)
+def _tail_calls_at() -> int:
+    return offset_of("tcbpf_env", "tail_calls")
+
+
+@lru_cache(maxsize=1)
+def _bitcode() -> bytes:
+    return bitcode().read_bytes()
+
+
+@lru_cache(maxsize=1)
+def _runtime_stamp() -> bytes:
+    return (bitcode().parent / "stamp").read_bytes()
+
+
+def _image(verified: Verified, shapes: Sequence[bytes], options: Options) -> Image:
+    """Return the machine code, from the cache when it is there."""
+    hard = options.harden > 1 or (options.harden == 1 and not _privileged())
+    if hard or not options.cache:                                      # blinded code is new each time, or it would not be blind
+        return _compile(verified, shapes, options, hard)
+    name = cache.key(encode(verified.program.insns), _facts(verified), *shapes, repr(options).encode(), _runtime_stamp())
+    image = cache.load(name)
+    if image is None:
+        image = _compile(verified, shapes, options, hard)
+        cache.store(name, image)
+    return image
+
+
+def _facts(verified: Verified) -> bytes:
+    """Return what the verifier learned, as far as code depends on it."""
+    program = verified.program
+    aux = [(a.seen, _REGIONS[a.region], a.field.off if a.field else -1, a.map) for a in verified.aux]
+    subprogs = [(s.start, s.end, s.stack_depth) for s in verified.subprogs]
+    return program.type.encode() + marshal.dumps((aux, subprogs))
+
+
+def _compile(verified: Verified, shapes: Sequence[bytes], options: Options, hard: bool) -> Image:
+    from tcbpf.vm import llvm
+
+    runtime = llvm.defined(_bitcode())
+    counted = offset_of("tcbpf_env", "insns") if options.count else -1
+    source = ir.own(verified, shapes, runtime, counted)
+    if hard:
+        blinded = blind.blind(verified.program.insns)
+        subprogs = [blinded.moved(subprog) for subprog in verified.subprogs]
+        source = ir.Source(verified, blinded.insns, blinded.origin, subprogs, shapes, runtime, counted)
+    entries = [name for name in _ENTRIES if name == "prog" or "tcbpf_loop_inline" in runtime]
+    return link(llvm.compile_object(ir.module(source), entries, _bitcode()), entries)
+
+
+def _privileged() -> bool:
+    """Whether this process may load programs: CAP_BPF or CAP_SYS_ADMIN, as bpf_jit_harden 1 asks.
+
+    Source:  include/uapi/linux/capability.h.
+    """
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) & (1 << 39 | 1 << 21))
+    raise NotSupported("/proc/self/status names no capabilities")
