@@ -104,7 +104,7 @@ def _bitcode(scratch: Path, out: Path) -> None:
 def _library(scratch: Path, out: Path) -> None:
     target, cpu = _target()
     made = scratch / "libtcbpf.so"
-    _zig("cc", "-target", target, *cpu, *FLAGS, "-fPIC", "-shared", "-nostdlib", "-DTCBPF_LIBRARY",
+    _zig("cc", "-target", target, *cpu, *FLAGS, "-fPIC", "-shared", "-nostdlib", "-Wl,-z,defs", "-DTCBPF_LIBRARY",
          str(ENTRY), "-o", str(made))
     made.replace(out)
 

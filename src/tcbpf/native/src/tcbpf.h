@@ -13,7 +13,7 @@
 #include <stddef.h>
 
 typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t u64;
-typedef int32_t s32; typedef int64_t s64;
+typedef int16_t s16; typedef int32_t s32; typedef int64_t s64;
 
 struct tcbpf_env;
 struct tcbpf_skb;
@@ -112,11 +112,16 @@ struct tcbpf_sk_buff {          /* struct __sk_buff, include/uapi/linux/bpf.h */
     u64 hwtstamp;
 };
 
-struct tcbpf_tunnel_key {       /* struct bpf_tunnel_key */
-    u32 tunnel_id, remote[4];
+struct tcbpf_tunnel {           /* the kernel's ip_tunnel_info: what a tunnel device took off, or is to put on */
+    u8 family;                  /* 4 or 6; 0: there is none */
+    u8 tx;                      /* set by bpf_skb_set_tunnel_key() */
     u8 tos, ttl;
-    u16 flags;
-    u32 label, local[4];
+    u16 flags;                  /* TUNNEL_*, network order */
+    u8 opt_len, pad;
+    u32 label;                  /* host order */
+    u32 id;
+    u8 src[16], dst[16];        /* an IPv4 address in the first four bytes; network order */
+    u8 opt[255], pad2;
 };
 
 enum { TCBPF_CSUM_NONE, TCBPF_CSUM_UNNECESSARY, TCBPF_CSUM_COMPLETE, TCBPF_CSUM_PARTIAL };
@@ -135,11 +140,9 @@ struct tcbpf_skb {
     u16 csum_start, csum_offset;                 /* PARTIAL: csum_start from data */
     u32 csum;
     u32 caplen;                                  /* as captured: wire_len when not cut */
+    u64 ns;                                      /* when it was captured, or arrived */
     u32 gso_type;
-    struct tcbpf_tunnel_key tunnel_rx, tunnel_tx;
-    u8 has_tunnel_rx, has_tunnel_tx, rx_opt_len, tx_opt_len;
-    u8 rx_opt[255], tx_opt[255];
-    u8 tail_room[2];
+    struct tcbpf_tunnel tunnel;
     struct tcbpf_dev *dev;                       /* the device it is on, or NULL */
 };
 #define TCBPF_UNKNOWN 0xffff
@@ -148,7 +151,6 @@ struct tcbpf_skb {
 
 /* --- one thread of execution ------------------------------------------------------------------------------------------ */
 #define TCBPF_MAX_TAIL_CALLS 33
-#define TCBPF_ENV_REFUSED 1     /* flags: a helper was called that this runtime does not have; `refused` names it */
 
 enum tcbpf_host { TCBPF_HOST_PROG = 1, TCBPF_HOST_MAP, TCBPF_HOST_TRACE, TCBPF_HOST_OUTPUT };
 
@@ -168,7 +170,7 @@ struct tcbpf_env {
     struct tcbpf_map *const *maps;               /* by map id, for map in map */
     u32 n_progs, n_maps;
     u32 depth;                                   /* packets in transit: XMIT_RECURSION_LIMIT */
-    u32 refused;                                 /* TCBPF_ENV_REFUSED: the helper's id */
+    u32 hops;                                    /* devices that the packet in hand has crossed */
     u64 owner;                                   /* pid | pid namespace << 32: who holds a map's lock */
     s32 (*clock_gettime)(s32 clock, void *timespec);     /* libc's, or NULL for the system call */
     /* Called for what C cannot do (enum tcbpf_host): fill in a program or map that the tables lack, take output. */
@@ -295,22 +297,30 @@ enum tcbpf_status {
     TCBPF_TRUNCATED,            /* the file ends inside the record at `pos` */
     TCBPF_BAD,                  /* the record at `pos` is damaged; `error` says how */
     TCBPF_LINKTYPE,             /* the record at `pos` belongs to an interface that is not Ethernet */
-    TCBPF_STOPPED,              /* a helper was refused, see env.refused */
+};
+
+enum tcbpf_damage {
+    TCBPF_NO_CAPTURE = 1,       /* the file starts with no magic number that is known */
+    TCBPF_LENGTH,               /* a record says that it is longer than any packet */
+    TCBPF_BLOCK,                /* a pcapng block's length is impossible, or its two copies differ */
+    TCBPF_NO_INTERFACE,         /* a packet of an interface that was not described */
+    TCBPF_MANY_INTERFACES,
 };
 
 struct tcbpf_interface { u32 linktype, snaplen; u64 ticks; s64 offset; };    /* ticks per second; offset in seconds */
 #define TCBPF_INTERFACES 64
+#define TCBPF_MAX_CAPLEN 262144 /* a window of the file holds at least one record of this size */
 
 struct tcbpf_capture {
     const u8 *base;             /* the file, or the window of it from `window` on */
     u64 size, pos;              /* bytes at base; where the next record starts, from base */
     u64 window, file_size;      /* offset of base in the file; the file's size */
     u32 format, swapped;        /* TCBPF_PCAP_US, _NS or TCBPF_PCAPNG; byte order other than the host's */
-    u32 n_interfaces, error;
+    u32 n_interfaces, error;    /* error: enum tcbpf_damage */
     struct tcbpf_interface interfaces[TCBPF_INTERFACES];
 };
 
-struct tcbpf_packet { const u8 *data; u32 caplen, len; u64 ns; u32 interface, pad; };
+struct tcbpf_packet { const u8 *data; u32 caplen, len; u32 time[2]; u32 interface, pad; u64 ns; };
 
 /* Read the file header: format, byte order, interfaces[0] of a pcap. */
 u32 tcbpf_capture_open(struct tcbpf_capture *c);
@@ -327,6 +337,7 @@ struct tcbpf_loop {
     u64 packets, bytes, kept;
     u32 writes;                 /* copy each packet to the buffer first: the program stores to it */
     u32 keep;                   /* bit v + 1 of TC_ACT v: which verdicts (-1 to 30) are written to `out` */
+    u32 others, timed;          /* verdicts in the table below; timed: set skb.ns on every packet */
     u64 small[32];              /* packets by verdict -1 to 30, at v + 1 */
     struct tcbpf_verdict verdicts[TCBPF_VERDICTS];       /* the others, by hash */
 };

@@ -1,0 +1,139 @@
+/* The packet loop: read, lay out, run, count, keep. */
+#include "base.h"
+
+#define LINKTYPE_ETHERNET 1
+enum { SMALL = 32, VERDICTS_FULL = TCBPF_VERDICTS * 3 / 4 };
+
+/* One packet's verdict, counted; 0 when the table will not take another new one. */
+static COLD void count_other(struct tcbpf_loop *loop, u32 verdict)
+{
+    u32 at = (verdict * 0x9e3779b1u) >> 24;
+
+    while (loop->verdicts[at].used && loop->verdicts[at].value != verdict)
+        at = (at + 1) % TCBPF_VERDICTS;
+    if (!loop->verdicts[at].used) {
+        loop->verdicts[at].used = 1;
+        loop->verdicts[at].value = verdict;
+        loop->others++;
+    }
+    loop->verdicts[at].count++;
+}
+
+static ALWAYS void count(struct tcbpf_loop *loop, u32 verdict)
+{
+    if (likely(verdict + 1 < SMALL))
+        loop->small[verdict + 1]++;
+    else
+        count_other(loop, verdict);
+}
+
+/* Lay a record out: in place when nothing will store to it, else behind headroom in the buffer. */
+static ALWAYS void lay_out(struct tcbpf_skb *skb, const struct tcbpf_packet *p, int writes)
+{
+    u8 *data = (u8 *)p->data;
+    u32 len = p->caplen;
+
+    if (writes) {
+        len = min_u32(len, (u32)(skb->spare_end - skb->spare) - 2 * TCBPF_HEADROOM);
+        data = skb->spare + TCBPF_HEADROOM;
+        memcpy(data, p->data, len);
+        skb->head = skb->spare;
+        skb->end = skb->spare_end;
+        skb->readonly = 0;
+    } else {
+        skb->head = data;
+        skb->end = data + len;
+        skb->readonly = 1;
+    }
+    tcbpf_skb_set(skb, data, len, p->len > len ? p->len : len);
+}
+
+typedef u32 (*step_fn)(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *what, tcbpf_fn fn);
+
+static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step_fn step, const void *what, tcbpf_fn fn)
+{
+    struct tcbpf_capture *in = loop->in;
+    struct tcbpf_skb *skb = loop->skb;
+    u32 mark = skb->u.mark, priority = skb->u.priority, iif = skb->u.ingress_ifindex, ifindex = skb->u.ifindex;
+    struct tcbpf_dev *dev = skb->dev;
+    u32 status = TCBPF_MORE;
+    u64 budget = loop->budget, packets = 0, bytes = 0;
+
+    for (; budget; budget--) {
+        struct tcbpf_packet p;
+        u64 before = in->pos;
+        u32 verdict;
+
+        if (unlikely(loop->others >= VERDICTS_FULL || (loop->out && !sink_has_room(loop->out)))) {
+            status = TCBPF_FULL;
+            break;
+        }
+        status = capture_next(in, &p);
+        if (unlikely(status != TCBPF_MORE || !p.data))
+            break;
+        if (unlikely(in->interfaces[p.interface].linktype != LINKTYPE_ETHERNET)) {
+            in->pos = before;
+            in->error = in->interfaces[p.interface].linktype;
+            status = TCBPF_LINKTYPE;
+            break;
+        }
+        lay_out(skb, &p, loop->writes);
+        skb->u.mark = mark;
+        skb->u.priority = priority;
+        skb->u.ingress_ifindex = iif;
+        skb->u.ifindex = ifindex;
+        skb->dev = dev;
+        if (loop->out || loop->timed)
+            skb->ns = packet_ns(in, &p);
+        packets++;
+        bytes += p.len;
+        verdict = step(env, skb, what, fn);
+        count(loop, verdict);
+        if (unlikely(loop->out) && verdict + 1 < SMALL && loop->keep >> (verdict + 1) & 1) {
+            sink_packet(loop->out, skb);
+            loop->kept++;
+        }
+    }
+    skb->u.mark = mark;
+    skb->u.priority = priority;
+    loop->packets += packets;
+    loop->bytes += bytes;
+    return status;
+}
+
+static ALWAYS u32 step_program(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *maps, tcbpf_fn fn)
+{
+    env->tail_calls = 0;
+    return (u32)fn(skb, env, maps);
+}
+
+INLINED u32 tcbpf_loop_inline(struct tcbpf_loop *loop, struct tcbpf_env *env, tcbpf_fn fn, struct tcbpf_map *const *maps)
+{
+    return loop_over(loop, env, step_program, maps, fn);
+}
+
+u32 tcbpf_loop_run(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_prog *prog)
+{
+    u64 before = loop->packets;
+    u32 status = loop_over(loop, env, step_program, prog->maps, prog->fn);
+
+    prog->run_cnt += loop->packets - before;
+    return status;
+}
+
+static ALWAYS u32 step_receive(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *dev, tcbpf_fn fn)
+{
+    return (u32)tcbpf_receive(env, (struct tcbpf_dev *)dev, skb);
+}
+
+static ALWAYS u32 step_transmit(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *dev, tcbpf_fn fn)
+{
+    return (u32)tcbpf_transmit(env, (struct tcbpf_dev *)dev, skb);
+}
+
+u32 tcbpf_loop_device(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_dev *dev, u32 ingress)
+{
+    loop->skb->dev = dev;
+    loop->timed = 1;
+    return ingress ? loop_over(loop, env, step_receive, dev, NULL) : loop_over(loop, env, step_transmit, dev, NULL);
+}
