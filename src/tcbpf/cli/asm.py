@@ -1,0 +1,96 @@
+"""`tcbpf asm`: text in the kernel's syntax to bytecode."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tcbpf.errors import InputError
+from tcbpf.isa import Insn, assemble, encode, listing
+
+EXAMPLE = """\
+example:
+  echo 'r0 = 2; exit' | tr ';' '\\n' | tcbpf asm            # b7 00 00 00 02 00 00 00 ...
+  tcbpf asm prog.s -o prog.bin && tcbpf disasm prog.bin
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="assembly text (standard input)")
+    parser.add_argument("-o", "--out", metavar="OUT", default="", help="write the bytes to OUT, which is replaced whole")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--hex", action="store_true", help="hexadecimal, one slot a line (what is printed without -o)")
+    form.add_argument("--c", action="store_true", help="rows of a C array of struct bpf_insn")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Assemble, and write the form that was asked for."""
+    text, path = read_text(args.file)
+    insns = assemble(text, path=path)
+    if not insns:
+        raise InputError("no instruction", where=path, hint="a program is at least `exit`")
+    if args.c:
+        made = "".join(f"{row}\n" for row in c_rows(insns)).encode()
+    elif args.hex or not args.out:
+        made = "".join(f"{encode([insn]).hex(' ')}\n" for insn in insns).encode()
+    else:
+        made = encode(insns)
+    if args.out:
+        write(args.out, made)
+    else:
+        sys.stdout.write(made.decode())
+    return 0
+
+
+def read_text(path: str) -> tuple[str, str]:
+    """Return a file's text, "-" being standard input, and what messages call it.
+
+    Raises:  InputError.
+    """
+    if path == "-":
+        return sys.stdin.read(), "<stdin>"
+    try:
+        return Path(path).read_text(), path
+    except OSError as error:
+        raise InputError(error.strerror or str(error), where=path) from None
+    except UnicodeDecodeError:
+        raise InputError("this is not text", where=path, hint="`tcbpf disasm` reads bytecode and objects") from None
+
+
+def c_rows(insns: Sequence[Insn]) -> list[str]:
+    """Return initialisers of struct bpf_insn, each with its words."""
+    words = dict(listing(insns))
+    return [
+        f"{{ {insn.code:#04x}, {insn.dst:2}, {insn.src:2}, {insn.off:6}, {insn.imm & 0xFFFFFFFF:#010x} }},"
+        + (f"  /* {words[pc]} */" if pc in words else "")
+        for pc, insn in enumerate(insns)
+    ]
+
+
+def write(path: str, raw: bytes) -> None:
+    """Replace a file with `raw`, or leave it as it was.
+
+    Raises:  InputError when it cannot be written.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    try:
+        handle, made = tempfile.mkstemp(dir=directory, prefix=".tcbpf-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(raw)
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(made, 0o666 & ~mask)
+            os.replace(made, path)
+        except BaseException:
+            os.unlink(made)
+            raise
+    except OSError as error:
+        raise InputError(error.strerror or str(error), where=path) from None
