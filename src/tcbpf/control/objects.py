@@ -98,7 +98,7 @@ class Action:
     Options by kind. mirred: direction ("egress", "ingress"), action ("redirect", "mirror"),
     dev. bpf: as the fields of Bpf.
 
-    Units:   installed and used in seconds before the dump.
+    Units:   installed, used and first_used in seconds before the dump.
     """
 
     kind: str
@@ -110,6 +110,7 @@ class Action:
     bind: int = 0                            # dumped: filters among them
     installed: int = 0
     used: int = 0
+    first_used: int = -1                     # -1: never
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,8 @@ from tcbpf.obj.program import MapSpec, Object, Program
 class Run:
     """What one run of a program gave.
 
-    Units:   duration_ns is the mean of `repeat` runs. ctx holds every field of __sk_buff that the datapath reports,
-    by name;
-             `verdict` is r0 as a signed 32-bit number.
+    Units:   duration_ns is the mean of `repeat` runs. ctx holds every field of __sk_buff that the datapath reports, by
+             name; `verdict` is r0 as a signed 32-bit number.
     """
 
     verdict: int

@@ -33,6 +33,7 @@ class Kernel:
         self.netns = netns or os.environ.get("TCBPF_NETNS", "")
         self._loaded: list[tuple[Object, loader.Loaded]] = []
         self._rtnl: Rtnetlink | None = None
+        self.warnings: list[str] = []                  # the kernel's sentences beside a success, until read
 
     @property
     def maps(self) -> Mapping[str, Map]:
@@ -80,7 +81,7 @@ class Kernel:
         from tcbpf.datapath.kernel import rtnl
         from tcbpf.datapath.kernel.netlink import Rtnetlink
         if self._rtnl is None:
-            self._rtnl = Rtnetlink(self.netns)
+            self._rtnl = Rtnetlink(self.netns, self.warnings)
         return rtnl.apply(self._rtnl, request)
 
     def progs(self) -> Sequence[progs.KernelProg]:

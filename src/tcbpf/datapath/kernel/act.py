@@ -102,8 +102,9 @@ def _read(found: dict[int, bytes], names: Names) -> Action:
     elif kind == "bpf":
         options = {"name": string(rows.get(BPF_NAME)), "id": number(rows.get(BPF_ID)), "tag": rows.get(BPF_TAG, b""),
                    "bytecode": tuple(struct.iter_unpack("=HBBI", rows.get(BPF_OPS, b"")))}
-    installed, used = struct.unpack_from("=QQ", times) if times else (0, 0)
+    installed, used, _, first = struct.unpack_from("=4Q", times) if times and len(times) >= 32 else (0, 0, 0, 0)
     hz = os.sysconf("SC_CLK_TCK")
     return Action(
         kind=kind, index=index, control=control_word(code), options=options, stats=read_stats(found, TCA_ACT_STATS),
-        ref=ref, bind=bind, installed=installed // hz, used=used // hz)
+        ref=ref, bind=bind, installed=installed // hz, used=used // hz,
+        first_used=first // hz if first else -1)

@@ -30,13 +30,16 @@ MATCHALL_CLASSID, MATCHALL_ACT, MATCHALL_FLAGS = 1, 2, 3
 def filter_attrs(made: Filter, names: Names, *, options: bool) -> bytes:
     """Return the attributes of a filter request; `options` for one that makes or changes the filter.
 
-    Raises:  InputError when a bpf filter has neither program nor bytecode; NotSupported for other kinds.
+    Raises:  NotSupported for the options of other kinds than bpf and matchall.
     """
     rows = [text(TCA_KIND, made.kind)] if made.kind else []
     if made.chain:
         rows.append(u32(TCA_CHAIN, made.chain))
     if options:
-        rows.append(nest(TCA_OPTIONS, *(_bpf(made, names) if made.kind == "bpf" else _matchall(made, names))))
+        if made.kind in _OPTIONS:
+            rows.append(nest(TCA_OPTIONS, *_OPTIONS[made.kind](made, names)))
+        elif made.options or made.actions:
+            raise NotSupported(f"options of filter kind {made.kind} are not on the kernel datapath yet")
     return b"".join(rows)
 
 
@@ -50,8 +53,6 @@ def _bpf(made: Filter, names: Names) -> list[bytes]:
     elif options.bytecode:
         code = b"".join(struct.pack("=HBBI", *row) for row in options.bytecode)
         rows += [u16(BPF_OPS_LEN, len(options.bytecode)), attr(BPF_OPS, code)]
-    else:
-        raise InputError("a bpf filter needs a program or bytecode")
     if options.classid:
         rows.append(u32(BPF_CLASSID, options.classid))
     if options.direct_action:
@@ -65,10 +66,13 @@ def _bpf(made: Filter, names: Names) -> list[bytes]:
 
 def _matchall(made: Filter, names: Names) -> list[bytes]:
     options = made.options
-    if made.kind != "matchall" or not isinstance(options, dict):
-        raise NotSupported(f"filter kind {made.kind} is not on the kernel datapath yet; bpf and matchall are")
+    if not isinstance(options, dict):
+        raise InputError("a matchall filter takes no Bpf options")
     rows = [u32(MATCHALL_CLASSID, int(str(options["classid"])))] if "classid" in options else []
     return rows + ([actions_attr(MATCHALL_ACT, made.actions, names)] if made.actions else [])
+
+
+_OPTIONS = {"bpf": _bpf, "matchall": _matchall}
 
 
 def read_filter(raw: bytes, names: Names) -> Filter:

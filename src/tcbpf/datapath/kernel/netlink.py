@@ -84,13 +84,14 @@ def string(raw: bytes | None) -> str:
 class Rtnetlink:
     """A NETLINK_ROUTE socket, made in the network namespace `netns` (a name in /var/run/netns, "" for this one).
 
+    What the kernel remarks beside a success goes to `warnings`.
+
     Raises:  SysError when the namespace cannot be entered.
     """
 
-    def __init__(self, netns: str = "") -> None:
+    def __init__(self, netns: str, warnings: list[str]) -> None:
         self.socket = _open_in(netns) if netns else _open()
-        self.netns = netns
-        self.warnings: list[str] = []
+        self.warnings = warnings
         self._sequence = 0
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ Source:  include/uapi/linux/pkt_sched.h; net/sched/sch_htb.c, sch_fifo.c.
 from __future__ import annotations
 
 import errno
-import math
 import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ HTB_PARMS, HTB_INIT, HTB_DIRECT_QLEN, HTB_RATE64, HTB_CEIL64 = 1, 2, 5, 6, 7
 LINKLAYER_ETHERNET = 1
 HEAD = struct.Struct("=BxxxiIII")                      # struct tcmsg
 _GLOB = struct.Struct("=5I")                           # tc_htb_glob: version, rate2quantum, defcls, debug, direct_pkts
-_RATE = struct.Struct("=BBHhHI")                       # struct tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
+_RATE = struct.Struct("=BBHhHI")                       # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
 _OPT = struct.Struct("=5I")                            # rest of struct tc_htb_opt: buffer, cbuffer, quantum, level, prio
 _HTB_XSTATS = struct.Struct("=IIIii")                  # lends, borrows, giants, tokens, ctokens
 _FIFO = ("pfifo", "bfifo", "pfifo_head_drop")
@@ -138,13 +137,13 @@ def ticks_per_us() -> float:
 
 
 def xmit_time(rate: int, size: int) -> int:
-    """Return how many ticks `size` bytes take at `rate` bytes per second."""
-    return min(math.ceil(1e6 * (size / rate) * ticks_per_us()), 0xFFFFFFFF)
+    """Return how many ticks `size` bytes take at `rate` bytes per second, in whole microseconds as tc 6.1 has it."""
+    return min(int(int(1e6 * size / rate) * ticks_per_us()), 0xFFFFFFFF)
 
 
 def xmit_size(rate: int, ticks: int) -> int:
-    """Return how many bytes go in `ticks` at `rate` bytes per second."""
-    return int(rate * (ticks / ticks_per_us()) / 1e6)
+    """Return how many bytes go in `ticks` at `rate` bytes per second, in whole microseconds as tc 6.1 has it."""
+    return int(rate * int(ticks / ticks_per_us()) / 1e6)
 
 
 def _int(options: dict[str, Any], name: str, default: int = 0) -> int:

@@ -1,0 +1,133 @@
+"""The actions of a filter, in tc(8)'s grammar: gact's control words, mirred, bpf."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tcbpf.cli.tc_load import prepare, read_source
+from tcbpf.cli.tc_words import LOCAL, USAGE, Quit, Words, c_number, matches
+from tcbpf.control.objects import Action
+from tcbpf.tables.actions import ACTIONS
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.base import Datapath
+
+CONTROLS = {row.tc: row.tc for row in ACTIONS if row.tc not in ("", "queued", "redirect")} | {"ok": "pass", "shot": "drop"}
+ENDS = ("flowid", "classid", "police", "direct-action", "da", "skip_hw", "skip_sw")
+MAX_ACTIONS = 32
+
+
+def read_actions(dp: Datapath, words: Words) -> tuple[Action, ...]:
+    """Take the actions after the word `action`, up to the end or a word of the filter's own.
+
+    Raises:  Quit.
+    """
+    rows: list[Action] = []
+    while words and words.next not in ENDS:
+        if words.accept("action"):
+            if not words or words.next in ENDS:
+                raise Quit(LOCAL, f"bad action empty {len(rows) + 1}", 'Illegal "action"')
+            continue
+        if len(rows) == MAX_ACTIONS:
+            raise Quit(LOCAL, f"more than {MAX_ACTIONS} actions", 'Illegal "action"')
+        rows.append(_action(dp, words))
+    if not rows:
+        raise Quit(LOCAL, "bad action empty 1", 'Illegal "action"')
+    return tuple(rows)
+
+
+def _action(dp: Datapath, words: Words) -> Action:
+    left, kind = len(words), words.take()
+    if kind == "mirred":
+        return _mirred(dp, words, left)
+    if kind == "bpf":
+        return _bpf(dp, words)
+    if kind == "gact":
+        words.accept("action")
+        kind = words.take()
+    control = read_control(kind, words)
+    if control is None:
+        raise Quit(USAGE, f"Bad action type {kind}",
+                   "It is one of: " + ", ".join(CONTROLS) + ", goto chain N, jump N, mirred, bpf")
+    return Action("gact", index=_index(words), control=control)
+
+
+def read_control(word: str, words: Words) -> str | None:
+    """Return the control that `word` begins, its number taken from `words`; None when it begins none."""
+    if word == "goto":
+        if not words.accept("chain"):
+            raise Quit(LOCAL, f'"goto {words.next}": it is goto chain N', 'Illegal "action"')
+        return f"goto chain {words.number('chain index')}"
+    if word == "jump":
+        return f"jump {words.number('jump count')}"
+    return next((control for name, control in CONTROLS.items() if matches(word, name)), None) if word else None
+
+
+def _mirred(dp: Datapath, words: Words, left: int) -> Action:
+    options: dict[str, object] = {"direction": "egress", "action": "redirect", "dev": ""}
+    index, control, deed = 0, "", ""
+    while words and words.next not in ENDS:
+        word = words.next
+        if word in ("egress", "ingress"):
+            options["direction"] = words.take()
+        elif word in ("redirect", "mirror"):
+            deed = str(words.take())
+        elif word == "dev":
+            words.take()
+            options["dev"] = _device(dp, words.take(), left)
+        elif word == "index":
+            words.take()
+            index = words.number('Illegal "index"', status=LOCAL)
+        else:
+            break
+    if not deed or (not options["dev"] and not index):
+        raise Quit(LOCAL, "bad action parsing", f"parse_action: bad value ({left}:mirred)!", 'Illegal "action"',
+                   "It is: mirred egress|ingress redirect|mirror dev DEVICE [ CONTROL ]")
+    if words and words.next not in ("action", *ENDS):
+        control = read_control(words.take(), words) or ""
+        if not control:
+            raise Quit(LOCAL, f'"{words.next}" is no control', 'Illegal "action"')
+    index = index or _index(words)
+    options["action"] = deed
+    return Action("mirred", index=index, control=control or ("stolen" if deed == "redirect" else "pipe"), options=options)
+
+
+def _device(dp: Datapath, name: str, left: int) -> str:
+    """Return the name of a device that is there.
+
+    Raises:  Quit.
+    """
+    from tcbpf.cli.tc_qdisc import require_device
+    try:
+        require_device(dp, name)
+    except Quit as quit:
+        after = ("bad action parsing", f"parse_action: bad value ({left}:mirred)!", 'Illegal "action"')
+        raise Quit(LOCAL, *quit.lines, *after) from None
+    return name
+
+
+def _bpf(dp: Datapath, words: Words) -> Action:
+    ready = prepare(dp, read_source(words, "sched_act"))
+    options: dict[str, object] = {"name": ready.name}
+    if ready.prog is not None:
+        options["prog"] = ready.prog
+    else:
+        options["bytecode"] = ready.bytecode
+    control = "pipe"
+    if words and words.next not in ("action", "index", *ENDS):
+        word = words.take()
+        found = read_control(word, words)
+        if found is None:
+            raise Quit(LOCAL, f'"{word}" is no control', 'Illegal "action"')
+        control = found
+    return Action("bpf", index=_index(words), control=control, options=options)
+
+
+def _index(words: Words) -> int:
+    """Take `index N`, or return 0."""
+    if not words.accept("index"):
+        return 0
+    value = c_number(words.take())
+    if value is None:
+        raise Quit(LOCAL, 'Illegal "index"', 'Illegal "action"')
+    return value

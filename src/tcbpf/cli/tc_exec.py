@@ -1,0 +1,175 @@
+"""`tc exec bpf`: graft a program into a tail-call map, hand maps to another process, read the trace.
+
+Source:  tc/e_bpf.c and lib/bpf_legacy.c of iproute2: the socket's message is theirs. Paper, "Front End".
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+from tcbpf.cli.tc_load import bpffs_path, load_object, read_source
+from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, matches
+from tcbpf.errors import SysError
+
+if TYPE_CHECKING:
+    from tcbpf.cli.tc import Opener
+    from tcbpf.datapath.base import Prog
+    from tcbpf.datapath.loader import Loaded
+
+EXEC_USAGE = """\
+Usage: tc exec bpf graft MAP_FILE [ key KEY ] object-file FILE [ type cls|act ] [ section NAME ] [ verbose ]
+       tc exec bpf graft MAP_FILE key KEY object-pinned FILE
+       tc exec bpf import UDS [ run CMD ... ]
+       tc exec bpf dbg
+"""
+NO_KEY = 256 - errno.EINVAL
+UDS_VERSION, MAX_FDS = 1, 64
+_AUX = struct.Struct("=HH64s4xQQ")                     # bpf_map_aux up to its entries: version, entries, object, dev, inode
+_ENTRY = struct.Struct("=9I")                          # struct bpf_elf_map
+
+
+def run(opener: Opener, words: Words, options: Options) -> int:
+    """Run one `tc exec` command."""
+    if not words or matches(words.next, "help"):
+        sys.stderr.write(EXEC_USAGE)
+        return 0
+    kind = words.take()
+    if kind != "bpf":
+        raise Quit(USAGE, f'Executing "{kind}" is not known, it is bpf', EXEC_USAGE.rstrip())
+    if not words or matches(words.next, "help"):
+        sys.stderr.write(EXEC_USAGE)
+        return 0
+    word = words.take()
+    if matches(word, "import"):
+        return receive_maps(words)
+    if matches(word, "graft"):
+        return graft(opener, words)
+    if matches(word, "dbg") or matches(word, "debug"):
+        return trace(opener)
+    raise Quit(USAGE, f'What is "{word}"?', EXEC_USAGE.rstrip())
+
+
+def graft(opener: Opener, words: Words) -> int:
+    """Put a program into a slot of a pinned program array, atomically."""
+    from tcbpf.maps.map import Map
+    path, key = words.take(), None
+    if words.accept("key", prefix=True):
+        key = words.number('Illegal "key"', status=LOCAL)
+    source = read_source(words, typed=True)
+    if words:
+        raise Quit(LOCAL, f'What is "{words.next}"?', EXEC_USAGE.rstrip())
+    dp = opener()
+    try:
+        found = dp.obj_get(bpffs_path(path))
+    except SysError as error:
+        raise Quit(LOCAL, f"Couldn't retrieve pinned map '{path}': {error.strerror}") from None
+    if not isinstance(found, Map) or found.spec.type != "prog_array":
+        what = f"a map of type {found.spec.type}" if isinstance(found, Map) else "a program"
+        raise Quit(LOCAL, f"Map '{path}' self-check failed! It is {what}, not a prog_array.")
+    if source.mode == "pinned":
+        from tcbpf.cli.tc_load import open_pinned
+        prog: Prog = open_pinned(dp, source)
+        section = ""
+    elif source.mode == "object":
+        loaded, section = load_object(dp, source)
+        prog = loaded.prog
+    else:
+        raise Quit(LOCAL, "Only eBPF programs can be grafted: object-file or object-pinned")
+    if key is None:
+        from tcbpf.obj.link import tail_section
+        place = tail_section(section)
+        if place is None:
+            raise Quit(NO_KEY, "Couldn't infer map key from section name! Please provide 'key' argument!")
+        key = place[1]
+    try:
+        found.raw.update(key.to_bytes(4, "little"), prog.fileno().to_bytes(4, "little"))
+    except SysError as error:
+        raise Quit(LOCAL, f"Couldn't graft: {error}") from None
+    return 0
+
+
+def trace(opener: Opener) -> int:
+    """Print what programs trace, until interrupted."""
+    try:
+        lines = opener().trace_pipe()
+        print("Running! Hang up with ^C!\n", file=sys.stderr, flush=True)
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+    except SysError as error:
+        raise Quit(LOCAL, f"Couldn't open trace pipe: {error}") from None
+    return 0
+
+
+def send_maps(path: str, object_path: str, loaded: Loaded) -> None:
+    """Send a loaded object's maps to the importer that listens at `path`.
+
+    Raises:  Quit.
+    """
+    maps = list(loaded.maps.values())[:MAX_FDS]
+    where = os.stat(object_path)
+    name = os.path.basename(object_path).encode()[:63]
+    body = _AUX.pack(UDS_VERSION, len(maps), name, where.st_dev, where.st_ino)
+    for index, live in enumerate(maps):
+        spec = live.spec
+        body += _ENTRY.pack(_type_number(spec.type), spec.key_size, spec.value_size, spec.max_entries, spec.flags,
+                            spec.id or index, spec.pinning, 0, 0)
+    fds = array.array("i", [live.raw.fileno() for live in maps])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        try:
+            out.connect(path)
+            out.sendmsg([body], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        except OSError as error:
+            raise Quit(LOCAL, f"Cannot connect to {path}: {error.strerror}", "Unable to load program") from None
+
+
+def receive_maps(words: Words) -> int:
+    """Wait for maps at a socket, then run a command (a shell when none is said) that finds them in its environment."""
+    path = words.take()
+    command = [os.environ.get("SHELL", "/bin/sh")]
+    if words:
+        if not words.accept("run"):
+            raise Quit(LOCAL, f'What is "{words.next}"?', EXEC_USAGE.rstrip())
+        command = words.rest() or command
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        try:
+            listening.bind(path)
+        except OSError as error:
+            raise Quit(LOCAL, f"Cannot bind to {path}: {error.strerror}") from None
+        try:
+            body, fds, _, _ = socket.recv_fds(listening, 1 << 16, MAX_FDS)
+        finally:
+            os.unlink(path)
+    entries = read_maps(body, len(fds))
+    environment = dict(os.environ, BPF_NUM_MAPS=str(len(entries)))
+    for fd, entry in zip(fds, entries, strict=True):
+        os.set_inheritable(fd, True)
+        environment[f"BPF_MAP{entry}"] = str(fd)
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        raise Quit(LOCAL, f"Cannot run {command[0]}: {error.strerror}") from None
+
+
+def read_maps(body: bytes, fds: int) -> list[int]:
+    """Return the ids of the maps that a message describes.
+
+    Raises:  Quit for a message of another version, or one that does not fit its descriptors.
+    """
+    if len(body) < _AUX.size or struct.unpack_from("=H", body)[0] != UDS_VERSION:
+        raise Quit(256 - errno.ENOSYS, f"the message is not of version {UDS_VERSION}")
+    entries = struct.unpack_from("=H", body, 2)[0]
+    if entries != fds or len(body) < _AUX.size + entries * _ENTRY.size:
+        raise Quit(256 - errno.EINVAL, f"the message names {entries} maps and brings {fds}")
+    return [_ENTRY.unpack_from(body, _AUX.size + i * _ENTRY.size)[5] for i in range(entries)]
+
+
+def _type_number(name: str) -> int:
+    from tcbpf.tables.maps import MAP_TYPES
+    row = MAP_TYPES.get(name)
+    return row.number if row else 0

@@ -1,0 +1,211 @@
+"""`tc filter`: the grammar of bpf filters (and matchall), and what is shown of any."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tcbpf.cli import tc_show
+from tcbpf.cli.tc_action import read_actions
+from tcbpf.cli.tc_load import Ready, prepare, read_source
+from tcbpf.cli.tc_qdisc import apply, choose, require_device, show
+from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, duplicate, matches, parsed
+from tcbpf.control.objects import ETH_P_ALL, SKIP_HW, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter
+from tcbpf.control.request import Op
+from tcbpf.control.words import HOOKS, parse_classid, parse_protocol
+from tcbpf.errors import InputError
+
+if TYPE_CHECKING:
+    from tcbpf.cli.tc import Opener
+    from tcbpf.datapath.base import Datapath
+
+FILTER_USAGE = """\
+Usage: tc filter [ add | del | change | replace | show | get ] dev STRING
+          [ root | ingress | egress | parent CLASSID ]
+          [ pref PRIO ] [ protocol PROTO ] [ chain INDEX ] [ handle FILTERID ]
+          [ FILTER_KIND [ its options ] ]
+FILTER_KIND := bpf | matchall
+"""
+BPF_USAGE = """\
+Usage: ... bpf SOURCE [ direct-action ] [ classid CLASSID ] [ action ACTION ] [ skip_hw | skip_sw ]
+SOURCE := object-file FILE [ section NAME ] [ program NAME ] [ export UDS ] [ verbose ] |
+          object-pinned FILE | bytecode 's,c t f k,c t f k,...' | bytecode-file FILE"""
+ERROR = "We have an error talking to the kernel"
+
+
+@dataclass(slots=True)
+class Request:
+    """What a command says of a filter before its kind; None and 0 for what it does not say."""
+
+    dev: str = ""
+    parent: int = 0
+    handle: str = ""
+    pref: int = 0
+    protocol: int | None = None
+    chain: int | None = None
+    kind: str = ""
+
+
+def filter(opener: Opener, words: Words, options: Options) -> int:
+    """Run one `tc filter` command."""
+    op = choose(words, "filter", FILTER_USAGE)
+    if op is None:
+        return 0
+    request = read_request(words, show=op is Op.SHOW)
+    if request is None:
+        sys.stderr.write(FILTER_USAGE)
+        return USAGE
+    require_device(dp := opener(), request.dev)
+    if op is Op.SHOW:
+        return filter_show(dp, request, options)
+    row = read_filter(dp, op, request, words)
+    rows = apply(dp, op, row, after=ERROR)
+    if op is not Op.GET:
+        return 0
+    return show([row for row in rows if isinstance(row, Filter)], tc_show.filter, options, tc_show.Selection(dev=request.dev))
+
+
+def read_request(words: Words, *, show: bool) -> Request | None:
+    """Take what stands before the kind, and the kind; None for help.
+
+    Raises:  Quit.
+    """
+    request = Request()
+    while words:
+        word = words.take()
+        if word == "dev":
+            if request.dev:
+                duplicate("dev", words.next)
+            request.dev = words.take()
+        elif word in ("root", "ingress", "egress"):
+            if request.parent:
+                raise Quit(USAGE, f'Error: "{word}" is duplicate parent ID')
+            request.parent = TC_H_ROOT if word == "root" else HOOKS[word]
+        elif word == "parent":
+            if request.parent:
+                duplicate("parent", words.next)
+            request.parent = parsed(parse_classid, words.take(), "Invalid parent ID")
+        elif word == "handle":
+            if request.handle:
+                duplicate("handle", words.next)
+            request.handle = words.take()
+        elif matches(word, "preference") or matches(word, "priority"):
+            if request.pref:
+                duplicate("priority", words.next)
+            request.pref = words.number("invalid priority value", limit=0xFFFF)
+        elif matches(word, "protocol"):
+            if request.protocol is not None:
+                duplicate("protocol", words.next)
+            request.protocol = parsed(parse_protocol, words.take(), "invalid protocol")
+        elif matches(word, "chain"):
+            request.chain = words.number("invalid chain index value")
+        elif matches(word, "help"):
+            return None
+        elif show:
+            raise Quit(USAGE, f' What is "{word}"? Try "tc filter help"')
+        else:
+            request.kind = word
+            break
+    return request
+
+
+def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
+    """Return the filter that a command describes, its program loaded.
+
+    Raises:  Quit.
+    """
+    handle = c_number(request.handle) if request.handle else 0
+    protocol = request.protocol
+    if protocol is None:
+        protocol = ETH_P_ALL if op in (Op.ADD, Op.REPLACE) else 0
+    row = Filter(request.dev, request.parent, request.kind, protocol=protocol, pref=request.pref, chain=request.chain or 0)
+    if not request.kind:
+        if request.handle:
+            raise Quit(USAGE, 'Must specify filter type when using "handle"')
+        return row
+    if request.kind not in ("bpf", "matchall"):
+        if words:
+            raise Quit(LOCAL, f'Unknown filter "{request.kind}", hence option "{words.next}" is unparsable')
+        if request.handle:
+            raise Quit(LOCAL, f'Unknown filter "{request.kind}", hence "handle {request.handle}" is unparsable')
+        return row
+    if handle is None:
+        raise Quit(LOCAL, 'Illegal "handle"')
+    if request.kind == "bpf":
+        options, actions = read_bpf(dp, words)
+        return Filter(row.dev, row.parent, row.kind, row.protocol, row.pref, row.chain, handle, options, actions)
+    return Filter(row.dev, row.parent, row.kind, row.protocol, row.pref, row.chain, handle, *read_matchall(dp, words))
+
+
+def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
+    """Take the options of a bpf filter, in any order, and load its program last of all but its actions.
+
+    Raises:  Quit.
+    """
+    source, classid, direct, flags = None, 0, False, 0
+    actions: tuple[Action, ...] = ()
+    while words:
+        word = words.next
+        if matches(word, "run"):
+            words.take()
+            source = read_source(words)
+        elif matches(word, "classid") or matches(word, "flowid"):
+            words.take()
+            try:
+                classid = parse_classid(words.take())
+            except InputError:
+                raise Quit(LOCAL, 'Illegal "classid"') from None
+        elif matches(word, "direct-action") or word == "da":
+            words.take()
+            direct = True
+        elif matches(word, "action"):
+            words.take()
+            actions = read_actions(dp, words)
+        elif word in ("skip_hw", "skip_sw"):
+            flags |= SKIP_HW if words.take() == "skip_hw" else SKIP_SW
+        elif word == "help":
+            raise Quit(LOCAL, BPF_USAGE)
+        elif source is None:
+            source = read_source(words)
+        else:
+            raise Quit(LOCAL, f'What is "{word}"?', BPF_USAGE)
+    ready = prepare(dp, source) if source is not None else Ready()
+    return Bpf(prog=ready.prog, bytecode=ready.bytecode, name=ready.name, classid=classid, direct_action=direct,
+               gen_flags=flags), actions
+
+
+def read_matchall(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[Action, ...]]:
+    """Take the options of a matchall filter.
+
+    Raises:  Quit.
+    """
+    options: dict[str, object] = {}
+    actions: tuple[Action, ...] = ()
+    while words:
+        word = words.take()
+        if matches(word, "classid") or matches(word, "flowid"):
+            try:
+                options["classid"] = parse_classid(words.take())
+            except InputError:
+                raise Quit(LOCAL, 'Illegal "classid"') from None
+        elif matches(word, "action"):
+            actions = read_actions(dp, words)
+        elif word in ("skip_hw", "skip_sw"):
+            options[word] = True
+        else:
+            raise Quit(LOCAL, f'What is "{word}"?', "Usage: ... matchall [ classid CLASSID ] [ action ACTION ]")
+    return options, actions
+
+
+def filter_show(dp: Datapath, request: Request, options: Options) -> int:
+    """Run `tc filter show`."""
+    asked = Filter(request.dev, request.parent, request.kind, protocol=request.protocol or 0, pref=request.pref,
+                   chain=request.chain or 0)
+    rows = [row for row in apply(dp, Op.SHOW, asked, after="Cannot send dump request") if isinstance(row, Filter)]
+    if request.chain is not None:
+        rows = [row for row in rows if row.chain == request.chain]
+    if request.handle:
+        rows = [row for row in rows if row.handle == c_number(request.handle)]
+    selected = tc_show.Selection(request.dev, request.parent, request.protocol or 0, request.pref, request.chain)
+    return show(rows, tc_show.filter, options, selected)

@@ -1,0 +1,257 @@
+"""The `bpf` part of a tc command: classic bytecode, an object file, or a pinned program.
+
+Source:  lib/bpf_legacy.c of iproute2: its modes, its words. Paper, "Front End".
+Differs: an object file may be a C source; a section that is not named is "classifier" (or "action"), or else the only
+         program there is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tcbpf.cli.tc_words import LOCAL, Quit, Words, c_number, matches
+from tcbpf.errors import CompileError, InputError, NotSupported, SysError, VerifierError
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.base import Datapath, Prog
+    from tcbpf.datapath.loader import Loaded
+    from tcbpf.maps.map import Map
+    from tcbpf.obj.program import Object
+
+DEFAULT_SECTION = {"sched_cls": "classifier", "sched_act": "action"}
+MAX_INSNS = 4096
+LOG_SHOWN = 4096
+PINNING = ("/etc/iproute2/bpf_pinning", "/usr/share/iproute2/bpf_pinning")
+
+Bytecode = tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a command says the program is. mode: "bytecode", "bytecode-file", "object", "pinned"."""
+
+    mode: str
+    value: str
+    section: str = ""
+    program: str = ""
+    export: str = ""
+    verbose: bool = False
+    type: str = "sched_cls"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a filter or an action is made of: a loaded program, or classic bytecode."""
+
+    prog: Prog | None = None
+    bytecode: Bytecode = ()
+    name: str = ""
+
+
+def read_source(words: Words, type: str = "sched_cls", *, typed: bool = False) -> Source:
+    """Take the mode, its file and what belongs to it; `typed` also takes `type cls|act`.
+
+    Raises:  Quit.
+    """
+    word = words.take()
+    if matches(word, "bytecode") or word == "bc":
+        return Source("bytecode", words.take(), type=type)
+    if matches(word, "bytecode-file") or word == "bcf":
+        return Source("bytecode-file", words.take(), type=type)
+    if matches(word, "object-file") or word == "obj":
+        mode = "object"
+    elif matches(word, "object-pinned") or matches(word, "pinned") or word == "fd":
+        mode = "pinned"
+    else:
+        raise Quit(LOCAL, f'What mode is "{word}"?', "Unable to parse bpf command line",
+                   "It is one of: object-file FILE, object-pinned FILE, bytecode 's,c t f k,...', bytecode-file FILE")
+    value = words.take()
+    if typed and words.accept("type", prefix=True):
+        kind = words.take()
+        if kind not in ("cls", "act"):
+            raise Quit(LOCAL, f'What type is "{kind}"?', "It is cls or act")
+        type = "sched_cls" if kind == "cls" else "sched_act"
+    section = words.take() if words.accept("section", prefix=True) else ""
+    program = words.take() if words.accept("program") else ""
+    export = os.environ.get("TC_BPF_UDS", "") or (words.take() if words.accept("export", prefix=True) else "")
+    verbose = words.accept("verbose", prefix=True)
+    return Source(mode, value, section, program, export, verbose, type)
+
+
+def prepare(dp: Datapath, source: Source) -> Ready:
+    """Return the program of a source, loaded where it is one.
+
+    Raises:  Quit with tc's words.
+    """
+    if source.mode == "bytecode":
+        return Ready(bytecode=read_bytecode(source.value))
+    if source.mode == "bytecode-file":
+        try:
+            with open(source.value, encoding="ascii", errors="replace") as file:
+                text = file.read()
+        except OSError as error:
+            raise Quit(LOCAL, f"Cannot fopen: {error.strerror}", "Unable to parse bpf command line") from None
+        return Ready(bytecode=read_bytecode(text.strip().replace("\n", ",")))
+    if source.mode == "pinned":
+        return Ready(open_pinned(dp, source), name=f"{os.path.basename(source.value)}:[*fsobj]")
+    loaded, section = load_object(dp, source)
+    if source.export:
+        from tcbpf.cli.tc_exec import send_maps
+        send_maps(source.export, source.value, loaded)
+    return Ready(loaded.prog, name=f"{os.path.basename(source.value)}:[{section}]")
+
+
+def read_bytecode(text: str) -> Bytecode:
+    """Return the instructions of "s,c t f k,c t f k,...".
+
+    Raises:  Quit.
+    """
+    last = "Unable to parse bpf command line"
+    count, _, rest = text.partition(",")
+    length = c_number(count.strip())
+    if length is None or not length or length > MAX_INSNS:
+        raise Quit(LOCAL, last, f"It is 's,c t f k,c t f k,...', s the number of instructions (1 to {MAX_INSNS})")
+    code: list[tuple[int, int, int, int]] = []
+    for part in filter(None, (item.strip() for item in rest.split(","))):
+        if len(code) == length:
+            raise Quit(LOCAL, "Real program length exceeds encoded length parameter!", last)
+        fields = [c_number(word) for word in part.split()]
+        numbers = [number for number in fields if number is not None]
+        limits = (0xFFFF, 255, 255, 0xFFFFFFFF)
+        if not len(fields) == len(numbers) == 4 or any(n > m for n, m in zip(numbers, limits, strict=True)):
+            raise Quit(LOCAL, f"Error at instruction {len(code)}!", last)
+        code.append((numbers[0], numbers[1], numbers[2], numbers[3]))
+    if len(code) != length:
+        raise Quit(LOCAL, "Parsed program length is less than encoded length parameter!", last)
+    return tuple(code)
+
+
+def open_pinned(dp: Datapath, source: Source) -> Prog:
+    """Return a pinned program.
+
+    Raises:  Quit.
+    """
+    from tcbpf.maps.map import Map
+    path, last = bpffs_path(source.value), "Unable to parse bpf command line"
+    try:
+        found = dp.obj_get(path)
+    except SysError as error:
+        raise Quit(LOCAL, f"Couldn't retrieve pinned program '{source.value}': {error.strerror}", last) from None
+    if isinstance(found, Map):
+        raise Quit(LOCAL, f"Couldn't retrieve pinned program '{source.value}': it is a map", last)
+    if found.type != source.type:
+        raise Quit(LOCAL, f"Pinned program '{source.value}' is of type {found.type}, not {source.type}", last)
+    return found
+
+
+def bpffs_path(path: str) -> str:
+    """Return a path of the bpf fs: "m:globals/x" is below tc's own directory."""
+    from tcbpf.datapath.loader import WORK_DIR
+    return f"{WORK_DIR}/{path[2:]}" if path.startswith("m:") else path
+
+
+def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None) -> tuple[Loaded, str]:
+    """Return a loaded object and the section of its program.
+
+    Raises:  Quit: a verdict of the verifier as the paper's loader reports it.
+    """
+    from tcbpf.datapath.loader import load
+    from tcbpf.obj.link import SectionError, choose
+    last = "Unable to load program"
+    try:
+        obj = read_object(source.value)
+        section = source.section or ("" if source.program else default_section(obj, source.type))
+        chosen = choose(obj, section, source.program)
+        loaded = load(dp, obj, section=section, program=source.program, type=source.type, scopes=read_scopes(),
+                      maps=maps, log_level=2 if source.verbose else 0)
+    except VerifierError as error:
+        raise Quit(LOCAL, *verdict(chosen.section, source, obj, error), last) from None
+    except CompileError as error:
+        raise Quit(LOCAL, error.diagnostics.rstrip("\n") or str(error), last) from None
+    except InputError as error:
+        hint = f" ({error.hint})" if error.hint and not source.section else ""
+        where = f"{error.where}: " if error.where and not isinstance(error, SectionError) else ""
+        raise Quit(LOCAL, f"{where}{error.what}{hint}", last) from None
+    except (SysError, NotSupported) as error:
+        raise Quit(LOCAL, f"Error: {error}", last) from None
+    if source.verbose:
+        print(f"\nProg section '{chosen.section}' loaded ({loaded.prog.fileno()})!", file=sys.stderr)
+        print(about(source, obj, section_size(obj, chosen.section)), file=sys.stderr)
+        print(f"Verifier analysis:\n\n{loaded.prog.log}", file=sys.stderr)
+    return loaded, chosen.section
+
+
+def read_object(path: str) -> Object:
+    """Return the Object of an object file or a C source.
+
+    Raises:  InputError; ObjectError; CompileError.
+    """
+    if not os.path.isfile(path):
+        raise InputError("no such file", where=path, hint="a BPF object file or a C source")
+    if path.endswith(".c"):
+        from tcbpf.lang import compile
+        return compile(path)
+    from tcbpf.obj import load
+    return load(path)
+
+
+def default_section(obj: Object, type: str) -> str:
+    """Return the section to load when none is said: tc's default where the object has it, else "" for the only one."""
+    named = DEFAULT_SECTION.get(type, "classifier")
+    sections = {obj.functions[name].section for name in obj.entries}
+    return named if named in sections or len(obj.entries) != 1 else ""
+
+
+def read_scopes(paths: tuple[str, ...] = PINNING) -> dict[int, str]:
+    """Return the directory of each custom pinning scope, from the first file that is there.
+
+    Ids 0, 1 and 2 are reserved; such lines and damaged ones are reported and passed over.
+    """
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                lines = file.read().splitlines()
+        except OSError:
+            continue
+        scopes: dict[int, str] = {}
+        for line in lines:
+            fields = line.split("#", 1)[0].split()
+            if not fields:
+                continue
+            number = c_number(fields[0])
+            if number is None or len(fields) != 2:
+                print(f"Database {path} is corrupted at: {line.strip()}", file=sys.stderr)
+            elif number in (0, 1, 2):
+                print(f"Database {path}, id {number} is reserved - ignoring!", file=sys.stderr)
+            else:
+                scopes[number] = fields[1]
+        return scopes
+    return {}
+
+
+def verdict(section: str, source: Source, obj: Object, error: VerifierError) -> list[str]:
+    """Return the lines that say why the verifier refused a program."""
+    log = error.log.rstrip("\n")
+    shown = [log] if log else [str(error)]
+    if not source.verbose and len(log) > LOG_SHOWN:
+        skipped = f"Skipped {len(log) - LOG_SHOWN} bytes, use 'verb' option for the full verbose log."
+        shown = [skipped, "[...]", log[-LOG_SHOWN:]]
+    insns = section_size(obj, section)
+    head = [f"\nProg section '{section}' rejected: {os.strerror(error.errno)} ({error.errno})!", about(source, obj, insns)]
+    return [*head, "Verifier analysis:", "", *shown]
+
+
+def section_size(obj: Object, section: str) -> int:
+    """Return how many slots the entry programs of a section have."""
+    return sum(len(obj.functions[name].insns) for name in obj.entries if obj.functions[name].section == section)
+
+
+def about(source: Source, obj: Object, insns: int) -> str:
+    """Return what a report says of a program before the verifier's log."""
+    from tcbpf.tables.progs import PROG_TYPES
+    over = max(0, insns - 1_000_000)
+    return (f" - Type:         {PROG_TYPES[source.type].number}\n - Instructions: {insns} ({over} over limit)\n"
+            f" - License:      {obj.license}\n")

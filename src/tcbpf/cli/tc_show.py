@@ -1,0 +1,289 @@
+"""Print qdiscs, classes, filters and actions as tc(8) 6.1 does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tcbpf.cli.tc_sheet import Sheet
+from tcbpf.cli.tc_words import Options, format_rate, format_size
+from tcbpf.control.objects import (
+    IN_HW,
+    NOT_IN_HW,
+    SKIP_HW,
+    SKIP_SW,
+    TC_H_ROOT,
+    Action,
+    Bpf,
+    Filter,
+    Qdisc,
+    Stats,
+    TcClass,
+)
+from tcbpf.control.words import HOOKS, format_handle, format_protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the user selected by, which is not printed again; 0, "" and None stand for what was not said."""
+
+    dev: str = ""
+    parent: int = 0
+    protocol: int = 0
+    pref: int = 0
+    chain: int | None = None
+
+
+def qdisc(sheet: Sheet, row: Qdisc, options: Options, selected: Selection) -> None:
+    """Put one qdisc."""
+    with sheet.object():
+        sheet.say("qdisc ")
+        sheet.put("kind", row.kind, "{}")
+        sheet.put("handle", f"{row.handle >> 16:x}:", " {} ")
+        _device(sheet, row.dev, selected)
+        if row.parent == TC_H_ROOT:
+            sheet.put("root", True, "root ")
+        elif row.parent:
+            sheet.put("parent", format_handle(row.parent), "parent {} ")
+        if row.refcnt != 1:
+            sheet.put("refcnt", row.refcnt, "refcnt {} ")
+        with sheet.object("options"):
+            _qdisc_options(sheet, row, options)
+        sheet.line()
+        if options.stats:
+            stats(sheet, row.stats, " ")
+            sheet.line()
+
+
+def _qdisc_options(sheet: Sheet, row: Qdisc, options: Options) -> None:
+    values: dict[str, Any] = row.options
+    if row.kind == "htb" and "r2q" in values:
+        sheet.put("r2q", values["r2q"], "r2q {}")
+        sheet.put("default", f"{values.get('default', 0):#x}", " default {}")
+        sheet.put("direct_packets_stat", values.get("direct_packets_stat", 0), " direct_packets_stat {}")
+        if options.details:
+            sheet.put("ver", values.get("ver", "3.17"), " ver {}")
+        if "direct_qlen" in values:
+            sheet.put("direct_qlen", values["direct_qlen"], " direct_qlen {}")
+    elif row.kind == "ingress":
+        sheet.say("---------------- ")
+    elif row.kind in ("pfifo", "pfifo_head_drop") and "limit" in values:
+        sheet.put("limit", values["limit"], "limit {}p")
+    elif row.kind == "bfifo" and "limit" in values:
+        sheet.put("limit", values["limit"], "limit {}", shown=format_size(values["limit"]))
+
+
+def klass(sheet: Sheet, row: TcClass, options: Options, selected: Selection) -> None:
+    """Put one class."""
+    sheet.say(f"class {row.kind} {format_handle(row.classid)} ")
+    if not selected.dev:
+        sheet.say(f"dev {row.dev} ")
+    sheet.say("root " if row.parent == TC_H_ROOT else f"parent {format_handle(row.parent)} ")
+    if row.leaf:
+        sheet.say(f"leaf {row.leaf >> 16:x}: ")
+    if row.kind == "htb" and "rate" in row.options:
+        _htb_class(sheet, row.options, options)
+    sheet.line()
+    if options.stats:
+        with sheet.object():
+            stats(sheet, row.stats, " ")
+        sheet.line()
+        if "lended" in row.options:
+            sheet.say(" lended: {lended} borrowed: {borrowed} giants: {giants}\n tokens: {tokens} ctokens: {ctokens}\n".format(
+                **row.options))
+        sheet.line()
+
+
+def _htb_class(sheet: Sheet, values: dict[str, Any], options: Options) -> None:
+    rate, ceil = (format_rate(values[name], iec=options.iec) for name in ("rate", "ceil"))
+    burst, cburst = (format_size(values[name]) for name in ("burst", "cburst"))
+    if not values.get("level"):
+        sheet.say(f"prio {values.get('prio', 0)} ")
+        if options.details:
+            sheet.say(f"quantum {values.get('quantum', 0)} ")
+    sheet.say(f"rate {rate} ceil {ceil} ")
+    if options.details:
+        mpu = format_size(int(values.get("mpu", 0)))
+        sheet.say(f"linklayer ethernet burst {burst}/1 mpu {mpu} cburst {cburst}/1 mpu {mpu} level {values.get('level', 0)} ")
+    else:
+        sheet.say(f"burst {burst} cburst {cburst} ")
+
+
+def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> None:
+    """Put one filter."""
+    with sheet.object():
+        sheet.say("filter ")
+        _device(sheet, row.dev, selected)
+        if not selected.parent or selected.parent != row.parent:
+            hook = next((word for word, handle in HOOKS.items() if handle == row.parent), "")
+            if row.parent == TC_H_ROOT or hook:
+                sheet.put(hook or "root", True, f"{hook or 'root'} ")
+            else:
+                sheet.put("parent", format_handle(row.parent), "parent {} ")
+        if row.protocol and row.protocol != selected.protocol:
+            sheet.put("protocol", format_protocol(row.protocol), "protocol {} ")
+        if row.pref and row.pref != selected.pref:
+            sheet.put("pref", row.pref, "pref {} ")
+        sheet.put("kind", row.kind, "{} ")
+        if selected.chain is None or selected.chain != row.chain:
+            sheet.put("chain", row.chain, "chain {} ")
+        if row.handle:
+            with sheet.object("options"):
+                if isinstance(row.options, Bpf):
+                    _bpf(sheet, row, row.options, options)
+                else:
+                    _plain(sheet, row, options)
+        sheet.line()
+
+
+def _bpf(sheet: Sheet, row: Filter, bpf: Bpf, options: Options) -> None:
+    sheet.put("handle", f"{row.handle:#x}", "handle {} ")
+    if bpf.classid:
+        sheet.put("flowid", format_handle(bpf.classid), "flowid {} ")
+    if bpf.name:
+        sheet.put("bpf_name", bpf.name, "{} ")
+    if bpf.direct_action:
+        sheet.put("direct-action", True, "direct-action ")
+    for flag, word in ((SKIP_HW, "skip_hw"), (SKIP_SW, "skip_sw"), (IN_HW, "in_hw")):
+        if bpf.gen_flags & flag:
+            sheet.put(word, True, f"{word} ")
+    if bpf.gen_flags & (NOT_IN_HW | IN_HW) == NOT_IN_HW:
+        sheet.put("not_in_hw", True, "not_in_hw ")
+    if bpf.bytecode:
+        bytecode(sheet, bpf.bytecode)
+    if bpf.id:
+        program(sheet, bpf, options)
+    elif bpf.tag:
+        sheet.put("tag", bpf.tag.hex(), "tag {} ")
+    actions(sheet, row.actions, options)
+
+
+def bytecode(sheet: Sheet, code: tuple[tuple[int, int, int, int], ...]) -> None:
+    """Put classic bytecode as the command line takes it."""
+    with sheet.object("bytecode"):
+        sheet.put("length", len(code), "bytecode '{},")
+        with sheet.list("insns"):
+            for i, insn in enumerate(code):
+                with sheet.object():
+                    for key, value in zip(("code", "jt", "jf", "k"), insn, strict=True):
+                        sheet.put(key, value)
+                sheet.say("{} {} {} {}".format(*insn) + ("'" if i == len(code) - 1 else ","))
+
+
+def program(sheet: Sheet, bpf: Bpf, options: Options) -> None:
+    """Put what is known of a filter's program."""
+    with sheet.object("prog"):
+        sheet.put("id", bpf.id, "id {} ")
+        if bpf.prog_name:
+            sheet.put("name", bpf.prog_name, "name {} ")
+        sheet.put("tag", bpf.tag.hex(), "tag {} ")
+        sheet.put("jited", int(bpf.jited), "jited " if bpf.jited else "")
+        if options.details:
+            if bpf.load_time:
+                sheet.put("load_time", bpf.load_time, "load_time {} ")
+                sheet.put("created_by_uid", bpf.uid, "created_by_uid {} ")
+            if bpf.btf_id:
+                sheet.put("btf_id", bpf.btf_id, "btf_id {} ")
+
+
+def _plain(sheet: Sheet, row: Filter, options: Options) -> None:
+    """Put a filter of another kind: its handle, class and actions."""
+    sheet.put("handle", f"{row.handle:#x}", "handle {} ")
+    values: dict[str, Any] = row.options if isinstance(row.options, dict) else {}
+    if values.get("classid"):
+        sheet.put("flowid", format_handle(int(values["classid"])), "flowid {} ")
+    if values.get("not_in_hw"):
+        sheet.put("not_in_hw", True, "\n  not_in_hw")
+    actions(sheet, row.actions, options)
+
+
+def actions(sheet: Sheet, rows: tuple[Action, ...], options: Options) -> None:
+    """Put a filter's actions in their order."""
+    if not rows:
+        return
+    with sheet.list("actions"):
+        for order, row in enumerate(rows, 1):
+            with sheet.object():
+                sheet.line()
+                sheet.put("order", order, "\taction order {}: ")
+                action(sheet, row, options)
+
+
+def action(sheet: Sheet, row: Action, options: Options) -> None:
+    """Put one action."""
+    values: dict[str, Any] = row.options
+    sheet.put("kind", row.kind, "{} ")
+    if row.kind == "mirred":
+        direction, deed = values.get("direction", "egress"), values.get("action", "redirect")
+        sheet.put("mirred_action", deed)
+        sheet.put("direction", direction)
+        sheet.say(f"({direction.capitalize()} {deed.capitalize()}")
+        sheet.put("to_dev", values.get("dev", ""), " to device {})")
+        control(sheet, row.control, " ", "")
+        sheet.line()
+        sheet.put("index", row.index, "\tindex {}")
+    elif row.kind == "bpf":
+        if values.get("name"):
+            sheet.put("bpf_name", values["name"], "{} ")
+        if values.get("bytecode"):
+            bytecode(sheet, values["bytecode"])
+            sheet.say(" ")
+        if values.get("id"):
+            known = {key: values[key] for key in ("prog_name", "load_time", "uid", "btf_id", "jited") if key in values}
+            program(sheet, Bpf(id=values["id"], tag=values.get("tag", b""), **known), options)
+        control(sheet, row.control, "default-action ", "\n")
+        sheet.put("index", row.index, "\t index {}")
+    else:
+        control(sheet, row.control, "action ", "")
+        with sheet.object("prob"):
+            sheet.line()
+            sheet.put("random_type", "none", "\t random type {}")
+            control(sheet, "pass", " ", " ")
+            sheet.put("val", 0, "val {}")
+        sheet.line()
+        sheet.put("index", row.index, "\t index {}")
+    sheet.put("ref", row.ref, " ref {}")
+    sheet.put("bind", row.bind, " bind {}")
+    if options.stats:
+        sheet.put("installed", row.installed, " installed {} sec")
+        sheet.put("last_used", row.used, " used {} sec")
+        if row.first_used >= 0:
+            sheet.put("first_used", row.first_used, " firstused {} sec")
+    sheet.line()
+    if options.stats:
+        sheet.say("\tAction statistics:\n")
+        with sheet.object("stats"):
+            stats(sheet, row.stats, "\t")
+        sheet.line()
+
+
+def control(sheet: Sheet, word: str, before: str, after: str) -> None:
+    """Put what an action ends in: "drop", "goto chain 3", "jump 2"."""
+    name, number = word.rpartition(" ")[::2] if word[-1:].isdigit() else (word, "")
+    with sheet.object("control_action"):
+        sheet.put("type", name.removesuffix(" chain"), before + "{}")
+        if number and name.endswith("chain"):
+            sheet.put("chain", int(number), " chain {}")
+        elif number:
+            sheet.put("jump", int(number), " {}")
+    sheet.say(after)
+
+
+def stats(sheet: Sheet, row: Stats, before: str) -> None:
+    """Put counters on two lines, without the last line's end."""
+    sheet.say(before)
+    sheet.put("bytes", row.bytes, "Sent {} bytes")
+    sheet.put("packets", row.packets, " {} pkt")
+    sheet.put("drops", row.drops, " (dropped {}")
+    sheet.put("overlimits", row.overlimits, ", overlimits {}")
+    sheet.put("requeues", row.requeues, " requeues {}) ")
+    sheet.line()
+    sheet.say(before)
+    sheet.put("backlog", row.backlog, "backlog {}", shown=format_size(row.backlog))
+    sheet.put("qlen", row.qlen, " {}p")
+    sheet.put("", row.requeues, " requeues {}")
+
+
+def _device(sheet: Sheet, name: str, selected: Selection) -> None:
+    if not selected.dev:
+        sheet.put("dev", name, "dev {} ")
