@@ -4,27 +4,29 @@
 #define LINKTYPE_ETHERNET 1
 enum { SMALL = 32, VERDICTS_FULL = TCBPF_VERDICTS * 3 / 4 };
 
-/* One packet's verdict, counted; 0 when the table will not take another new one. */
-static COLD void count_other(struct tcbpf_loop *loop, u32 verdict)
+/* Rows of the table in use; Python empties it when it is full. */
+static u32 verdicts_used(const struct tcbpf_loop *loop)
+{
+    u32 used = 0;
+
+    for (u32 i = 0; i < TCBPF_VERDICTS; i++)
+        used += loop->verdicts[i].used;
+    return used;
+}
+
+/* Count a verdict in the table; 1 when it was new there. */
+static COLD u32 count_other(struct tcbpf_loop *loop, u32 verdict)
 {
     u32 at = (verdict * 0x9e3779b1u) >> 24;
 
     while (loop->verdicts[at].used && loop->verdicts[at].value != verdict)
         at = (at + 1) % TCBPF_VERDICTS;
-    if (!loop->verdicts[at].used) {
-        loop->verdicts[at].used = 1;
-        loop->verdicts[at].value = verdict;
-        loop->others++;
-    }
     loop->verdicts[at].count++;
-}
-
-static ALWAYS void count(struct tcbpf_loop *loop, u32 verdict)
-{
-    if (likely(verdict + 1 < SMALL))
-        loop->small[verdict + 1]++;
-    else
-        count_other(loop, verdict);
+    if (loop->verdicts[at].used)
+        return 0;
+    loop->verdicts[at].used = 1;
+    loop->verdicts[at].value = verdict;
+    return 1;
 }
 
 /* Lay a record out: in place when nothing will store to it, else behind headroom in the buffer. */
@@ -56,16 +58,24 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
     struct tcbpf_skb *skb = loop->skb;
     u32 mark = skb->u.mark, priority = skb->u.priority, iif = skb->u.ingress_ifindex, ifindex = skb->u.ifindex;
     struct tcbpf_dev *dev = skb->dev;
-    u32 status = TCBPF_MORE;
+    struct tcbpf_sink *out = loop->out;
+    struct tcbpf_net *net = env->net;
+    u32 status = TCBPF_MORE, others = verdicts_used(loop);
     u64 budget = loop->budget, packets = 0, bytes = 0;
 
+    if (net)
+        net->pressed = 0;
     for (; budget; budget--) {
         struct tcbpf_packet p;
         u64 before = in->pos;
         u32 verdict;
 
-        if (unlikely(loop->others >= VERDICTS_FULL || (loop->out && !sink_has_room(loop->out)))) {
+        if (unlikely(others >= VERDICTS_FULL || (out && !sink_has_room(out)) || (net && net->pressed))) {
             status = TCBPF_FULL;
+            break;
+        }
+        if (unlikely(env->refused)) {
+            status = TCBPF_STOPPED;
             break;
         }
         status = capture_next(in, &p);
@@ -83,14 +93,17 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
         skb->u.ingress_ifindex = iif;
         skb->u.ifindex = ifindex;
         skb->dev = dev;
-        if (loop->out || loop->timed)
+        if (unlikely(out || loop->timed))
             skb->ns = packet_ns(in, &p);
         packets++;
         bytes += p.len;
         verdict = step(env, skb, what, fn);
-        count(loop, verdict);
-        if (unlikely(loop->out) && verdict + 1 < SMALL && loop->keep >> (verdict + 1) & 1) {
-            sink_packet(loop->out, skb);
+        if (likely(verdict + 1 < SMALL))
+            loop->small[verdict + 1]++;
+        else
+            others += count_other(loop, verdict);
+        if (unlikely(out) && verdict + 1 < SMALL && loop->keep >> (verdict + 1) & 1) {
+            sink_packet(out, skb);
             loop->kept++;
         }
     }

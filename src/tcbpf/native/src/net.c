@@ -15,6 +15,13 @@ static struct tcbpf_dev *dev_find(struct tcbpf_env *env, u32 netns, u32 ifindex)
 
 static ALWAYS u32 netns_of(const struct tcbpf_skb *skb) { return skb->dev ? skb->dev->netns : 0; }
 
+static void capture_on(struct tcbpf_env *env, struct tcbpf_sink *sink, const struct tcbpf_skb *skb)
+{
+    sink_packet(sink, skb);
+    if (!sink_has_room(sink) && env->net)
+        env->net->pressed = 1;
+}
+
 /* --- hooks ------------------------------------------------------------------------------------------------------------------- */
 
 static s32 hook_run(struct tcbpf_env *env, struct tcbpf_hook *hook, struct tcbpf_skb *skb)
@@ -79,7 +86,7 @@ static s32 rx_core(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_sk
     if (code == TC_ACT_SHOT)
         dev->rx_dropped++;
     if (goes_on(code) && dev->rx)
-        sink_packet(dev->rx, skb);
+        capture_on(env, dev->rx, skb);
     return first;
 }
 
@@ -160,7 +167,7 @@ static void wire(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb 
     dev->tx_packets++;
     dev->tx_bytes += skb->u.len;
     if (dev->tx)
-        sink_packet(dev->tx, skb);
+        capture_on(env, dev->tx, skb);
     if (dev->xmit)
         dev->xmit(env, dev, skb);
     else if (dev->kind == TCBPF_DEV_VETH && dev->peer)

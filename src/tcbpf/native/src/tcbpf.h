@@ -171,6 +171,7 @@ struct tcbpf_env {
     u32 n_progs, n_maps;
     u32 depth;                                   /* packets in transit: XMIT_RECURSION_LIMIT */
     u32 hops;                                    /* devices that the packet in hand has crossed */
+    u32 refused, pad;                            /* set by `host` when what a program asked for cannot be had: ends the loop */
     u64 owner;                                   /* pid | pid namespace << 32: who holds a map's lock */
     s32 (*clock_gettime)(s32 clock, void *timespec);     /* libc's, or NULL for the system call */
     /* Called for what C cannot do (enum tcbpf_host): fill in a program or map that the tables lack, take output. */
@@ -178,7 +179,7 @@ struct tcbpf_env {
     struct tcbpf_trace *trace;
     struct tcbpf_net *net;                       /* the devices redirect reaches; NULL for none */
     struct tcbpf_prog *prog;                     /* running, for helpers that ask */
-    u64 reserved[7];
+    u64 reserved[6];
 };
 #define TCBPF_REDIRECT_NEIGH 1  /* redirect.kind; 0 plain */
 #define TCBPF_REDIRECT_PEER 2
@@ -277,7 +278,8 @@ struct tcbpf_dev {
 
 struct tcbpf_net {
     struct tcbpf_dev *const *devs;
-    u32 n_devs, pad;
+    u32 n_devs;
+    u32 pressed;                                 /* a device's sink is nearly full: drain before the next packet */
     u8 *buffers;                                 /* for clones: n_buffers of TCBPF_BUFFER bytes each */
     u32 n_buffers, buffers_used;
     u64 dropped_recursion, dropped_no_dev, dropped_no_buffer;
@@ -297,6 +299,7 @@ enum tcbpf_status {
     TCBPF_TRUNCATED,            /* the file ends inside the record at `pos` */
     TCBPF_BAD,                  /* the record at `pos` is damaged; `error` says how */
     TCBPF_LINKTYPE,             /* the record at `pos` belongs to an interface that is not Ethernet */
+    TCBPF_STOPPED,              /* env.refused is set */
 };
 
 enum tcbpf_damage {
@@ -337,7 +340,7 @@ struct tcbpf_loop {
     u64 packets, bytes, kept;
     u32 writes;                 /* copy each packet to the buffer first: the program stores to it */
     u32 keep;                   /* bit v + 1 of TC_ACT v: which verdicts (-1 to 30) are written to `out` */
-    u32 others, timed;          /* verdicts in the table below; timed: set skb.ns on every packet */
+    u32 timed, pad;             /* timed: set skb.ns on every packet */
     u64 small[32];              /* packets by verdict -1 to 30, at v + 1 */
     struct tcbpf_verdict verdicts[TCBPF_VERDICTS];       /* the others, by hash */
 };

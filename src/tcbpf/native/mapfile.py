@@ -1,0 +1,331 @@
+"""A map of the user datapath: one memory file that processes share (map*.c has the rules)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import random
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.errors import InputError, MapError
+from tcbpf.native.env import Env
+from tcbpf.native.library import function, struct
+from tcbpf.obj.program import MapSpec
+from tcbpf.tables.maps import MAP_TYPES
+
+if TYPE_CHECKING:
+    from tcbpf.obj.btf import Btf
+
+MAGIC, VERSION = 0x70616D6670626374, 1             # "tcbpfmap"
+BPF_F_ZERO_SEED = 1 << 6
+_SHAPE_INPUT = ("type", "key_size", "value_size", "max_entries", "flags", "cpus")
+
+
+class MapFile:
+    """An open map. Its descriptor is the map's; closing the last one of an unnamed file drops the map.
+
+    Units:   keys and values as RawMap has them: a per-CPU value is value_size rounded up to 8, times the possible CPUs.
+    Raises:  MapError with bpf(2)'s errno.
+    """
+
+    def __init__(self, fd: int, spec: MapSpec, memory: mmap.mmap) -> None:
+        self._fd, self.spec, self._memory = fd, spec, memory
+        self._start = ctypes.c_char.from_buffer(memory)
+        self.address = ctypes.addressof(self._start)
+        self.struct: Any = struct("tcbpf_map").from_address(self.address)
+        shape = self.struct.s
+        per_cpu = MAP_TYPES[spec.type].per_cpu
+        self.value_bytes: int = shape.value_stride * shape.cpus if per_cpu else spec.value_size
+        self._key = ctypes.create_string_buffer(max(spec.key_size, 1))
+        self._value = ctypes.create_string_buffer(self.value_bytes)
+
+    # --- making and opening ---
+
+    @classmethod
+    def create(
+        cls, spec: MapSpec, fd: int | None = None, *, id: int = 0, cpus: int | None = None, inner: MapSpec | None = None
+    ) -> MapFile:
+        """Make a map in the empty file `fd`, which is then the map's, or in anonymous memory.
+
+        `cpus` is the number of possible CPUs that per-CPU values have room for: this machine's, when it is not said.
+
+        Raises:  MapError: EINVAL, E2BIG for a specification that bpf(2) refuses; ENOMEM when the map is larger than the
+                 memory that is left; ENOSPC when the file system has no room.
+        """
+        head = struct("tcbpf_map")()
+        size, blob_at, blob = _plan(spec, head.s, cpus or possible_cpus()), 0, spec.btf.raw if spec.btf else b""
+        if blob:
+            blob_at, size = size, _page_up(size + len(blob))
+        _check_memory(spec, size)
+        head.magic, head.version, head.header_size = MAGIC, VERSION, ctypes.sizeof(head)
+        head.size, head.btf, head.btf_size = size, blob_at, len(blob)
+        head.btf_key_type, head.btf_value_type, head.id, head.map_extra = spec.key_type, spec.value_type, id, spec.map_extra
+        head.seed = 0 if spec.flags & BPF_F_ZERO_SEED else random.getrandbits(32)
+        head.load_time, head.name = time.clock_gettime_ns(time.CLOCK_BOOTTIME), spec.name.encode()[:15]
+        template = inner or spec.inner
+        if template is not None:
+            _plan(template, head.inner, cpus or possible_cpus())
+        own = fd is None
+        fd = os.memfd_create(f"tcbpf-map:{spec.name}", os.MFD_CLOEXEC) if fd is None else fd
+        try:
+            _allocate(spec, fd, size, sparse=own)
+            if blob:
+                os.pwrite(fd, blob, blob_at)
+            os.pwrite(fd, bytes(head), 0)
+            made = cls(fd, spec, mmap.mmap(fd, size))
+        except BaseException:
+            if own:
+                os.close(fd)
+            raise
+        if spec.contents is not None:
+            made.update(bytes(4), spec.contents)
+        if spec.frozen:
+            made.freeze()
+        return made
+
+    @classmethod
+    def open(cls, where: int | str) -> MapFile:
+        """Open a map by its path, or by a descriptor, which is then the map's.
+
+        Raises:  InputError when the file is not a map, or is damaged; OSError when it cannot be opened.
+        """
+        fd = os.open(where, os.O_RDWR | os.O_CLOEXEC) if isinstance(where, str) else where
+        try:
+            spec, size = _read_head(fd, where)
+            return cls(fd, spec, mmap.mmap(fd, size))
+        except BaseException:
+            if isinstance(where, str):
+                os.close(fd)
+            raise
+
+    @property
+    def id(self) -> int:
+        """The number that the datapath gave it."""
+        return int(self.struct.id)
+
+    @property
+    def owner_type(self) -> int:
+        """A program array's: the type of its programs, 0 while it has had none."""
+        return int(self.struct.owner_type)
+
+    @owner_type.setter
+    def owner_type(self, number: int) -> None:
+        self.struct.owner_type = number
+
+    @property
+    def frozen(self) -> bool:
+        """Whether user space may no longer write."""
+        return bool(self.struct.frozen)
+
+    def __len__(self) -> int:
+        """Return how many elements a hash, a trie or a queue holds."""
+        return int(self.struct.count)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def link(self, path: str) -> None:
+        """Give the file a name, on its own file system."""
+        os.link(f"/proc/self/fd/{self._fd}", path, follow_symlinks=True)
+
+    def close(self) -> None:
+        """Let go of memory and descriptor. Machine code that uses the map must be gone."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self.address = 0
+            del self.struct, self._start
+            self._memory.close()
+            os.close(fd)
+
+    # --- elements ---
+
+    def lookup(self, key: bytes = b"") -> bytes | None:
+        """Return a copy of the value of `key` (the head of a queue), or None."""
+        error = _call("lookup")(_host(), self.address, self._at_key(key, "look up an element of"), self._value)
+        if error == -errno.ENOENT:
+            return None
+        self._check(error, "look up an element of")
+        return self._value.raw
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Set the value of `key` (push, for a queue)."""
+        asked = "update an element of"
+        if len(value) != self.value_bytes:
+            raise MapError(errno.EINVAL, asked, self.spec.name, f"a value has {self.value_bytes} bytes, not {len(value)}")
+        self._check(_call("update", flags=True)(_host(), self.address, self._at_key(key, asked), value, flags), asked)
+
+    def delete(self, key: bytes) -> bool:
+        """Delete an element; False when there was none."""
+        error = _call("delete", value=False)(_host(), self.address, self._at_key(key, "delete an element of"))
+        if error == -errno.ENOENT:
+            return False
+        self._check(error, "delete an element of")
+        return True
+
+    def next_key(self, key: bytes | None) -> bytes | None:
+        """Return the key after `key`; None starts, and ends."""
+        at = None if key is None else self._at_key(key, "get the next key of")
+        found = ctypes.create_string_buffer(self.spec.key_size)
+        error = _call("next_key")(_host(), self.address, at, found)
+        if error == -errno.ENOENT:
+            return None
+        self._check(error, "get the next key of")
+        return found.raw
+
+    def pop(self, key: bytes = b"") -> bytes | None:
+        """Take an element out and return its value, or None."""
+        error = _call("pop")(_host(), self.address, self._at_key(key, "pop an element of"), self._value)
+        if error == -errno.ENOENT:
+            return None
+        self._check(error, "pop an element of")
+        return self._value.raw
+
+    def freeze(self) -> None:
+        """Refuse writes by user space from now on.
+
+        Raises:  MapError EBUSY when it is frozen already.
+        """
+        if self.struct.frozen:
+            raise MapError(errno.EBUSY, "freeze", self.spec.name)
+        self.struct.frozen = 1
+
+    def _at_key(self, key: bytes, asked: str) -> Any:
+        if len(key) != self.spec.key_size:
+            raise MapError(errno.EINVAL, asked, self.spec.name, f"a key has {self.spec.key_size} bytes, not {len(key)}")
+        self._key.raw = key or b"\0"
+        return self._key
+
+    def _check(self, error: int, asked: str) -> None:
+        if error < 0:
+            raise MapError(-error, asked, self.spec.name)
+
+
+@cache
+def possible_cpus() -> int:
+    """Return how many CPUs this machine may ever have online."""
+    try:
+        with open("/sys/devices/system/cpu/possible") as file:
+            return int(file.read().strip().replace(",", "-").rsplit("-", 1)[-1]) + 1
+    except (OSError, ValueError):
+        return os.cpu_count() or 1
+
+
+@cache
+def _host() -> int:
+    """Address of the environment that user space's own operations run in."""
+    env = Env()
+    _kept.append(env)
+    return env.address
+
+
+_kept: list[Env] = []
+
+
+@cache
+def _call(name: str, *, value: bool = True, flags: bool = False) -> Any:
+    arguments: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p]
+    arguments += [ctypes.c_char_p] * value + [ctypes.c_uint64] * flags
+    return function(f"tcbpf_user_{name}", ctypes.c_int64, *arguments)
+
+
+def _page_up(size: int) -> int:
+    return (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+
+
+def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
+    """Fill in a shape and return the file's size."""
+    row = MAP_TYPES.get(spec.type)
+    if row is None or spec.flags & ~row.flags or spec.flags & row.required_flags != row.required_flags:
+        raise MapError(errno.EINVAL, "create", spec.name, f"flags {spec.flags:#x}" if row else f"no type {spec.type!r}")
+    numbers = (row.number, spec.key_size, spec.value_size, spec.max_entries, spec.flags, cpus)
+    for name, number in zip(_SHAPE_INPUT, numbers, strict=True):
+        if not 0 <= number <= 0xFFFFFFFF:
+            raise MapError(errno.EINVAL, "create", spec.name, f"{name} {number}")
+        setattr(shape, name, number)
+    end = ctypes.c_uint64()
+    plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+    size = int(plan(ctypes.addressof(shape), ctypes.addressof(end)))
+    if size < 0:
+        raise MapError(-size, "create", spec.name)
+    return size
+
+
+def _check_memory(spec: MapSpec, size: int) -> None:
+    available = _memory_available()
+    if size > available:
+        detail = f"needs {size / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB are available"
+        raise MapError(errno.ENOMEM, "create", spec.name, detail)
+
+
+def _memory_available() -> int:
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 1 << 62
+
+
+def _allocate(spec: MapSpec, fd: int, size: int, *, sparse: bool) -> None:
+    """Give the file its size; on a file system, its room too, so that a full disk is an error here and no fault later."""
+    try:
+        if sparse:
+            os.ftruncate(fd, size)
+        else:
+            os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            os.ftruncate(fd, size)
+        else:
+            raise MapError(error.errno or errno.EIO, "create", spec.name) from None
+
+
+def _read_head(fd: int, where: int | str) -> tuple[MapSpec, int]:
+    """Return what a map's file holds; every size and offset in it is computed again and compared."""
+    head = struct("tcbpf_map")()
+    place = where if isinstance(where, str) else f"descriptor {where}"
+    raw = os.pread(fd, ctypes.sizeof(head), 0)
+    if len(raw) < ctypes.sizeof(head) or int.from_bytes(raw[:8], "little") != MAGIC:
+        raise InputError("not a map", where=place)
+    ctypes.memmove(ctypes.addressof(head), raw, len(raw))
+    if (head.version, head.header_size) != (VERSION, ctypes.sizeof(head)):
+        raise InputError(f"a map of version {head.version}", where=place, hint=f"this release reads version {VERSION}")
+    spec = _spec_of(fd, head)
+    again = struct("tcbpf_shape")()
+    try:
+        size = _plan(spec, again, head.s.cpus)
+    except MapError:
+        size = -1
+    end = _page_up(size + head.btf_size) if head.btf_size else size
+    if bytes(again) != bytes(head.s) or head.size != end or os.fstat(fd).st_size < end or head.btf not in (0, size):
+        raise InputError("a damaged map", where=place)
+    return spec, end
+
+
+def _spec_of(fd: int, head: Any) -> MapSpec:
+    row = MAP_TYPES.at(head.s.type)
+    return MapSpec(
+        name=bytes(head.name).split(b"\0")[0].decode(errors="replace"), type=row.name if row else "", key_size=head.s.key_size,
+        value_size=head.s.value_size, max_entries=head.s.max_entries, flags=head.s.flags, map_extra=head.map_extra,
+        btf=_btf_of(fd, head), key_type=head.btf_key_type, value_type=head.btf_value_type, inner=_inner_of(head.inner),
+        frozen=bool(head.frozen),
+    )
+
+
+def _inner_of(shape: Any) -> MapSpec | None:
+    row = MAP_TYPES.at(shape.type)
+    if row is None:
+        return None
+    return MapSpec("", row.name, shape.key_size, shape.value_size, shape.max_entries, shape.flags)
+
+
+def _btf_of(fd: int, head: Any) -> Btf | None:
+    if not head.btf_size or head.btf_size > 1 << 28:
+        return None
+    from tcbpf.obj.btf import parse
+
+    return parse(os.pread(fd, head.btf_size, head.btf))
