@@ -65,7 +65,7 @@ class MapFile:
         head.size, head.btf, head.btf_size = size, blob_at, len(blob)
         head.btf_key_type, head.btf_value_type, head.id, head.map_extra = spec.key_type, spec.value_type, id, spec.map_extra
         head.seed = 0 if spec.flags & BPF_F_ZERO_SEED else random.getrandbits(32)
-        head.load_time, head.name = time.clock_gettime_ns(time.CLOCK_BOOTTIME), spec.name.encode()[:15]
+        head.load_time, head.name[:] = time.clock_gettime_ns(time.CLOCK_BOOTTIME), spec.name.encode()[:15].ljust(16, b"\0")
         template = inner or spec.inner
         if template is not None:
             _plan(template, head.inner, cpus or possible_cpus())
