@@ -1,0 +1,98 @@
+"""verify(): the whole verification of a program, from its shape to the depth of its stack.
+
+Source:  bpf_check(), kernel/bpf/verifier.c (v6.18).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from tcbpf.errors import VerifierError
+from tcbpf.obj.program import HasSpec, Program
+from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.row import Release
+from tcbpf.verifier.cfg import check_shape, mark_packet_changes
+from tcbpf.verifier.env import Env, MapInfo, Refused
+from tcbpf.verifier.explore import check_functions
+from tcbpf.verifier.fields import record_of
+from tcbpf.verifier.leave import check_stack_depth
+from tcbpf.verifier.liveness import compute_live_registers
+from tcbpf.verifier.log import Log, format_summary
+from tcbpf.verifier.report import failure_slice, source_line
+from tcbpf.verifier.verified import Subprog, Verified
+
+KERNEL: Final[Release] = (6, 18)
+MAX_INSNS: Final = 1_000_000
+MAX_INSNS_UNPRIVILEGED: Final = 4096
+
+
+def verify(
+    program: Program, *, log_level: int = 0, privileged: bool = True, perfmon: bool | None = None, kernel: Release = KERNEL,
+    max_insns: int = MAX_INSNS,
+) -> Verified:
+    """Prove that a program is safe to run, as the kernel of that release does, and return it with what the proof learned.
+
+    `privileged` stands for CAP_BPF and CAP_PERFMON; `perfmon` False takes the second away. `log_level` is bpf(2)'s: 1 the
+    last path, 2 all paths, 4 the summary only.
+
+    Units:   max_insns counts instructions processed.
+    Raises:  VerifierError, in the kernel's words.
+    """
+    began = time.perf_counter_ns()
+    log = Log(log_level)
+    env = Env(
+        program, log=log, capable=privileged, perfmon=privileged if perfmon is None else perfmon and privileged, kernel=kernel,
+        max_insns=max_insns,
+    )
+    try:
+        _check(env, privileged)
+    except Refused as refused:
+        raise _error(env, refused) from None
+    if log_level:
+        log.write(format_summary(env))
+    return Verified(
+        program=program,
+        aux=tuple(env.aux),
+        subprogs=tuple(
+            Subprog(sub.start, sub.end, sub.name, sub.stack_depth, callback=sub.is_callback) for sub in env.subprogs
+        ),
+        insns_processed=env.processed,
+        states=env.stats.total_states,
+        peak_states=env.stats.peak_states,
+        writes_packet=env.writes_packet,
+        helpers=frozenset(env.helpers),
+        log=log.text(),
+        time_ns=time.perf_counter_ns() - began,
+    )
+
+
+def _check(env: Env, privileged: bool) -> None:
+    count = len(env.insns)
+    limit = MAX_INSNS if privileged else MAX_INSNS_UNPRIVILEGED
+    if not 0 < count <= limit:
+        env.refuse("program_size", count=count, limit=limit)
+    env.maps = [_map_info(handle, i) for i, handle in enumerate(env.program.maps)]
+    check_shape(env)
+    mark_packet_changes(env)
+    compute_live_registers(env)
+    check_functions(env)
+    check_stack_depth(env)
+
+
+def _map_info(handle: HasSpec, index: int) -> MapInfo:
+    spec = handle.spec
+    row = MAP_TYPES.get(spec.type)
+    inner = MapInfo(spec.inner, -1, 0, record_of(spec.inner), None) if spec.inner is not None else None
+    return MapInfo(spec, index, row.number if row is not None else 0, record_of(spec), inner)
+
+
+def _error(env: Env, refused: Refused) -> VerifierError:
+    for line in refused.lines:
+        env.log.write(line)
+    env.log.write(format_summary(env))
+    pc = env.pc if env.processed else -1
+    return VerifierError(
+        message=refused.lines[0], pc=pc, reason=refused.reason, errno=refused.errno, source=source_line(env.program, pc),
+        slice=failure_slice(env) if pc >= 0 else (), hint=refused.hint, log=env.log.text(),
+    )

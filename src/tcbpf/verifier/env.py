@@ -1,0 +1,188 @@
+"""One verification: the program, what is known of its instructions, the path being followed, and the way to refuse.
+
+Source:  struct bpf_verifier_env, include/linux/bpf_verifier.h (v6.18).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from tcbpf.errors import VerifierError
+from tcbpf.isa.insn import Insn
+from tcbpf.obj.program import MapSpec, Program
+from tcbpf.tables.progs import PROG_TYPES, ProgType
+from tcbpf.tables.row import Release
+from tcbpf.verifier.log import Log
+from tcbpf.verifier.reasons import REASONS
+from tcbpf.verifier.verified import Aux
+
+if TYPE_CHECKING:
+    from tcbpf.verifier.fields import Record
+    from tcbpf.verifier.insns import Ins
+    from tcbpf.verifier.liveness import StackLiveness
+    from tcbpf.verifier.scc import Visit
+    from tcbpf.verifier.state import Frame, State, Step
+
+MAX_VAR_OFF: Final = 1 << 29
+MAX_VAR_SIZE: Final = 1 << 29
+MAX_PACKET_OFF: Final = 0xFFFF
+MAX_JUMPS: Final = 8192
+MAX_STATES_UNPRIVILEGED: Final = 64
+
+
+class Refused(Exception):
+    """A check failed: the reason's name, the kernel's words (first line, then any others), and the errno."""
+
+    def __init__(self, reason: str, lines: list[str], errno: int, hint: str) -> None:
+        super().__init__(lines[0])
+        self.reason, self.lines, self.errno, self.hint = reason, lines, errno, hint
+
+
+class MapInfo:
+    """A map of the program as the checks see it. Two are the same map when they are the same object."""
+
+    __slots__ = ("entries", "flags", "index", "inner", "key_size", "name", "number", "readonly", "record", "spec", "type", "value_size")
+
+    def __init__(self, spec: MapSpec, index: int, number: int, record: Record | None, inner: MapInfo | None) -> None:
+        self.spec = spec
+        self.index = index
+        self.name = spec.name
+        self.type = spec.type
+        self.number = number
+        self.key_size = spec.key_size
+        self.value_size = spec.value_size
+        self.entries = spec.max_entries
+        self.flags = spec.flags
+        self.readonly = spec.frozen and bool(spec.flags & F_RDONLY_PROG)
+        self.record = record
+        self.inner = inner
+
+    @property
+    def direct(self) -> bool:
+        """Tell whether LD_IMM64 may point into its (one) value."""
+        return self.type == "array" and self.entries == 1
+
+
+F_RDONLY_PROG: Final = 1 << 7
+F_WRONLY_PROG: Final = 1 << 8
+
+
+@dataclass(slots=True)
+class SubInfo:
+    """A function of the program while it is being checked.
+
+    Units:   start and end are pcs, end exclusive; stack_depth in bytes.
+    """
+
+    start: int
+    end: int
+    name: str
+    type_id: int = 0
+    is_global: bool = False
+    stack_depth: int = 0
+    has_tail_call: bool = False
+    has_ld_abs: bool = False
+    changes_packet: bool = False
+    is_callback: bool = False
+    is_async: bool = False
+    called: bool = False
+    checked: bool = False
+    args: list[Any] | None = None
+
+
+@dataclass(slots=True)
+class Stats:
+    """What the last line of a log counts."""
+
+    max_states_per_insn: int = 0
+    total_states: int = 0
+    states: int = 0
+    peak_states: int = 0
+
+
+class Env:
+    """One verification of one program."""
+
+    __slots__ = (
+        "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "cur", "explored",
+        "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns", "jmp_point",
+        "jumps", "kernel", "key_poisoned", "live_regs", "liveness", "log", "map_poisoned", "maps", "max_insns", "pc", "pending", "prev_jumps", "prev_pc",
+        "prev_processed", "processed", "program", "prune_point", "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type",
+        "visits", "writes_packet",
+    )
+
+    def __init__(
+        self, program: Program, *, log: Log, capable: bool, perfmon: bool, kernel: Release, max_insns: int
+    ) -> None:
+        row = PROG_TYPES.get(program.type)
+        if row is None:
+            raise VerifierError(f"unrecognized program type {program.type}", reason="not_supported", errno=22)
+        self.program = program
+        self.type: ProgType = row
+        self.insns: tuple[Insn, ...] = program.insns
+        self.kernel = kernel
+        self.max_insns = max_insns
+        self.log = log
+        self.capable = capable
+        self.allow_leaks = self.allow_uninit = self.bypass_spec = perfmon
+        self.gpl = is_gpl(program.license)
+        self.has_func_info = bool(program.raw_func_info) or any(f.type_id for f in program.funcs)
+        count = len(program.insns)
+        self.aux = [Aux() for _ in range(count)]
+        self.ptr_types = [0] * count
+        self.map_poisoned = bytearray(count)
+        self.key_poisoned = bytearray(count)
+        self.ins: list[Ins] = []
+        self.maps: list[MapInfo] = []
+        self.subprogs: list[SubInfo] = []
+        self.subprog_at: dict[int, int] = {}
+        self.prune_point = bytearray(count + 1)
+        self.jmp_point = bytearray(count + 1)
+        self.force_checkpoint = bytearray(count + 1)
+        self.calls_callback = bytearray(count + 1)
+        self.live_regs: list[int] = []
+        self.scc: list[int] = []
+        self.liveness: StackLiveness
+        self.helpers: set[str] = set()
+        self.writes_packet = False
+        self.ids = 0
+        self.processed = 0
+        self.stats = Stats()
+        self.reset_paths()
+
+    def reset_paths(self) -> None:
+        """Forget every path and remembered state: the next function is checked on its own."""
+        self.cur: State
+        self.frame: Frame
+        self.pc = 0
+        self.prev_pc = -1
+        self.step: Step | None = None
+        self.pending: list[tuple[State, int, int, int]] = []
+        self.explored: dict[tuple[int, int], list[State]] = {}
+        self.explored_count = 0
+        self.backedges = 0
+        self.visits: dict[tuple[int, ...], Visit] = {}
+        self.jumps = self.prev_jumps = self.prev_processed = 0
+
+    def new_id(self) -> int:
+        """Return an id that nothing has yet."""
+        self.ids += 1
+        return self.ids
+
+    def refuse(self, reason: str, /, *more: str, **facts: Any) -> NoReturn:
+        """Refuse the program for a reason of the closed list; `more` are the kernel's further lines.
+
+        Raises:  Refused.
+        """
+        row = REASONS[reason]
+        lines = [*row.words.format(**facts).split("\n"), *more]
+        raise Refused(reason, lines, row.errno, row.hint.format(**facts) if row.hint else "")
+
+
+_GPL: Final = frozenset(("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"))
+
+
+def is_gpl(license: str) -> bool:
+    """Tell whether a license string is one that the kernel takes as compatible with its own."""
+    return license in _GPL

@@ -1,0 +1,179 @@
+"""Follow every path of a function: the loop that the rest of this room serves.
+
+Source:  do_check(), do_check_common(), do_check_main(), do_check_subprogs(), kernel/bpf/verifier.c (v6.18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, Kind
+from tcbpf.verifier import access, alu, call, jump, leave
+from tcbpf.verifier.env import Env, MapInfo
+from tcbpf.verifier.globals import set_arguments
+from tcbpf.verifier.insns import Ins
+from tcbpf.verifier.kfunc import call_kfunc
+from tcbpf.verifier.liveness import StackLiveness
+from tcbpf.verifier.paths import PATH_END, end_path, next_path
+from tcbpf.verifier.prune import is_visited, push_step
+from tcbpf.verifier.scalar import const
+from tcbpf.verifier.state import MAIN_CALLSITE, REG_FP, ZERO, Frame, Reg, State
+from tcbpf.verifier.trace import Trace
+from tcbpf.verifier.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR
+
+Run = Callable[[Env, Ins], int]
+
+
+def check_functions(env: Env) -> None:
+    """Follow the main function, then each global function that something called.
+
+    Raises:  Refused.
+    """
+    for ins in env.ins:
+        ins.run = _handler(ins)
+        ins.k = alu.constant(ins) if ins.kind in (Kind.ALU, Kind.JUMP, Kind.STORE) and not ins.use_reg else None
+    env.liveness = StackLiveness(env)
+    check_function(env, 0)
+    while True:
+        number = next((i for i, s in enumerate(env.subprogs) if s.is_global and s.called and not s.checked), None)
+        if number is None:
+            return
+        check_function(env, number)
+
+
+def check_function(env: Env, number: int) -> None:
+    """Follow every path of one function, from its widest arguments.
+
+    Raises:  Refused.
+    """
+    sub = env.subprogs[number]
+    sub.checked = True
+    env.reset_paths()
+    state = State()
+    frame = Frame(0, number, MAIN_CALLSITE)
+    state.frames = [frame]
+    state.first_pc = sub.start
+    env.cur, env.frame, env.pc, env.prev_pc = state, frame, sub.start, -1
+    env.liveness.forget_chain()
+    if number and sub.is_global:
+        set_arguments(env, sub, frame)
+    else:
+        frame.regs[1] = Reg(CTX)
+    _follow(env)
+
+
+def _follow(env: Env) -> None:
+    ins_of, prune, jumps_to = env.ins, env.prune_point, env.jmp_point
+    liveness, aux, limit = env.liveness, env.aux, env.max_insns
+    trace = Trace(env) if env.log.level else None
+    while True:
+        pc = env.pc
+        env.step = None
+        env.processed += 1
+        if env.processed > limit:
+            env.refuse("too_large", count=env.processed)
+        state = env.cur
+        state.last_pc = env.prev_pc
+        following = PATH_END
+        pruned = False
+        if prune[pc] and is_visited(env, pc):
+            pruned = True
+            if trace:
+                trace.safe(env)
+        else:
+            if jumps_to[pc]:
+                push_step(env, state, 0)
+            ins = ins_of[pc]
+            if trace:
+                trace.before(env, ins)
+            aux[pc].seen = True
+            env.jumps += ins.jumps
+            following = ins.run(env, ins)
+            if ins.writes_stack:
+                liveness.commit(pc)
+            if trace:
+                trace.after(env, ins, following)
+        if following >= 0:
+            env.prev_pc = pc
+            env.pc = following
+            continue
+        del pruned
+        end_path(env)
+        if not next_path(env):
+            return
+        if trace:
+            trace.switched(env)
+
+
+# --- instructions ------------------------------------------------------------------------------------------------------
+
+def _handler(ins: Ins) -> Run:
+    """Return what checks an instruction on a path."""
+    if ins.form is not None:
+        return _wrong_form
+    if ins.kind is Kind.ALU:
+        return _alu_handler(ins)
+    return _HANDLERS[ins.kind]
+
+
+def _alu_handler(ins: Ins) -> Run:
+    op = ins.code & 0xF0
+    if op in (0x80, 0xD0):
+        return alu.unary
+    if op == 0xB0:
+        if not ins.use_reg:
+            return alu.mov_imm
+        if ins.off:
+            return alu.mov_sext
+        return alu.mov_reg if ins.width == 64 else alu.mov32_reg
+    if ins.use_reg:
+        return alu.binary_reg
+    if (op in (0x30, 0x90) and not ins.imm) or (op in (0x60, 0x70, 0xC0) and not 0 <= ins.imm < ins.width):
+        return alu.binary_amount
+    return alu.binary_imm
+
+
+def _wrong_form(env: Env, ins: Ins) -> int:
+    assert ins.form is not None
+    reason, facts = ins.form
+    env.refuse(reason, **facts)
+
+
+def _goto(env: Env, ins: Ins) -> int:
+    return ins.target
+
+
+def _ld_imm64(env: Env, ins: Ins) -> int:
+    """dst = a 64-bit number, a map, a place in a map's value, or a function."""
+    if ins.dst == REG_FP:
+        env.refuse("frame_pointer_write")
+    env.aux[ins.pc + 1].seen = True
+    env.frame.regs[ins.dst] = _loaded(env, ins)
+    return ins.next
+
+
+def _loaded(env: Env, ins: Ins) -> Reg:
+    high = env.insns[ins.pc + 1].imm
+    if ins.src == 0:
+        return Reg(SCALAR, const((high & 0xFFFFFFFF) << 32 | ins.imm & 0xFFFFFFFF))
+    if ins.src == PSEUDO_FUNC:
+        number = env.subprog_at[ins.pc + 1 + ins.imm]
+        if not env.has_func_info:
+            env.refuse("missing_func_info")
+        if env.subprogs[number].is_global:
+            env.refuse("callback_not_static")
+        if number == 0:
+            env.refuse("callback_main")
+        return Reg(FUNC, ZERO, extra=number)
+    map: MapInfo = env.maps[ins.imm]
+    if ins.src in (PSEUDO_MAP_FD, PSEUDO_MAP_IDX):
+        return Reg(MAP_PTR, ZERO, extra=map)
+    return Reg(MAP_VALUE, ZERO, high & 0xFFFFFFFF, extra=map)
+
+
+_HANDLERS: Final[dict[Kind, Run]] = {
+    Kind.JUMP: jump.jump, Kind.JA: _goto, Kind.MAY_GOTO: jump.may_goto, Kind.CALL: call.helper, Kind.CALL_LOCAL: leave.call_local,
+    Kind.CALL_KFUNC: call_kfunc, Kind.EXIT: leave.leave, Kind.LD_IMM64: _ld_imm64, Kind.LD_ABS: leave.load_packet,
+    Kind.LD_IND: leave.load_packet, Kind.LOAD: access.load, Kind.STORE: access.store, Kind.ATOMIC: access.atomic,
+}

@@ -1,0 +1,260 @@
+"""Which registers and stack slots may still be read: what a remembered state can forget.
+
+Registers: one data flow pass over the program before any path is followed. Stack slots: what each instruction, under each chain
+of open calls, may read of the stack and is certain to write of it is noted while paths are followed, and the data flow over that
+is brought up to date when somebody asks.
+
+    live after  = union of live before over the successors
+    live before = (live after - certainly written) | possibly read
+
+A callee's needs of its callers' stacks are carried to the call.
+
+Units:   masks have bit i for stack slot i.
+Source:  kernel/bpf/liveness.c; compute_live_registers(), kernel/bpf/verifier.c (v6.18).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.insns import Kind
+from tcbpf.verifier.env import Env
+from tcbpf.verifier.state import State
+
+_ALL: Final = (1 << 64) - 1
+
+
+def compute_live_registers(env: Env) -> None:
+    """Fill env.live_regs with the mask of registers that are read at or after each pc before being written."""
+    count = len(env.insns)
+    live = [0] * count
+    predecessors: list[list[int]] = [[] for _ in range(count)]
+    for pc, ins in enumerate(env.ins):
+        if ins.pc != pc:
+            continue
+        if ins.kind is Kind.CALL:
+            row = HELPERS.at(ins.imm)
+            if row is not None:
+                ins.uses = ((1 << len(row.args)) - 1) << 1
+        for to in ins.successors:
+            if 0 <= to < count:
+                predecessors[to].append(pc)
+    work = list(range(count))
+    queued = bytearray(b"\1" * count)
+    while work:
+        pc = work.pop()
+        queued[pc] = 0
+        ins = env.ins[pc]
+        after = 0
+        for to in ins.successors:
+            if 0 <= to < count:
+                after |= live[to]
+        before = (after & ~ins.defs) | ins.uses
+        if before != live[pc]:
+            live[pc] = before
+            for back in predecessors[pc]:
+                if not queued[back]:
+                    queued[back] = 1
+                    work.append(back)
+    env.live_regs = live
+
+
+class Instance:
+    """One function under one chain of calls: for each frame that it can reach, four masks an instruction."""
+
+    __slots__ = ("chain", "dirty", "frames", "fresh", "must_write_known", "start")
+
+    def __init__(self, chain: tuple[int, ...], start: int, size: int) -> None:
+        self.chain = chain                     # the pcs of the open calls
+        self.start = start
+        self.frames: list[Masks | None] = [None] * (len(chain) + 1)
+        self.must_write_known = bytearray(size)
+        self.dirty: set[tuple[int, int]] = set()
+        self.fresh = False                     # must_write shrank: must_write_acc starts anew
+
+
+class Masks:
+    """The masks of one frame's slots, by instruction relative to the function's start."""
+
+    __slots__ = ("live", "read", "write", "write_acc")
+
+    def __init__(self, size: int) -> None:
+        self.read = [0] * size
+        self.write = [0] * size
+        self.write_acc = [0] * size
+        self.live = [0] * size
+
+
+class StackLiveness:
+    """The stack's liveness under every chain of calls seen so far."""
+
+    __slots__ = ("current", "env", "instances", "predecessors", "writes")
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self.instances: dict[tuple[int, ...], Instance] = {}
+        self.current: Instance | None = None
+        self.writes: list[int] = []
+        self.predecessors: list[list[int]] = [[] for _ in env.insns]
+        for pc, ins in enumerate(env.ins):
+            if ins.pc == pc:
+                for to in ins.successors:
+                    if 0 <= to < len(env.insns):
+                        self.predecessors[to].append(pc)
+
+    def forget_chain(self) -> None:
+        """The path has entered or left a function, or another path is followed."""
+        self.current = None
+
+    def _instance(self, state: State, frame: int) -> Instance:
+        chain = tuple(f.callsite for f in state.frames[1:frame + 1])
+        start = self.env.subprogs[state.frames[frame].subprog].start
+        key = (*chain, start)
+        found = self.instances.get(key)
+        if found is None:
+            sub = self.env.subprogs[state.frames[frame].subprog]
+            found = self.instances[key] = Instance(chain, start, sub.end - sub.start)
+        return found
+
+    def _here(self) -> Instance:
+        if self.current is None:
+            state = self.env.cur
+            self.current = self._instance(state, len(state.frames) - 1)
+        return self.current
+
+    def read(self, frame: int, mask: int) -> None:
+        """The current instruction may read these slots of that frame."""
+        self._note_read(self._here(), frame, self.env.pc, mask)
+
+    def _note_read(self, instance: Instance, frame: int, pc: int, mask: int) -> None:
+        masks = instance.frames[frame]
+        if masks is None:
+            masks = instance.frames[frame] = Masks(len(instance.must_write_known))
+        at = pc - instance.start
+        old = masks.read[at]
+        if mask & ~old:
+            masks.read[at] = old | mask
+            instance.dirty.add((frame, pc))
+
+    def write(self, frame: int, mask: int) -> None:
+        """The current instruction certainly writes all of these slots of that frame."""
+        if not self.writes:
+            self.writes = [0] * 8
+        self.writes[frame] |= mask
+
+    def commit(self, pc: int) -> None:
+        """The instruction at `pc` is done on this path: what it wrote joins what it wrote on other paths."""
+        writes = self.writes
+        instance = self._here()
+        at = pc - instance.start
+        if writes or instance.must_write_known[at]:
+            self._note_writes(instance, pc, writes or [0] * 8)
+        instance.must_write_known[at] = 1
+        if writes:
+            self.writes = []
+
+    def _note_writes(self, instance: Instance, pc: int, writes: list[int]) -> None:
+        at = pc - instance.start
+        known = instance.must_write_known[at]
+        for frame in range(len(instance.frames)):
+            mask = writes[frame]
+            masks = instance.frames[frame]
+            if masks is None:
+                if not mask or known:
+                    continue
+                masks = instance.frames[frame] = Masks(len(instance.must_write_known))
+            old = masks.write[at]
+            if known:
+                mask &= old
+            if mask != old:
+                masks.write[at] = mask
+                instance.dirty.add((frame, pc))
+                if old & ~mask:
+                    instance.fresh = True
+
+    def _update_all(self) -> None:
+        """Bring every instance up to date, the innermost calls first."""
+        while True:
+            dirty = [i for i in self.instances.values() if i.dirty]
+            if not dirty:
+                return
+            self._update(max(dirty, key=lambda i: len(i.chain)))
+
+    def _update(self, instance: Instance) -> None:
+        work = instance.dirty
+        instance.dirty = set()
+        start, ins = instance.start, self.env.ins
+        if instance.fresh:
+            instance.fresh = False
+            for frame, masks in enumerate(instance.frames):
+                if masks is not None:
+                    masks.write_acc = [0] * len(masks.write_acc)
+                    work |= {(frame, start + at) for at in range(len(masks.read)) if ins[start + at].pc == start + at}
+        queue = list(work)
+        while queue:
+            item = queue.pop()
+            work.discard(item)
+            frame, pc = item
+            masks = instance.frames[frame]
+            assert masks is not None
+            at = pc - start
+            after, written = 0, _ALL
+            successors = ins[pc].successors
+            for to in successors:
+                after |= masks.live[to - start]
+                written &= masks.write_acc[to - start]
+            if not successors:
+                written = 0
+            before = (after & ~masks.write[at]) | masks.read[at]
+            written |= masks.write[at]
+            if before != masks.live[at] or written != masks.write_acc[at]:
+                masks.live[at] = before
+                masks.write_acc[at] = written
+                for back in self.predecessors[pc]:
+                    follow = (frame, back)
+                    if follow not in work:
+                        work.add(follow)
+                        queue.append(follow)
+        if instance.chain:
+            self._carry_out(instance)
+
+    def _carry_out(self, instance: Instance) -> None:
+        """Hand what a function reads and writes of its callers' stacks to the call."""
+        call = instance.chain[-1]
+        sub = next(s for s in self.env.subprogs if s.start <= call < s.end)
+        chain = instance.chain[:-1]
+        key = (*chain, sub.start)
+        outer = self.instances.get(key)
+        if outer is None:
+            outer = self.instances[key] = Instance(chain, sub.start, sub.end - sub.start)
+        writes = [0] * 8
+        for frame in range(len(instance.chain)):
+            masks = instance.frames[frame]
+            if masks is not None:
+                writes[frame] = masks.write_acc[0]
+                self._note_read(outer, frame, call, masks.live[0])
+        self._note_writes(outer, call, writes)
+        outer.must_write_known[call - outer.start] = 1
+
+    def live_slots(self, state: State, frame: int) -> int:
+        """Return the mask of slots of that frame which a continuation of the state may read.
+
+        `refresh` must have been called since the last path was followed.
+        """
+        last = len(state.frames) - 1
+        inner = self._instance(state, last)
+        masks = inner.frames[frame] if frame < len(inner.frames) else None
+        live = masks.live[state.pc - inner.start] if masks else 0
+        for i in range(frame, last):
+            call = state.frames[i + 1].callsite
+            instance = self._instance(state, i)
+            masks = instance.frames[frame]
+            if masks is not None:
+                at = call if self.env.calls_callback[call] else call + 1
+                live |= masks.live[at - instance.start]
+        return live
+
+    def refresh(self) -> None:
+        """Bring the data flow up to date with all that was noted."""
+        self._update_all()

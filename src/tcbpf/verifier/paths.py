@@ -1,0 +1,49 @@
+"""The paths still to be followed, and the end of one.
+
+Source:  push_stack(), pop_stack(), update_branch_counts(), kernel/bpf/verifier.c (v6.18).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tcbpf.verifier.env import MAX_JUMPS, Env
+from tcbpf.verifier.scc import exit_loop
+from tcbpf.verifier.state import State
+
+PATH_END: Final = -1
+"""What an instruction returns as the next pc when the path ends with it."""
+
+
+def push_path(env: Env, state: State, pc: int) -> None:
+    """Keep another path for later: from `state`, a copy of the current one, at `pc`.
+
+    Raises:  Refused.
+    """
+    env.pending.append((state, pc, env.pc, env.log.mark()))
+    if len(env.pending) > MAX_JUMPS:
+        env.refuse("too_complex", count=len(env.pending))
+    if state.parent is not None:
+        state.parent.branches += 1
+
+
+def end_path(env: Env) -> None:
+    """The current path is done: states that have no open path left are final."""
+    state: State | None = env.cur
+    while state is not None:
+        state.branches -= 1
+        if state.branches:
+            return
+        exit_loop(env, state)
+        state = state.parent
+
+
+def next_path(env: Env) -> bool:
+    """Take up the path that was kept last; return False when there is none."""
+    if not env.pending:
+        return False
+    env.cur, env.pc, env.prev_pc, mark = env.pending.pop()
+    env.frame = env.cur.frames[-1]
+    env.log.forget(mark)
+    env.liveness.forget_chain()
+    return True

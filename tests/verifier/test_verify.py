@@ -1,0 +1,57 @@
+"""The verifier as its users call it: a verdict, or an error with the kernel's words, a place and a hint."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcbpf.errors import VerifierError
+from tcbpf.isa.insn import Insn
+from tcbpf.obj.program import Program
+from tcbpf.tables.skb import SKB
+from tcbpf.verifier import Region, verify
+
+GUARDED = (
+    Insn(0x61, 2, 1, 76), Insn(0x61, 3, 1, 80), Insn(0xBF, 4, 2), Insn(0x07, 4, imm=14), Insn(0x2D, 4, 3, 2),
+    Insn(0x71, 0, 2, 13), Insn(0x95), Insn(0xB7), Insn(0x95),
+)
+
+
+def program(*insns: Insn, type: str = "sched_cls") -> Program:
+    return Program("test", type, insns, license="GPL")
+
+
+def test_accepts_a_guarded_packet_read_and_says_what_it_reaches() -> None:
+    verified = verify(program(*GUARDED))
+    assert verified.insns_processed == 9
+    assert verified.aux[5].region is Region.PACKET
+    assert verified.aux[0].region is Region.CTX and verified.aux[0].field is SKB["data"]
+    assert not verified.writes_packet
+    assert verified.subprogs[0].end == len(GUARDED)
+
+
+def test_refuses_a_byte_beyond_the_guard_in_the_kernels_words() -> None:
+    beyond = GUARDED[:5] + (Insn(0x71, 0, 2, 14),) + GUARDED[6:]
+    with pytest.raises(VerifierError) as caught:
+        verify(program(*beyond))
+    error = caught.value
+    assert error.message == "invalid access to packet, off=14 size=1, R2(id=0,off=14,r=14)"
+    assert (error.pc, error.reason, error.errno) == (5, "packet_bounds", 13)
+    assert "data_end" in error.hint and 5 in error.slice
+    assert "R2 offset is outside of the packet" in error.log
+
+
+def test_the_log_is_in_the_kernels_format() -> None:
+    log = verify(program(Insn(0xB7), Insn(0x95)), log_level=1).log
+    assert log == (
+        "0: R1=ctx() R10=fp0\n"
+        "0: (b7) r0 = 0                        ; R0=0\n"
+        "1: (95) exit\n"
+        "processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n"
+    )
+
+
+def test_the_budget_stops_a_long_loop() -> None:
+    loop = (Insn(0xB7, 1), Insn(0x07, 1, imm=1), Insn(0xA5, 1, off=-2, imm=1000), Insn(0xB7), Insn(0x95))
+    assert verify(program(*loop)).insns_processed > 1000
+    with pytest.raises(VerifierError, match="BPF program is too large. Processed 101 insn"):
+        verify(program(*loop), max_insns=100)
