@@ -1,0 +1,71 @@
+"""The bpf fs: an ordinary directory in which a hard link to an object's file is a pin.
+
+The words /sys/fs/bpf/... name places below the home's own directory; any other path is the host's, as it stands, and
+must be on the same file system. A name with a dot is refused, as the kernel keeps those for itself. Removing the file
+unpins.
+
+Source:  bpf_obj_do_pin(), bpf_lookup(), kernel/bpf/inode.c (v6.18). Paper, "Object pinning".
+Differs: any directory serves, not only one of a mounted bpf fs; a missing directory of the path is made.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from tcbpf.datapath.loader import BPFFS
+from tcbpf.datapath.user.shelf import link
+from tcbpf.errors import SysError
+
+
+def place(root: Path, path: str) -> Path:
+    """Return the host's path of what `path` names, `root` being the home's bpf fs."""
+    if path == BPFFS or path.startswith(BPFFS + "/"):
+        return root / path[len(BPFFS) :].lstrip("/")
+    return Path(path)
+
+
+def pin(root: Path, path: str, fd: int) -> None:
+    """Link the object open as `fd` at `path`.
+
+    Raises:  SysError: EEXIST, EPERM for a name with a dot or another file system, and what the host says.
+    """
+    asked, where = f"pin {path}", place(root, path)
+    if "." in where.name:
+        raise SysError(errno.EPERM, asked, "a name in the bpf fs has no dot")
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        link(fd, where)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise SysError(errno.EPERM, asked, f"not on the file system of {root}") from None
+        raise SysError(error.errno or errno.EIO, asked) from None
+
+
+def unpin(root: Path, path: str) -> None:
+    """Remove a pin."""
+    try:
+        place(root, path).unlink()
+    except OSError as error:
+        raise SysError(error.errno or errno.EIO, f"unpin {path}") from None
+
+
+def open_pin(root: Path, path: str) -> int:
+    """Return a descriptor of the object pinned at `path`, which has the same lifetime as any other one's."""
+    where = place(root, path)
+    try:
+        return os.open(where, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        code = errno.EACCES if error.errno in (errno.EISDIR, errno.ENXIO) else error.errno or errno.EIO
+        raise SysError(code, f"open {path}") from None
+
+
+def pins(root: Path) -> dict[int, list[str]]:
+    """Return the pins of the home's bpf fs, in the words of the bpf fs, by inode."""
+    found: dict[int, list[str]] = {}
+    for directory, _, names in os.walk(root):
+        for name in sorted(names):
+            full = Path(directory) / name
+            found.setdefault(full.lstat().st_ino, []).append(f"{BPFFS}/{full.relative_to(root)}")
+    return found

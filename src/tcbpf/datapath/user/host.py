@@ -1,0 +1,146 @@
+"""What a thread of this process gives a running program: a clock, a CPU, random numbers, and what C asks Python for.
+
+Tail calls and maps of maps name objects by id. The first time that machine code meets an id, which another process
+may just have put there, the runtime asks here; the object is opened, a program proved and compiled, and found in a
+table from then on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.datapath.user.trace import Trace
+from tcbpf.errors import SysError
+from tcbpf.native.env import HOST_MAP, HOST_OUTPUT, HOST_PROG, HOST_TRACE
+from tcbpf.native.runtime import Env, Skb
+from tcbpf.tables.progs import PROG_TYPES
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.user import User
+    from tcbpf.datapath.user.map import UserMap
+    from tcbpf.datapath.user.prog import UserProg
+
+_sched_getcpu = ctypes.CDLL(None).sched_getcpu
+
+
+class Table:
+    """Addresses by id, in memory that C reads; grown tables are new memory, and the old stays for who still looks
+    there.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: list[Any] = [(ctypes.c_uint64 * 256)()]
+
+    def __setitem__(self, id: int, address: int) -> None:
+        old = self.arrays[-1]
+        if id >= len(old):
+            grown = (ctypes.c_uint64 * max(2 * len(old), id + 1))()
+            grown[: len(old)] = old[:]
+            self.arrays.append(grown)
+        self.arrays[-1][id] = address
+
+    @property
+    def address(self) -> int:
+        """Where the newest array lies."""
+        return ctypes.addressof(self.arrays[-1])
+
+    def __len__(self) -> int:
+        return len(self.arrays[-1])
+
+
+class Host:
+    """The threads' environments of one datapath, and the objects that running programs reached by id."""
+
+    def __init__(self, dp: User) -> None:
+        self._dp, self._local, self._lock = dp, threading.local(), threading.RLock()
+        self._table = {HOST_PROG: Table(), HOST_MAP: Table()}
+        self._held: dict[int, UserProg | UserMap] = {}
+        self._failure: Exception | None = None
+
+    @cached_property
+    def trace(self) -> Trace:
+        """Where bpf_trace_printk() writes to."""
+        return Trace(self._dp.home / "trace")
+
+    @cached_property
+    def task(self) -> str:
+        """The name of this process, as trace lines have it."""
+        return Path("/proc/self/comm").read_text().rstrip("\n")
+
+    def env(self) -> Env:
+        """Return this thread's environment, on the CPU that it runs on now."""
+        env: Env | None = getattr(self._local, "env", None)
+        if env is None:
+            env = self._local.env = Env()
+            env.host = lambda what, argument, number, env=env: self._answer(env, what, number)
+        env.struct.cpu = max(0, _sched_getcpu())
+        self._point(env)
+        return env
+
+    def skb(self) -> Skb:
+        """Return this thread's packet buffer."""
+        skb: Skb | None = getattr(self._local, "skb", None)
+        if skb is None:
+            skb = self._local.skb = Skb()
+        return skb
+
+    def turn(self, env: Env) -> None:
+        """Take what running programs left: trace lines; raise what went wrong while C was asking."""
+        if env.struct.trace and (lines := list(env.trace())):
+            self.trace.write(
+                [
+                    f"{self.task:>16}-{os.getpid():<7} [{line.cpu:03d}] ..... {line.ns // 1_000_000_000:5d}."
+                    f"{line.ns // 1000 % 1_000_000:06d}: bpf_trace_printk: {line.text.rstrip(chr(10))}"
+                    for line in lines
+                ]
+            )
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _point(self, env: Env) -> None:
+        progs, maps = self._table[HOST_PROG], self._table[HOST_MAP]
+        env.struct.progs, env.struct.n_progs = progs.address, len(progs)
+        env.struct.maps, env.struct.n_maps = maps.address, len(maps)
+
+    def _answer(self, env: Env, what: int, number: int) -> int:
+        """Answer what C asks: an address, 0 for none. An exception must not cross C: `turn` raises it."""
+        try:
+            if what in (HOST_TRACE, HOST_OUTPUT):
+                self.turn(env)
+                return 0
+            with self._lock:
+                address = self._open_prog(number) if what == HOST_PROG else self._open_map(number)
+                self._table[what][number] = address
+                self._point(env)
+            return address
+        except SysError as error:
+            if error.errno != errno.ENOENT:  # gone since it was put there: an empty slot
+                self._failure = error
+        except Exception as error:
+            self._failure = error
+        return 0
+
+    def _open_prog(self, id: int) -> int:
+        found = self._dp.prog_by_id(id)
+        self._held[id] = found
+        if PROG_TYPES[found.type].context != "skb":
+            return 0
+        return found.executable.address
+
+    def _open_map(self, id: int) -> int:
+        found = self._dp.objects.open_map(id)
+        self._held[-id] = found
+        return found.file.address
+
+    def close(self) -> None:
+        """Let go of the objects that were reached by id."""
+        for found in self._held.values():
+            found.close()
+        self._held.clear()

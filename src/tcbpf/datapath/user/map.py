@@ -1,0 +1,90 @@
+"""A map of the user datapath, behind maps.Map: the runtime's file, with bpf(2)'s element commands."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tcbpf.errors import MapError, SysError
+from tcbpf.obj.program import MapSpec
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.user.objects import Objects
+    from tcbpf.native.runtime import MapFile
+
+OF_PROGRAMS = frozenset({"prog_array"})
+OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
+
+
+class UserMap:
+    """One map, by its file. A slot that names a program or a map is written as a descriptor and read as an id, as
+    bpf(2) does.
+    """
+
+    def __init__(self, file: MapFile, objects: Objects) -> None:
+        self.file, self._objects = file, objects
+
+    @property
+    def spec(self) -> MapSpec:
+        """What the map is."""
+        if not self.file.frozen or self.file.spec.max_entries != 1:
+            return self.file.spec
+        return replace(self.file.spec, frozen=True, contents=self.file.lookup(bytes(4)))
+
+    @property
+    def id(self) -> int:
+        """Its number in this home."""
+        return self.file.id
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """Return the value at `key`, or None."""
+        return self.file.lookup(key)
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Write the value at `key`."""
+        if self.file.spec.type in OF_PROGRAMS | OF_MAPS:
+            value = self._id_of(value)
+        self.file.update(key, value, flags)
+
+    def delete(self, key: bytes) -> bool:
+        """Delete an element; return False when there was none."""
+        return self.file.delete(key)
+
+    def next_key(self, key: bytes | None) -> bytes | None:
+        """Return the key after `key`, the first for None, None at the end."""
+        return self.file.next_key(key)
+
+    def elements(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all elements; one that vanishes on the way is passed over."""
+        key = self.next_key(None)
+        while key is not None:
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+            key = self.next_key(key)
+
+    def freeze(self) -> None:
+        """Refuse further updates from user space."""
+        self.file.freeze()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the map's file, which holds it."""
+        return self.file.fileno()
+
+    def close(self) -> None:
+        """Let go; the map lives while something else holds it."""
+        self.file.close()
+
+    def _id_of(self, value: bytes) -> bytes:
+        """Return the id of the program or map open as the descriptor that `value` holds."""
+        asked = "update an element of"
+        if len(value) != 4:
+            raise MapError(errno.EINVAL, asked, self.spec.name, f"a descriptor has 4 bytes, not {len(value)}")
+        check = self._objects.check_tail if self.file.spec.type in OF_PROGRAMS else self._objects.check_inner
+        try:
+            return check(self.file, int.from_bytes(value, "little")).to_bytes(4, "little")
+        except OSError as error:
+            detail = error.detail if isinstance(error, SysError) else ""
+            raise MapError(error.errno or errno.EIO, asked, self.spec.name, detail) from None

@@ -1,0 +1,178 @@
+"""The maps and programs of a home: make them, open them, and sweep what nothing holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.control.objects import Bpf
+from tcbpf.datapath.user import progfile
+from tcbpf.datapath.user.map import OF_MAPS, OF_PROGRAMS, UserMap
+from tcbpf.datapath.user.progfile import ProgRecord
+from tcbpf.datapath.user.shelf import Shelf
+from tcbpf.errors import InputError, SysError
+from tcbpf.native.runtime import MapFile
+from tcbpf.obj.program import MapSpec, Program
+from tcbpf.tables.progs import PROG_TYPES
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.user.store import Store
+    from tcbpf.tc.state import State
+
+
+class Objects:
+    """What lives in a home, beside its State."""
+
+    def __init__(self, home: Path, store: Store) -> None:
+        self.store, self.root = store, home / "bpf"
+        self.maps, self.progs = Shelf(home / "maps", "map"), Shelf(home / "progs", "program")
+
+    def create_map(self, spec: MapSpec) -> UserMap:
+        """Make a map.
+
+        Raises:  MapError with the errno of bpf(BPF_MAP_CREATE).
+        """
+        fd = self.maps.create()
+        try:
+            with self.store.change() as change:
+                id = change.number("map")
+            made = MapFile.create(replace(spec, contents=None, frozen=False), fd, id=id)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.maps.publish(fd, id)
+        return UserMap(made, self)
+
+    def open_map(self, id: int) -> UserMap:
+        """Open the map of a number."""
+        return self.adopt_map(self.maps.open(id))
+
+    def adopt_map(self, fd: int) -> UserMap:
+        """Take a descriptor of a map's file, which is then this object's."""
+        try:
+            return UserMap(MapFile.open(fd), self)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def create_prog(self, program: Program, maps: tuple[UserMap, ...], insns_processed: int) -> tuple[int, ProgRecord]:
+        """Keep a proved program, and return the descriptor that holds it and its record."""
+        fd = self.progs.create()
+        try:
+            with self.store.change() as change:
+                id = change.number("prog")
+            record = ProgRecord(
+                id,
+                program,
+                tuple(m.id for m in maps),
+                progfile.tag_of(program),
+                time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+                os.getuid(),
+                insns_processed,
+            )
+            progfile.write(fd, record)
+            self.progs.publish(fd, id)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, record
+
+    def is_program(self, fd: int) -> bool:
+        """Tell whether a descriptor is of a program's file."""
+        return os.pread(fd, 1, 0) == b"{"
+
+    def head(self, fd: int) -> dict[str, Any]:
+        """Return what a program's file says of it, as it is written.
+
+        Raises:  SysError with EINVAL when the file is none.
+        """
+        try:
+            return progfile.read_head(fd)
+        except InputError as error:
+            raise SysError(errno.EINVAL, "read a program", error.what) from None
+
+    def check_tail(self, file: MapFile, fd: int) -> int:
+        """Return the id of the program open as `fd`, which a program array of that type may hold.
+
+        Raises:  OSError: EBADF, EINVAL for a program of another type than those the array serves.
+        """
+        head = self.head(fd)
+        row = PROG_TYPES.get(head["type"])
+        number = row.number if row else 0
+        if file.owner_type not in (0, number):
+            raise SysError(errno.EINVAL, "graft", "the array holds programs of another type")
+        file.owner_type = number
+        return int(head["id"])
+
+    def check_inner(self, file: MapFile, fd: int) -> int:
+        """Return the id of the map open as `fd`, which a map of maps with this template may hold."""
+        inner = MapFile.open(os.dup(fd))
+        try:
+            return inner.id
+        finally:
+            inner.close()
+
+    def sweep(self) -> None:
+        """Remove every map and program that no process, pin, filter, program or map holds.
+
+        A program array that only programs hold is emptied first, as the kernel does when its last user goes.
+        """
+        with self.store.change() as change:
+            while True:
+                self._empty_arrays()
+                gone = self.progs.sweep(lambda: self._named_programs(change.state))
+                gone += self.maps.sweep(self._named_maps)
+                if not gone:
+                    return
+
+    def _empty_arrays(self) -> None:
+        for id in self.maps.ids():
+            with self.maps.unheld(id) as fd:
+                if fd < 0:
+                    continue
+                file = MapFile.open(os.dup(fd))
+                if file.spec.type in OF_PROGRAMS:
+                    for slot in slots(file):
+                        file.delete(slot)
+                file.close()
+
+    def _named_programs(self, state: State) -> set[int]:
+        """Return the programs that filters, actions and program arrays name."""
+        named = {f.options.id for filters in state.filters.values() for f in filters if isinstance(f.options, Bpf)} | {
+            int(str(a.options["id"])) for a in state.actions.values() if "id" in a.options
+        }
+        return named | self._in_slots(OF_PROGRAMS)
+
+    def _named_maps(self) -> set[int]:
+        """Return the maps that programs and maps of maps name."""
+        named = set[int]()
+        for id in self.progs.ids():
+            fd = os.open(self.progs.directory / str(id), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                named.update(self.head(fd)["maps"])
+            finally:
+                os.close(fd)
+        return named | self._in_slots(OF_MAPS)
+
+    def _in_slots(self, types: frozenset[str]) -> set[int]:
+        found = set[int]()
+        for id in self.maps.ids():
+            file = MapFile.open(os.open(self.maps.directory / str(id), os.O_RDWR | os.O_CLOEXEC))
+            if file.spec.type in types:
+                found.update(int.from_bytes(file.lookup(slot) or b"", "little") for slot in slots(file))
+            file.close()
+        return found
+
+
+def slots(file: MapFile) -> list[bytes]:
+    """Return the keys of a map of programs or maps that hold one."""
+    found, key = list[bytes](), file.next_key(None)
+    while key is not None:
+        if file.lookup(key) is not None:
+            found.append(key)
+        key = file.next_key(key)
+    return found

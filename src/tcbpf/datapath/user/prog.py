@@ -1,0 +1,207 @@
+"""A loaded program of the user datapath."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from tcbpf.datapath.base import PcapStats, Run
+from tcbpf.datapath.user import progfile
+from tcbpf.datapath.user.loop import Loop, Reader, Sink
+from tcbpf.datapath.user.map import UserMap
+from tcbpf.errors import InputError, NotSupported
+from tcbpf.maps.map import Map
+from tcbpf.native.library import function, helpers
+from tcbpf.native.runtime import Skb
+from tcbpf.net.pcap import Writer
+from tcbpf.obj.program import Program
+from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.verifier import verify
+from tcbpf.verifier.verified import Verified
+from tcbpf.vm.executable import Executable, compile
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.user import User
+
+
+CB_WORDS = 5
+COMPILED = frozenset({"tail_call", "loop"})
+"""Helpers that the engines make themselves."""
+
+
+class UserProg:
+    """One program, by its file, which holds it; proved and compiled in every process that runs it."""
+
+    def __init__(
+        self, dp: User, fd: int, record: progfile.ProgRecord, maps: tuple[Map, ...], verified: Verified | None
+    ) -> None:
+        self._dp, self._fd, self.record, self.maps = dp, fd, record, maps
+        if verified is not None:
+            self.__dict__["verified"] = verified
+
+    @classmethod
+    def load(cls, dp: User, program: Program, *, log_level: int = 0) -> UserProg:
+        """Verify a program over live maps and keep it.
+
+        Raises:  VerifierError; NotSupported, by name, for a helper that the runtime lacks.
+        """
+        verified = verify(program, log_level=log_level)
+        missing = sorted(verified.helpers - helpers().keys() - COMPILED)
+        if missing:
+            raise NotSupported(f"{program.name}: the user datapath has no helper bpf_{missing[0]}")
+        maps = tuple(m for m in program.maps if isinstance(m, Map))
+        fd, record = dp.objects.create_prog(program, tuple(raw(m) for m in maps), verified.insns_processed)
+        return cls(dp, fd, record, maps, verified)
+
+    @classmethod
+    def adopt(cls, dp: User, fd: int) -> UserProg:
+        """Take a descriptor of a program's file, which is then this object's."""
+        try:
+            head = dp.objects.head(fd)
+            maps = tuple(Map(dp.objects.open_map(id)) for id in head["maps"])
+            return cls(dp, fd, progfile.read(fd, maps, head), maps, None)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @property
+    def id(self) -> int:
+        """Its number in this home."""
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """Its function's name."""
+        return self.record.program.name
+
+    @property
+    def type(self) -> str:
+        """Its program type, by tables.progs."""
+        return self.record.program.type
+
+    @property
+    def tag(self) -> bytes:
+        """The first 8 bytes of the hash of its instructions."""
+        return self.record.tag
+
+    @property
+    def jited(self) -> bool:
+        """Whether it runs as machine code."""
+        return self._dp.options.engine == "jit"
+
+    @property
+    def insns_processed(self) -> int:
+        """What the proof cost, in instructions visited."""
+        return self.record.insns_processed
+
+    @property
+    def log(self) -> str:
+        """The verifier's log."""
+        return self.verified.log
+
+    @cached_property
+    def verified(self) -> Verified:
+        """The program, proved in this process."""
+        return verify(self.record.program)
+
+    @cached_property
+    def executable(self) -> Executable:
+        """The program, compiled in this process."""
+        return compile(self.verified, [raw(m).file for m in self.maps], self._dp.options)
+
+    def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
+        """Run on one packet, as BPF_PROG_TEST_RUN does; `repeat` runs see each other's changes to the packet.
+
+        Raises:  InputError for a context field that does not exist, or a packet too short.
+        """
+        executable, env, skb = self._runnable(), self._dp.host.env(), self._dp.host.skb()
+        skb.load(packet, fields(ctx or {}))
+        start = time.perf_counter_ns()
+        for _ in range(repeat):
+            verdict = executable.run(skb, env)
+        duration = (time.perf_counter_ns() - start) // max(1, repeat)
+        self._dp.host.turn(env)
+        return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, skb.packet(), reported(skb), duration)
+
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
+        """Run on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
+
+        Raises:  InputError for a damaged capture, naming packet and offset; OSError for a full disk.
+        """
+        with contextlib.ExitStack() as stack:
+            reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path)
+            sinks = [Sink(stack.enter_context(Writer(out)))] if out else []
+            env, skb = self._dp.host.env(), self._dp.host.skb()
+            skb.load(b"")
+            loop = Loop(reader, skb.address, self._chunk(env), writes=self.verified.writes_packet, sinks=sinks)
+            if sinks:
+                loop.struct.out = ctypes.addressof(sinks[0].struct)
+            counts = loop.run(limit, lambda: self._dp.host.turn(env))
+        return PcapStats(counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, counts.kept)
+
+    def _chunk(self, env: Any) -> Any:
+        """Return what runs the packet loop with this program in it."""
+        executable, address = self._runnable(), ctypes.c_void_p
+        inlined = getattr(executable, "loop", 0)
+        if inlined:
+            call = ctypes.CFUNCTYPE(ctypes.c_uint32, address, address, address)(inlined)
+            maps = executable.maps_address  # type: ignore[attr-defined]
+            return lambda loop: call(loop, env.address, maps)
+        general = function("tcbpf_loop_run", ctypes.c_uint32, address, address, address)
+        return lambda loop: general(loop, env.address, executable.address)
+
+    def _runnable(self) -> Executable:
+        if PROG_TYPES[self.type].context != "skb":
+            raise NotSupported(f"{self.name}: the user datapath runs programs on struct __sk_buff, not {self.type}")
+        return self.executable
+
+    def fileno(self) -> int:
+        """Return the descriptor of the program's file, which holds it."""
+        return self._fd
+
+    def close(self) -> None:
+        """Let go; the program lives while a filter, a pin, a program array or another descriptor holds it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            self.close()
+
+
+def fields(ctx: Mapping[str, Any]) -> dict[str, int]:
+    """Return context fields by their rows' names: "cb" is five numbers.
+
+    Raises:  InputError.
+    """
+    plain = {name: value for name, value in ctx.items() if name != "cb"}
+    if "cb" in ctx:
+        if len(ctx["cb"]) != CB_WORDS:
+            raise InputError(f"cb of {len(ctx['cb'])} words", hint=f"it has {CB_WORDS}")
+        plain |= {f"cb[{i}]": word for i, word in enumerate(ctx["cb"])}
+    return {name: int(value) for name, value in plain.items()}
+
+
+def reported(skb: Skb) -> dict[str, Any]:
+    """Return every context field after a run; "cb" is five numbers."""
+    plain: dict[str, Any] = skb.ctx()
+    words = [plain.pop(f"cb[{i}]") for i in range(CB_WORDS)]
+    return {**plain, "cb": words}
+
+
+def raw(entry: Map) -> UserMap:
+    """Return a map of this datapath without its typed face."""
+    assert isinstance(entry.raw, UserMap)
+    return entry.raw

@@ -1,0 +1,156 @@
+"""A capture through a device: its hooks, and whatever they send packets on to, at the packet loop's speed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.control.objects import Bpf
+from tcbpf.datapath.user.loop import Loop, Reader, Sink
+from tcbpf.datapath.user.prog import UserProg
+from tcbpf.errors import NotSupported
+from tcbpf.native.library import function
+from tcbpf.net.pcap import Writer
+from tcbpf.obj.program import Program
+from tcbpf.tc.plan import Plan, counted, lay_out
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.user import User
+
+CLONES, BUFFER = 32, 1 << 17  # buffers for packets in transit; TCBPF_BUFFER
+COUNTERS = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of a capture's packets.
+
+    Units:   verdicts counts packets by the TC_ACT that the device's hook ended with; `devices` has the counters of
+             every device that a packet reached, by name; `lost` counts packets that reached no device, by cause.
+    """
+
+    packets: int
+    bytes: int
+    verdicts: Mapping[int, int]
+    duration_ns: int
+    devices: Mapping[str, Mapping[str, int]]
+    lost: Mapping[str, int]
+
+
+class Programs:
+    """The programs of a Plan's filters, each opened and compiled once."""
+
+    def __init__(self, dp: User) -> None:
+        self.dp = dp
+        self.by_id: dict[int, UserProg] = {}
+        self.by_bytecode: dict[tuple[tuple[int, int, int, int], ...], UserProg] = {}
+
+    def __call__(self, options: Bpf) -> int:
+        """Return the address of a program's struct tcbpf_prog."""
+        if options.bytecode:
+            found = self.by_bytecode.get(options.bytecode) or self.by_bytecode.setdefault(
+                options.bytecode, classic(self.dp, options.bytecode)
+            )
+        else:
+            found = self.by_id.get(options.id) or self.by_id.setdefault(options.id, self.dp.prog_by_id(options.id))
+        if not found.executable.address:
+            raise NotSupported("a replay needs machine code: use the jit engine")
+        return found.executable.address
+
+    def close(self) -> None:
+        """Let go of them."""
+        for found in (*self.by_id.values(), *self.by_bytecode.values()):
+            found.close()
+
+
+def classic(dp: User, bytecode: tuple[tuple[int, int, int, int], ...]) -> UserProg:
+    """Return classic bytecode as a loaded program."""
+    from tcbpf.cbpf.convert import convert
+    from tcbpf.cbpf.insn import Classic
+
+    converted = convert([Classic(*insn) for insn in bytecode])
+    return dp.prog_load(Program(name="classic", type="sched_cls", insns=converted.insns))
+
+
+def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = None, limit: int = 0) -> Replayed:
+    """Receive (`ingress`) or transmit a capture's packets on a device, which counts as up.
+
+    `out` names a directory for what reached each device's stack (DEV-ingress.pcapng) and what left it
+    (DEV-egress.pcapng).
+
+    Raises:  TcError with ENODEV; InputError for a damaged capture; OSError for a full disk, and then `out` has
+             nothing new.
+    """
+    state = dp.state()
+    link = state.link(dev, "replay")
+    state = state.with_link(replace(link, up=True))
+    with contextlib.ExitStack() as stack:
+        reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path)
+        programs = Programs(dp)
+        stack.callback(programs.close)
+        plan = lay_out(state, programs)
+        buffers = ctypes.create_string_buffer(CLONES * BUFFER)
+        plan.net.buffers, plan.net.n_buffers = ctypes.addressof(buffers), CLONES
+        names = {index: one.name for index, one in state.links.items()}
+        sinks = attach_sinks(stack, plan, names, Path(out), link.name, ingress) if out else []
+        env = dp.host.env()
+        env.struct.net = ctypes.addressof(plan.net)
+        stack.callback(lambda: setattr(env.struct, "net", 0))
+        skb = dp.host.skb().load(b"")
+        call = function(
+            "tcbpf_loop_device", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
+        )
+        device = ctypes.addressof(plan.devices[link.index])
+        loop = Loop(reader, skb.address, lambda at: call(at, env.address, device, ingress), writes=True, sinks=sinks)
+        counts = loop.run(limit, lambda: dp.host.turn(env))
+    with dp.store.change() as change:
+        change.state = counted(plan, change.state)
+    return Replayed(counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, device_counters(plan, names), lost(plan))
+
+
+def attach_sinks(
+    stack: contextlib.ExitStack, plan: Plan, names: Mapping[int, str], directory: Path, dev: str, ingress: bool
+) -> list[Sink]:
+    """Give every device a capture for each direction; only those with packets, and the replay's own, become files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sinks: list[Sink] = []
+    for index, device in plan.devices.items():
+        for word, place in ("ingress", "rx"), ("egress", "tx"):
+            own = names[index] == dev and ingress == (word == "ingress")
+            writer = Writer(directory / f"{names[index]}-{word}.pcapng", interfaces=(names[index],))
+            stack.push(writer_exit(writer, own))
+            sinks.append(Sink(writer, size=1 << 22))
+            setattr(device, place, ctypes.addressof(sinks[-1].struct))
+    return sinks
+
+
+def writer_exit(writer: Writer, always: bool) -> Any:
+    """Return what ends a capture: it is kept when the work went well and it has packets, or `always`."""
+
+    def leave(kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is None and (writer.count or always):
+            writer.close()
+        else:
+            writer.discard()
+
+    return leave
+
+
+def device_counters(plan: Plan, names: Mapping[int, str]) -> dict[str, dict[str, int]]:
+    """Return the counters of the devices that packets reached."""
+    found = {names[index]: {name: int(getattr(device, name)) for name in COUNTERS} for index, device in plan.devices.items()}
+    return {name: row for name, row in found.items() if any(row.values())}
+
+
+def lost(plan: Plan) -> dict[str, int]:
+    """Return why packets were lost between devices, and how often."""
+    causes = {
+        "recursion": plan.net.dropped_recursion,
+        "no device": plan.net.dropped_no_dev,
+        "no buffer": plan.net.dropped_no_buffer,
+    }
+    return {cause: int(count) for cause, count in causes.items() if count}

@@ -1,0 +1,186 @@
+"""Where the State is kept between requests: in this process, or in one SQLite file that processes share.
+
+A request runs inside `change`, which holds the only right to write. The new State and the numbers given out are
+stored when the block is left in peace, all or nothing; an error, or a process that dies, leaves what was there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tcbpf.datapath.user import record
+from tcbpf.errors import SysError
+from tcbpf.tc import link
+from tcbpf.tc.state import State
+
+if TYPE_CHECKING:
+    import sqlite3
+
+TABLES = ("links", "qdiscs", "classes", "filters", "actions", "counters")
+"""The mappings of a State, each a table of rows: a key and a value."""
+
+WAIT_SECONDS = 30
+
+
+@dataclass
+class Change:
+    """What a block of `change` works on: set `state` to the next one."""
+
+    state: State
+
+    def number(self, name: str) -> int:
+        """Give out the next number of that name; numbers are never used again."""
+        last = self.state.counters.get(name, 0) + 1
+        self.state = self.state.counted(name, last)
+        return last
+
+
+class Store(Protocol):
+    """Keeps one State."""
+
+    def read(self) -> State: ...
+    def change(self) -> contextlib.AbstractContextManager[Change]: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class MemoryStore:
+    """A State that lives and dies with this process."""
+
+    state: State = field(default_factory=link.initial)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def read(self) -> State:
+        """Return the State."""
+        return self.state
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Change]:
+        """Hold the right to write, and keep what the block leaves."""
+        with self.lock:
+            change = Change(self.state)
+            yield change
+            self.state = change.state
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class FileStore:
+    """A State in an SQLite file. `data_version` tells cheaply whether another process wrote since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        import sqlite3
+
+        self.lock = threading.RLock()
+        self.path = path
+        try:
+            self.db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            self.db.execute("pragma journal_mode = wal")
+            self.db.execute("pragma synchronous = normal")
+            with self._writing():
+                self.db.execute("create table if not exists row (name text, key text, value text, primary key (name, key))")
+                if not self.db.execute("select 1 from row limit 1").fetchone():
+                    self._write(State(), link.initial())
+        except sqlite3.Error as error:
+            raise refused(error, path) from None
+        self.seen: tuple[int, State] | None = None
+
+    def read(self) -> State:
+        """Return the State as the last finished change left it."""
+        with self.lock:
+            version = self.db.execute("pragma data_version").fetchone()[0]
+            if self.seen is None or self.seen[0] != version:
+                rows = self.db.execute("select name, key, value from row order by rowid").fetchall()
+                self.seen = version, state_of(rows)
+            return self.seen[1]
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Change]:
+        """Hold the right to write of all processes, and store what the block leaves."""
+        import sqlite3
+
+        with self.lock:
+            try:
+                with self._writing():
+                    before = self.read()
+                    version = self.seen[0] if self.seen else 0  # other connections' writes change it, ours do not
+                    change = Change(before)
+                    yield change
+                    if change.state is not before:
+                        self._write(before, change.state)
+                if change.state is not before:
+                    self.seen = version, change.state
+            except sqlite3.Error as error:
+                self.seen = None
+                raise refused(error, self.path) from None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        self.db.execute("begin immediate")
+        try:
+            yield
+            self.db.execute("commit")
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("rollback")
+            raise
+
+    def _write(self, before: State, after: State) -> None:
+        for name in TABLES:
+            old, new = table(before, name), table(after, name)
+            for key in old.keys() - new.keys():
+                self.db.execute("delete from row where name = ? and key = ?", (name, key_text(key)))
+            for key, value in new.items():
+                if key not in old or (old[key] is not value and old[key] != value):
+                    self.db.execute(
+                        "insert into row values (?, ?, ?) on conflict do update set value = excluded.value",
+                        (name, key_text(key), record.encode(value)),
+                    )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.db.close()
+
+
+def table(state: State, name: str) -> Mapping[Any, object]:
+    """Return one mapping of a State; the set of ingress queues goes with the counters."""
+    if name == "counters":
+        return {**state.counters, **{f"ingress {index}": 1 for index in state.once_ingress}}
+    found: Mapping[Any, object] = getattr(state, name)
+    return found
+
+
+def key_text(key: object) -> str:
+    """Return a mapping's key as its row has it."""
+    return record.encode(key)
+
+
+def state_of(rows: list[tuple[str, str, str]]) -> State:
+    """Return the State that rows hold."""
+    tables: dict[str, dict[Any, Any]] = {name: {} for name in TABLES}
+    for name, key, value in rows:
+        tables[name][record.decode(key)] = record.decode(value)
+    marks = {name for name in tables["counters"] if name.startswith("ingress ")}
+    return State(
+        tables["links"],
+        tables["qdiscs"],
+        tables["classes"],
+        tables["filters"],
+        tables["actions"],
+        {name: number for name, number in tables["counters"].items() if name not in marks},
+        frozenset(int(mark.split()[1]) for mark in marks),
+    )
+
+
+def refused(error: sqlite3.Error, path: Path) -> SysError:
+    """Return the error for a state file that cannot be used."""
+    words = str(error)
+    code = errno.ENOSPC if "full" in words else errno.EACCES if "readonly" in words or "unable" in words else errno.EIO
+    return SysError(code, f"state file {path}", words)
