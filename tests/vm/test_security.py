@@ -203,7 +203,8 @@ def memory_functions():
     for name, arguments in kinds.items():
         result = "i32" if name == "memcmp" else "ptr"
         passed = ", ".join(f"{kind} %{i}" for i, kind in enumerate(arguments))
-        calls += (f"define {result} @call_{name}({', '.join(arguments)}) noinline {{ "
+        calls += (f"declare {result} @{name}({', '.join(arguments)})\n"
+                  f"define {result} @call_{name}({', '.join(arguments)}) noinline {{ "
                   f"%r = call {result} @{name}({passed}) ret {result} %r }}\n")
     names = [f"call_{name}" for name in plain.NAMES[:4]]
     pages = Pages(link(llvm.compile_object(calls, names), names))

@@ -108,6 +108,7 @@ class Helper:
     gpl_only: bool = False
     pkt_access: bool = False                   # takes packet pointers as memory
     changes_data: bool = False                 # invalidates packet pointers
+    callee_changes_data: bool = False          # only a global function that calls it does: tail_call
     might_sleep: bool = False
     fastcall: bool = False
     since: Release = (99, 0)
@@ -215,7 +216,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "tail_call", 12, VOID, (CTX, MAP, ANY),
         "long (void *ctx, struct bpf_map *prog_array_map, u32 index)",
-        ALL, "none", changes_data=True, since=(4, 2), source="kernel/bpf/core.c",
+        ALL, "none", callee_changes_data=True, since=(4, 2), source="kernel/bpf/core.c",
     ),
     Helper(
         "clone_redirect", 13, INT, (CTX, ANY, ANY),

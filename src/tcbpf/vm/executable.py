@@ -31,7 +31,17 @@ class Executable(Protocol):
     def jited(self) -> bool: ...
     @property
     def address(self) -> int:
-        """Address of its struct tcbpf_prog, for the packet loop, filters and tail calls; 0 for the interpreter."""
+        """Address of its struct tcbpf_prog, for the packet loop, filters and tail calls."""
+        ...
+
+    @property
+    def loop(self) -> int:
+        """Address of the packet loop with the program in it, u64 (struct tcbpf_loop *, env, maps); 0 for the interpreter."""
+        ...
+
+    @property
+    def maps_address(self) -> int:
+        """Address of the map table that machine code takes."""
         ...
 
     def run(self, skb: Skb, env: Env) -> int:

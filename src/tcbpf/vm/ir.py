@@ -64,8 +64,8 @@ def own(verified: Verified, shapes: Sequence[bytes], runtime: Collection[str], i
     return Source(verified, insns, range(len(insns)), verified.subprogs, shapes, runtime, insns_offset)
 
 
-def module(source: Source) -> str:
-    """Return the module's text: `@prog` is a tcbpf_fn, `@loop` runs the runtime's packet loop over it.
+def module(source: Source, loop: bool = False) -> str:
+    """Return the module's text: `@prog` is a tcbpf_fn; `@loop`, when asked for, the runtime's packet loop over it.
 
     Raises:  NotSupported for a helper or an instruction that the runtime has not.
     """
@@ -78,7 +78,7 @@ def module(source: Source) -> str:
     for i, subprog in enumerate(source.subprogs):
         head = f"define i64 @prog({HIDDEN})" if i == 0 else f"define internal i64 @f{subprog.start}({arguments}, {HIDDEN})"
         text.append(ProgramBody(source, ops, subprog).text(head))
-    if "tcbpf_loop_inline" in source.runtime:
+    if loop:
         text.append("define i64 @loop(ptr %loop, ptr %env, ptr %maps) {\n"
                     "  %r = call i32 @tcbpf_loop_inline(ptr %loop, ptr %env, ptr @prog, ptr %maps)\n"
                     "  %w = zext i32 %r to i64\n  ret i64 %w\n}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import marshal
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tcbpf.vm.executable import Options
 
 WRITES = 1                     # TCBPF_PROG_WRITES
-_ENTRIES = ("prog", "loop")
 _REGIONS = {region: i for i, region in enumerate(Region)}
 
 
@@ -38,7 +38,9 @@ class Jit:
     def __init__(self, verified: Verified, maps: Sequence[MapFile], options: Options) -> None:
         self.verified, self.maps = verified, tuple(maps)
         shapes = [ctypes.string_at(m.address + offset_of("tcbpf_map", "s"), ir.SHAPE.size) for m in maps]
-        self._pages = Pages(_image(verified, shapes, options))
+        self._code = Code(verified, shapes, options)
+        self._pages = Pages(self._code.image("prog"))
+        self._loop: Pages | None = None
         self._table = (ctypes.c_void_p * max(len(maps), 1))(*(m.address for m in maps))
         self.prog = struct("tcbpf_prog")()
         self.prog.fn = self._pages.entries["prog"]
@@ -54,8 +56,10 @@ class Jit:
 
     @property
     def loop(self) -> int:
-        """Address of the packet loop with this program in it: u32 (struct tcbpf_loop *, env, maps); 0 for none."""
-        return int(self._pages.entries.get("loop", 0))
+        """Address of the packet loop with this program in it; compiled when it is first asked for."""
+        if self._loop is None:
+            self._loop = Pages(self._code.image("loop"))
+        return int(self._loop.entries["loop"])
 
     @property
     def maps_address(self) -> int:
@@ -75,6 +79,8 @@ class Jit:
     def close(self) -> None:
         """Give the pages back."""
         self._pages.close()
+        if self._loop is not None:
+            self._loop.close()
 
 
 def _tail_calls(env: int) -> ctypes.c_uint32:
@@ -96,39 +102,49 @@ def _runtime_stamp() -> bytes:
     return (bitcode().parent / "stamp").read_bytes()
 
 
-def _image(verified: Verified, shapes: Sequence[bytes], options: Options) -> Image:
-    """Return the machine code, from the cache when it is there."""
-    hard = options.harden > 1 or (options.harden == 1 and not _privileged())
-    if hard or not options.cache:                                      # blinded code is new each time, or it would not be blind
-        return _compile(verified, shapes, options, hard)
-    name = cache.key(encode(verified.program.insns), _facts(verified), *shapes, repr(options).encode(), _runtime_stamp())
-    image = cache.load(name)
-    if image is None:
-        image = _compile(verified, shapes, options, hard)
-        cache.store(name, image)
-    return image
+@dataclass(frozen=True)
+class Code:
+    """What machine code is made from."""
 
+    verified: Verified
+    shapes: Sequence[bytes]
+    options: Options
 
-def _facts(verified: Verified) -> bytes:
-    """Return what the verifier learned, as far as code depends on it."""
-    program = verified.program
-    aux = [(a.seen, _REGIONS[a.region], a.field.off if a.field else -1, a.map) for a in verified.aux]
-    subprogs = [(s.start, s.end, s.stack_depth) for s in verified.subprogs]
-    return program.type.encode() + marshal.dumps((aux, subprogs))
+    def image(self, entry: str) -> Image:
+        """Return the code of one entry, "prog" or "loop", from the cache when it is there.
 
+        Raises:  NotSupported without a JIT, or for a helper that the runtime lacks.
+        """
+        options = self.options
+        hard = options.harden > 1 or (options.harden == 1 and not _privileged())
+        if hard or not options.cache:                                  # blinded code is new each time, or it would not be blind
+            return self._compile(entry, hard)
+        about = f"{entry} {options.count}".encode()
+        name = cache.key(about, encode(self.verified.program.insns), self._facts(), *self.shapes, _runtime_stamp())
+        image = cache.load(name)
+        if image is None:
+            image = self._compile(entry, hard)
+            cache.store(name, image)
+        return image
 
-def _compile(verified: Verified, shapes: Sequence[bytes], options: Options, hard: bool) -> Image:
-    from tcbpf.vm import llvm
+    def _facts(self) -> bytes:
+        """Return what the verifier learned, as far as code depends on it."""
+        verified = self.verified
+        aux = [(a.seen, _REGIONS[a.region], a.field.off if a.field else -1, a.map) for a in verified.aux]
+        subprogs = [(s.start, s.end, s.stack_depth) for s in verified.subprogs]
+        return verified.program.type.encode() + marshal.dumps((aux, subprogs))
 
-    runtime = llvm.defined(_bitcode())
-    counted = offset_of("tcbpf_env", "insns") if options.count else -1
-    source = ir.own(verified, shapes, runtime, counted)
-    if hard:
-        blinded = blind.blind(verified.program.insns)
-        subprogs = [blinded.moved(subprog) for subprog in verified.subprogs]
-        source = ir.Source(verified, blinded.insns, blinded.origin, subprogs, shapes, runtime, counted)
-    entries = [name for name in _ENTRIES if name == "prog" or "tcbpf_loop_inline" in runtime]
-    return link(llvm.compile_object(ir.module(source), entries, _bitcode()), entries)
+    def _compile(self, entry: str, hard: bool) -> Image:
+        from tcbpf.vm import llvm
+
+        runtime = llvm.defined(_bitcode())
+        counted = offset_of("tcbpf_env", "insns") if self.options.count else -1
+        source = ir.own(self.verified, self.shapes, runtime, counted)
+        if hard:
+            blinded = blind.blind(self.verified.program.insns)
+            subprogs = [blinded.moved(subprog) for subprog in self.verified.subprogs]
+            source = replace(source, insns=blinded.insns, origin=blinded.origin, subprogs=subprogs)
+        return link(llvm.compile_object(ir.module(source, entry == "loop"), [entry], _bitcode()), [entry])
 
 
 def _privileged() -> bool:

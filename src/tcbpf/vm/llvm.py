@@ -45,18 +45,17 @@ def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", spe
     """
     machine = _machine()
     try:
-        module = llvm.parse_assembly(text + plain.TEXT)
+        module = llvm.parse_assembly(text)
         module.triple = llvm.get_process_triple()
         module.data_layout = str(machine.target_data)
-        if bitcode:
+        if "@tcbpf_" in text and bitcode:
             module.link_in(_runtime(bitcode), preserve=True)
-        for function in module.functions:
-            if not function.is_declaration and function.name not in exported and function.name not in plain.NAMES:
-                function.linkage = "internal"
-        for variable in module.global_variables:
-            if not variable.is_declaration and not variable.name.startswith("llvm."):
-                variable.linkage = "internal"
+        for value in (*module.functions, *module.global_variables):
+            if not value.is_declaration and value.name not in exported and not value.name.startswith("llvm."):
+                value.linkage = "internal"
         _optimize(module, machine, speed)
+        if any(f.is_declaration and f.name.removeprefix("llvm.").startswith(plain.NAMES) for f in module.functions):
+            module.link_in(llvm.parse_assembly(plain.TEXT))
         return bytes(machine.emit_object(module))
     except RuntimeError as error:
         raise InternalError(f"LLVM: {error}") from error
@@ -64,14 +63,9 @@ def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", spe
 
 def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine, speed: int) -> None:
     tuning = llvm.create_pipeline_tuning_options(speed_level=speed)
-    tuning.loop_vectorization = tuning.slp_vectorization = speed > 1
+    tuning.loop_vectorization = tuning.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, tuning)
     shake = llvm.create_new_module_pass_manager()                      # first drop what the program does not reach
     shake.add_global_dead_code_eliminate_pass()
     shake.run(module, builder)
     builder.getModulePassManager().run(module, builder)
-
-
-def host() -> str:
-    """Return what machine code depends on: the CPU and its features."""
-    return f"{llvm.llvm_version_info} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"

@@ -1,0 +1,39 @@
+"""Fixtures that rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tcbpf.datapath.base import Datapath
+
+
+def open_for_test(name: str, netns: str, home: Path) -> Datapath:
+    """Return a datapath that shares nothing with another test's but the kernel itself."""
+    if name == "user":
+        import tcbpf.datapath.user
+        if not hasattr(tcbpf.datapath.user, "User"):
+            pytest.skip("the user datapath is not built yet")
+        from tcbpf.datapath.user import User
+        return User(home=str(home))
+    from tcbpf.datapath.kernel import Kernel
+    return Kernel(netns=netns)
+
+
+@pytest.fixture(params=["user", pytest.param("kernel", marks=pytest.mark.kernel)])
+def datapath(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Datapath]:
+    """Each datapath in turn; on the kernel's, requests act in a network namespace of the test's own."""
+    from netns import netns
+    if request.param == "user":
+        with open_for_test("user", "", tmp_path) as made:
+            yield made
+        return
+    from tcbpf.datapath.kernel import probe
+    if why := probe.missing():
+        pytest.skip(why)
+    with netns() as path, open_for_test("kernel", path, tmp_path) as made:
+        yield made

@@ -1,0 +1,406 @@
+"""What a front end may expect of any datapath: the same answers, errnos and words from both."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Bpf, Filter, Link, Qdisc, TcClass
+from tcbpf.control.request import Op, Request
+from tcbpf.control.words import HOOKS
+from tcbpf.datapath.base import Datapath, Prog
+from tcbpf.errors import MapError, SysError, TcError, VerifierError
+from tcbpf.isa import assemble, encode
+from tcbpf.maps.map import BPF_EXIST, BPF_NOEXIST, Map
+from tcbpf.obj.program import MapSpec, Program
+
+FRAME = bytes.fromhex("020000000002020000000001 0800") + bytes(range(86))
+CLSACT = Qdisc("em1", "clsact", 0xFFFF0000, TC_H_CLSACT)
+
+
+def spec(type: str = "hash", key: int = 4, value: int = 8, entries: int = 4, **more: Any) -> MapSpec:
+    return MapSpec("m", type, key, value, entries, **more)
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+def code(text: str, **more: Any) -> Program:
+    return Program.from_bytes(encode(assemble(text)), license="GPL", **more)
+
+
+def refused(call: Any, code: int) -> SysError:
+    with pytest.raises(SysError) as caught:
+        call()
+    assert caught.value.errno == code, caught.value
+    return caught.value
+
+
+# ---------------------------------------------------------------- maps
+
+
+@pytest.mark.parametrize("type", ["hash", "lru_hash"])
+def test_hash_elements(datapath: Datapath, type: str) -> None:
+    m = datapath.map_create(spec(type, entries=64))
+    assert m.lookup(key(1)) is None and not m.delete(key(1)) and m.raw.next_key(None) is None
+    m.update(key(1), b"12345678")
+    assert m.lookup(key(1)) == b"12345678"
+    assert refused(lambda: m.update(key(1), bytes(8), BPF_NOEXIST), errno.EEXIST)
+    assert refused(lambda: m.update(key(2), bytes(8), BPF_EXIST), errno.ENOENT)
+    m.update(key(1), b"abcdefgh", BPF_EXIST)
+    m.update(key(2), bytes(8), BPF_NOEXIST)
+    assert {k: m.lookup(k) for k in m.keys()} == {key(1): b"abcdefgh", key(2): bytes(8)}
+    assert m.delete(key(1)) and list(m.keys()) == [key(2)]
+    assert m.raw.next_key(key(77)) == key(2)           # an unknown key starts over
+
+
+def test_a_full_hash_takes_no_more_but_changes(datapath: Datapath) -> None:
+    m = datapath.map_create(spec(entries=2))
+    m.update(key(1), bytes(8))
+    m.update(key(2), bytes(8))
+    error = refused(lambda: m.update(key(3), bytes(8)), errno.E2BIG)
+    assert isinstance(error, MapError) and error.map == "m"
+    m.update(key(2), b"abcdefgh")
+
+
+def test_array_elements(datapath: Datapath) -> None:
+    m = datapath.map_create(spec("array"))
+    assert m.lookup(key(3)) == bytes(8) and m.lookup(key(4)) is None
+    m.update(key(3), b"12345678")
+    assert m.lookup(key(3)) == b"12345678"
+    assert refused(lambda: m.update(key(4), bytes(8)), errno.E2BIG)
+    assert refused(lambda: m.update(key(0), bytes(8), BPF_NOEXIST), errno.EEXIST)
+    assert refused(lambda: m.update(key(0), bytes(8), 9), errno.EINVAL)
+    assert refused(lambda: m.delete(key(0)), errno.EINVAL)
+    assert list(m.keys()) == [key(i) for i in range(4)]
+
+
+@pytest.mark.parametrize("type", ["percpu_array", "percpu_hash"])
+def test_a_per_cpu_value_has_a_slot_for_each_cpu(datapath: Datapath, type: str) -> None:
+    m = datapath.map_create(spec(type, value=4))
+    size = len(m.lookup(key(0)) or b"") if type == "percpu_array" else 8 * _possible_cpus()
+    assert size == 8 * _possible_cpus()
+    value = b"".join(i.to_bytes(4, "little") + bytes(4) for i in range(size // 8))
+    m.update(key(0), value)
+    assert m.lookup(key(0)) == value
+    assert refused(lambda: m.update(key(0), bytes(4)), errno.EINVAL)
+
+
+def test_lpm_trie_finds_the_longest_prefix(datapath: Datapath) -> None:
+    m = datapath.map_create(spec("lpm_trie", key=8, value=4, flags=1))
+
+    def prefix(bits: int, *octets: int) -> bytes:
+        return bits.to_bytes(4, "little") + bytes(octets)
+
+    m.update(prefix(8, 10, 0, 0, 0), b"ten.")
+    m.update(prefix(24, 10, 1, 2, 0), b"net.")
+    assert m.lookup(prefix(32, 10, 1, 2, 3)) == b"net." and m.lookup(prefix(32, 10, 9, 9, 9)) == b"ten."
+    assert m.lookup(prefix(32, 11, 0, 0, 1)) is None
+    assert m.delete(prefix(24, 10, 1, 2, 0)) and m.lookup(prefix(32, 10, 1, 2, 3)) == b"ten."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [spec(entries=0), spec("array", key=8), spec(key=0), spec(value=0), spec("array", entries=0), spec("lpm_trie", key=8),
+     spec(flags=1 << 30)],
+    ids=lambda s: f"{s.type}-{s.key_size}-{s.value_size}-{s.max_entries}-{s.flags:x}",
+)
+def test_maps_that_cannot_be(datapath: Datapath, wrong: MapSpec) -> None:
+    assert isinstance(refused(lambda: datapath.map_create(wrong), errno.EINVAL), MapError)
+
+
+def test_a_frozen_map_is_read_only(datapath: Datapath) -> None:
+    m = datapath.map_create(spec("array"))
+    m.update(key(0), b"12345678")
+    m.raw.freeze()
+    refused(lambda: m.update(key(0), bytes(8)), errno.EPERM)
+    assert m.lookup(key(0)) == b"12345678"
+
+
+def test_keys_and_values_of_another_size_are_refused(datapath: Datapath) -> None:
+    m = datapath.map_create(spec())
+    for call in (lambda: m.lookup(bytes(3)), lambda: m.update(bytes(5), bytes(8)), lambda: m.update(key(1), bytes(7))):
+        refused(call, errno.EINVAL)
+
+
+def test_a_new_map_is_listed_by_id(datapath: Datapath) -> None:
+    m = datapath.map_create(spec())
+    found = next(other for other in datapath.all_maps() if other.raw.id == m.raw.id)
+    m.update(key(5), b"12345678")
+    assert found.spec.type == "hash" and found.lookup(key(5)) == b"12345678"
+
+
+# ---------------------------------------------------------------- programs
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "pc"),
+    [
+        ("exit", "R0 !read_ok", 0),
+        ("r0 = 0\nr1 = *(u32 *)(r1 + 4000)\nexit", "invalid bpf_context access off=4000 size=4", 1),
+        ("r0 = *(u64 *)(r10 - 8)\nexit", None, None),
+        ("r0 = *(u64 *)(r10 + 8)\nexit", "invalid read from stack R10 off=8 size=8", 0),
+        ("r2 = *(u32 *)(r1 + 76)\nr0 = *(u8 *)(r2 + 0)\nexit", "invalid access to packet, off=0 size=1, R2(id=0,off=0,r=0)", 1),
+    ],
+)
+def test_verdicts(datapath: Datapath, text: str, message: str | None, pc: int | None) -> None:
+    if message is None:
+        datapath.prog_load(code(text)).close()
+        return
+    with pytest.raises(VerifierError) as caught:
+        datapath.prog_load(code(text))
+    assert caught.value.message == message and caught.value.pc == pc
+    assert caught.value.errno == errno.EACCES and message in caught.value.log
+
+
+def test_a_loaded_program_tells_of_itself(datapath: Datapath) -> None:
+    with datapath.prog_load(code("r0 = 2\nexit", name="two")) as prog:
+        assert (prog.name, prog.type, len(prog.tag), prog.insns_processed) == ("two", "sched_cls", 8, 2)
+        assert prog.id in [other.id for other in datapath.progs()]
+
+
+def test_the_tag_is_the_programs(datapath: Datapath) -> None:
+    one, same, other = (datapath.prog_load(code(f"r0 = {n}\nexit")) for n in (1, 1, 2))
+    assert one.tag == same.tag != other.tag
+
+
+def test_log_on_request(datapath: Datapath) -> None:
+    assert datapath.prog_load(code("r0 = 2\nexit")).log == ""
+    assert "r0 = 2" in datapath.prog_load(code("r0 = 2\nexit"), log_level=2).log
+
+
+def test_run_gives_verdict_packet_and_context(datapath: Datapath) -> None:
+    prog = datapath.prog_load(code(
+        "r0 = *(u32 *)(r1 + 8)\nr2 = *(u32 *)(r1 + 48)\nr0 += r2\n*(u32 *)(r1 + 8) = r0\nr3 = *(u32 *)(r1 + 0)\n"
+        "*(u32 *)(r1 + 52) = r3\nr0 = -1\nexit"))
+    run = prog.run(FRAME, {"mark": 7, "cb": [30, 0, 3, 4, 5]})
+    assert run.verdict == -1 and run.packet == FRAME
+    assert run.ctx["mark"] == 37 and list(run.ctx["cb"]) == [30, len(FRAME), 3, 4, 5]
+
+
+def test_run_changes_the_packet(datapath: Datapath) -> None:
+    prog = datapath.prog_load(code(
+        "r2 = *(u32 *)(r1 + 76)\nr3 = *(u32 *)(r1 + 80)\nr4 = r2\nr4 += 14\nr0 = 2\nif r4 > r3 goto pc+2\n"
+        "*(u8 *)(r2 + 0) = 0xaa\nr0 = 0\nexit"))
+    run = datapath.prog_run(prog, FRAME)
+    assert run.verdict == 0 and run.packet == b"\xaa" + FRAME[1:]
+
+
+def test_a_program_names_maps_by_index(datapath: Datapath) -> None:
+    text = "r1 = 0 ll\nr2 = r10\nr2 += -4\n*(u32 *)(r10 - 4) = 1\ncall 1\nif r0 == 0 goto pc+2\nr1 = 1\nlock *(u64 *)(r0 + 0) += r1\n"
+    insns = [*assemble(text + "r0 = 0\nexit")]
+    insns[0] = insns[0]._replace(src=5)                # BPF_PSEUDO_MAP_IDX
+    by_spec = datapath.prog_load(Program.from_bytes(encode(insns), maps=[spec("array")], license="GPL"))
+    for _ in range(3):
+        by_spec.run(FRAME)
+    assert by_spec.maps[0].lookup(key(1)) == (3).to_bytes(8, "little")
+    live = datapath.map_create(spec("array"))
+    datapath.prog_load(Program.from_bytes(encode(insns), maps=[live], license="GPL")).run(FRAME)
+    assert live.lookup(key(1)) == (1).to_bytes(8, "little")
+
+
+def test_global_data_is_filled_and_frozen(datapath: Datapath) -> None:
+    insns = [*assemble("r1 = 0x400000000 ll\nr0 = *(u32 *)(r1 + 0)\nexit")]
+    insns[0] = insns[0]._replace(src=6, imm=0)         # BPF_PSEUDO_MAP_IDX_VALUE, offset 4
+    data = MapSpec(".rodata", "array", 4, 8, 1, flags=0x80, contents=bytes(4) + key(1234), frozen=True)
+    prog = datapath.prog_load(Program.from_bytes(encode(insns), maps=[data], license="GPL"))
+    assert prog.run(FRAME).verdict == 1234
+    refused(lambda: prog.maps[0].update(key(0), bytes(8)), errno.EPERM)
+
+
+def test_run_over_a_capture(datapath: Datapath, tmp_path: Path) -> None:
+    from tcbpf.net.pcap import Writer, read
+    with Writer(tmp_path / "in.pcapng") as out:
+        for size in (60, 100, 200):
+            out.write(FRAME[:14] + bytes(size - 14), ts_ns=size * 1000)
+    prog = datapath.prog_load(code("r0 = *(u32 *)(r1 + 0)\nif r0 < 150 goto pc+2\nr0 = 2\nexit\nr0 = 0\nexit"))
+    stats = prog.run_pcap(str(tmp_path / "in.pcapng"), out=str(tmp_path / "out.pcapng"))
+    assert (stats.packets, stats.bytes, dict(stats.verdicts), stats.kept) == (3, 360, {0: 2, 2: 1}, 2)
+    assert [len(packet.data) for packet in read(tmp_path / "out.pcapng")] == [60, 100]
+
+
+def test_a_tail_call_leaves_for_good(datapath: Datapath) -> None:
+    table = datapath.map_create(spec("prog_array", value=4))
+    with datapath.prog_load(code("r0 = 77\nexit")) as target:
+        table.update(key(2), target.fileno().to_bytes(4, "little"))
+    insns = [*assemble("r2 = 0 ll\nr3 = 2\ncall 12\nr0 = 5\nexit")]
+    insns[0] = insns[0]._replace(src=5)
+    caller = datapath.prog_load(Program.from_bytes(encode(insns), maps=[table], license="GPL"))
+    assert caller.run(FRAME).verdict == 77
+    assert table.delete(key(2)) and caller.run(FRAME).verdict == 5
+
+
+# ---------------------------------------------------------------- pins
+
+
+@pytest.fixture
+def pins(datapath: Datapath) -> Iterator[str]:
+    """A directory of the bpf fs that is the test's own."""
+    path = f"/sys/fs/bpf/tcbpf-test-{uuid.uuid4().hex[:12]}"
+    yield path
+    if datapath.name == "kernel":
+        for place, _, names in os.walk(path, topdown=False):
+            for name in names:
+                os.unlink(f"{place}/{name}")
+            os.rmdir(place)
+
+
+def test_a_pinned_map_outlives_its_maker(datapath: Datapath, pins: str) -> None:
+    m = datapath.map_create(spec())
+    m.update(key(1), b"12345678")
+    datapath.obj_pin(f"{pins}/deep/m", m)
+    refused(lambda: datapath.obj_pin(f"{pins}/deep/m", m), errno.EEXIST)
+    m.raw.close()
+    found = datapath.obj_get(f"{pins}/deep/m")
+    assert isinstance(found, Map) and found.lookup(key(1)) == b"12345678"
+    assert (found.spec.type, found.spec.key_size, found.spec.value_size, found.spec.max_entries) == ("hash", 4, 8, 4)
+
+
+def test_a_pinned_program_runs(datapath: Datapath, pins: str) -> None:
+    with datapath.prog_load(code("r0 = 9\nexit", name="nine")) as prog:
+        datapath.obj_pin(f"{pins}/p", prog)
+    found = datapath.obj_get(f"{pins}/p")
+    assert not isinstance(found, Map) and found.name == "nine" and found.run(FRAME).verdict == 9
+
+
+def test_a_pin_that_is_not_there(datapath: Datapath, pins: str) -> None:
+    refused(lambda: datapath.obj_get(f"{pins}/nothing"), errno.ENOENT)
+
+
+# ---------------------------------------------------------------- traffic control
+
+
+class Tc:
+    """Requests on a pair of devices."""
+
+    def __init__(self, dp: Datapath) -> None:
+        self.dp = dp
+        self(Op.ADD, Link("em1", kind="veth", peer="em2"))
+        self(Op.CHANGE, Link("em1", up=True))
+        self.prog: Prog = dp.prog_load(code("r0 = 2\nexit", name="two"))
+
+    def __call__(self, op: Op, what: Any) -> tuple[Any, ...]:
+        return self.dp.apply(Request(op, what))
+
+    def refused(self, op: Op, what: Any, code: int, words: str) -> None:
+        with pytest.raises(TcError) as caught:
+            self(op, what)
+        assert (caught.value.errno, caught.value.extack.rstrip(".")) == (code, words)
+
+    def filter(self, **more: Any) -> Filter:
+        bpf = Bpf(prog=self.prog, name="x.o:[tc]", direct_action=True)
+        return Filter("em1", HOOKS[more.pop("hook", "ingress")], "bpf", **{"options": bpf, **more})
+
+    def shown(self, hook: str = "ingress") -> list[Filter]:
+        return list(self(Op.SHOW, Filter("em1", HOOKS[hook], protocol=0)))
+
+
+@pytest.fixture
+def tc(datapath: Datapath) -> Tc:
+    return Tc(datapath)
+
+
+def test_devices(tc: Tc) -> None:
+    rows = {row.name: row for row in tc(Op.SHOW, Link(""))}
+    assert {"lo", "em1", "em2"} <= set(rows)
+    assert rows["em1"].peer == "em2" and rows["em1"].up and not rows["em2"].up and rows["em1"].mtu == 1500
+    tc.refused(Op.ADD, Link("em1", kind="veth", peer="em3"), errno.EEXIST, "")
+    tc(Op.DELETE, Link("em1"))
+    assert not {"em1", "em2"} & {row.name for row in tc(Op.SHOW, Link(""))}
+
+
+def test_a_device_that_is_not_there(tc: Tc) -> None:
+    with pytest.raises(TcError) as caught:
+        tc(Op.ADD, Qdisc("nosuch", "clsact", 0xFFFF0000, TC_H_CLSACT))
+    assert caught.value.errno == errno.ENODEV
+
+
+def test_clsact_comes_once_and_goes(tc: Tc) -> None:
+    tc(Op.ADD, CLSACT)
+    tc.refused(Op.ADD, CLSACT, errno.EEXIST, "Exclusivity flag on, cannot modify")
+    kinds = [(row.kind, row.handle, row.parent) for row in tc(Op.SHOW, Qdisc("em1", "", parent=0))]
+    assert kinds == [("noqueue", 0, TC_H_ROOT), ("clsact", 0xFFFF0000, TC_H_CLSACT)]
+    tc(Op.DELETE, CLSACT)
+    tc.refused(Op.DELETE, CLSACT, errno.EINVAL, "Invalid handle")
+
+
+def test_prefs_start_at_49152_and_fall(tc: Tc) -> None:
+    tc(Op.ADD, CLSACT)
+    tc(Op.ADD, tc.filter())
+    tc(Op.ADD, tc.filter())
+    tc(Op.ADD, tc.filter(pref=7, protocol=0x800))
+    assert [(f.pref, f.handle, f.protocol) for f in tc.shown()] == [
+        (7, 0, 0x800), (7, 1, 0x800), (49151, 0, 3), (49151, 1, 3), (49152, 0, 3), (49152, 1, 3)]
+    assert tc.shown("egress") == []
+
+
+def test_a_filter_is_shown_as_it_was_made(tc: Tc) -> None:
+    tc(Op.ADD, CLSACT)
+    tc(Op.ADD, tc.filter(pref=5, options=Bpf(prog=tc.prog, name="x.o:[tc]", classid=0x10002)))
+    _, row = tc.shown()
+    bpf = row.options
+    assert (bpf.name, bpf.classid, bpf.direct_action, bpf.gen_flags) == ("x.o:[tc]", 0x10002, False, 8)
+    assert (bpf.id, bpf.tag, bpf.prog_name) == (tc.prog.id, tc.prog.tag, "two") and bpf.load_time > 0
+    tc(Op.ADD, tc.filter(pref=6, options=Bpf(bytecode=((6, 0, 0, 0xFFFFFFFF),), classid=0x10003)))
+    assert tc.shown()[-1].options.bytecode == ((6, 0, 0, 0xFFFFFFFF),)
+
+
+def test_replace_swaps_the_program_in_place(tc: Tc) -> None:
+    tc(Op.ADD, CLSACT)
+    tc(Op.ADD, tc.filter())
+    other = tc.dp.prog_load(code("r0 = 0\nexit", name="other"))
+    tc(Op.REPLACE, tc.filter(pref=49152, handle=1, options=Bpf(prog=other, name="y.o:[tc]", direct_action=True)))
+    rows = tc.shown()
+    assert [(f.pref, f.handle) for f in rows] == [(49152, 0), (49152, 1)]
+    assert rows[1].options.id == other.id and rows[1].options.name == "y.o:[tc]"
+
+
+def test_filters_that_cannot_be(tc: Tc) -> None:
+    tc.refused(Op.ADD, tc.filter(), errno.EINVAL, "Parent Qdisc doesn't exists")
+    tc(Op.ADD, CLSACT)
+    tc(Op.ADD, tc.filter(pref=5, handle=1))
+    tc.refused(Op.ADD, tc.filter(pref=5, handle=1), errno.EEXIST, "Filter already exists")
+    tc.refused(Op.ADD, tc.filter(pref=5, protocol=0x800), errno.EINVAL, "Protocol mismatch for filter with specified priority")
+    tc.refused(Op.CHANGE, tc.filter(pref=5, handle=2), errno.ENOENT,
+               "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
+    tc.refused(Op.ADD, tc.filter(pref=9, options=Bpf()), errno.EINVAL, "")
+
+
+def test_deleting_filters(tc: Tc) -> None:
+    tc(Op.ADD, CLSACT)
+    for pref in (5, 6, 7):
+        tc(Op.ADD, tc.filter(pref=pref))
+    tc.refused(Op.DELETE, Filter("em1", HOOKS["ingress"], pref=49, protocol=0), errno.ENOENT,
+               "Filter with specified priority/protocol not found")
+    tc.refused(Op.DELETE, Filter("em1", HOOKS["ingress"], "bpf", pref=5, handle=9, protocol=0), errno.ENOENT,
+               "Specified filter handle not found")
+    tc(Op.DELETE, Filter("em1", HOOKS["ingress"], "bpf", pref=5, handle=1, protocol=0))
+    tc(Op.DELETE, Filter("em1", HOOKS["ingress"], pref=6, protocol=0))
+    assert {f.pref for f in tc.shown()} == {7}
+    tc(Op.DELETE, Filter("em1", HOOKS["ingress"], protocol=0))
+    assert tc.shown() == []
+
+
+def test_htb_classes(tc: Tc) -> None:
+    tc(Op.ADD, Qdisc("em1", "htb", 0x10000, TC_H_ROOT, {"default": 0x10}))
+    tc(Op.ADD, TcClass("em1", "htb", 0x10001, 0x10000, options={"rate": 125000}))
+    tc(Op.ADD, TcClass("em1", "htb", 0x10010, 0x10001, options={"rate": 64000, "ceil": 125000, "prio": 2}))
+    rows = {row.classid: row for row in tc(Op.SHOW, TcClass("em1", "", 0, parent=0))}
+    assert set(rows) == {0x10001, 0x10010}
+    assert rows[0x10001].parent == TC_H_ROOT and rows[0x10010].parent == 0x10001
+    options = rows[0x10010].options
+    assert (options["rate"], options["ceil"], options["prio"], options["burst"]) == (64000, 125000, 2, 1600)
+    root = next(row for row in tc(Op.SHOW, Qdisc("em1", "", parent=0)) if row.kind == "htb")
+    assert root.options["default"] == 0x10 and root.options["r2q"] == 10
+
+
+def _possible_cpus() -> int:
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
+        return int(file.read().strip().split(",")[-1].split("-")[-1]) + 1
