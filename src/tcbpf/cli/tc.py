@@ -49,7 +49,7 @@ class Opener:
 
     def __call__(self) -> Datapath:
         if self._datapath is None:
-            found = open_datapath(self._options.datapath, home=self._options.home, netns=self._options.netns)
+            found = open_datapath(self._options.datapath, home=self._options.home, netns=self._options.netns, lasting=True)
             self._datapath = self._stack.enter_context(found)
         return self._datapath
 

@@ -68,10 +68,7 @@ def delete(state: State, one: Action, asked: str) -> State:
 def holders(state: State, one: Action) -> int:
     """Count the filters that hold an action."""
     return sum(
-        (a.kind, a.index) == (one.kind, one.index)
-        for filters in state.filters.values()
-        for f in filters
-        for a in f.actions
+        (a.kind, a.index) == (one.kind, one.index) for filters in state.filters.values() for f in filters for a in f.actions
     )
 
 
@@ -79,9 +76,7 @@ def shown(state: State, filter: Filter) -> Filter:
     """Return a filter with its actions as they stand now."""
     if not filter.actions:
         return filter
-    return replace(
-        filter, actions=tuple(dumped(state, state.actions.get((a.kind, a.index), a)) for a in filter.actions)
-    )
+    return replace(filter, actions=tuple(dumped(state, state.actions.get((a.kind, a.index), a)) for a in filter.actions))
 
 
 def dumped(state: State, one: Action) -> Action:

@@ -16,6 +16,7 @@ from tcbpf.errors import TcError
 from tcbpf.tc.qdisc import remove
 from tcbpf.tc.state import State
 
+DEFAULT_BURST = 1600  # bytes, as tc computes it with a high-resolution clock
 TICKS_PER_SECOND = 15_625_000  # psched: one tick is 64 ns
 
 
@@ -32,13 +33,15 @@ def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
     if old is None and op is Op.CHANGE:
         raise TcError(errno.ENOENT, asked)
     if old is not None:
-        return state.with_class(link.index, replace(old, options={**old.options, **dumped(asked_for)}))
+        changed = replace(old, options={**old.options, **asked_for.options})
+        return state.with_class(link.index, replace(old, options=dumped(changed)))
     if state.qdiscs[link.index, qdisc].kind != "htb":
         raise TcError(errno.EOPNOTSUPP, asked)
     parent = asked_for.parent
     if (link.index, parent) not in state.classes:
         parent = TC_H_ROOT  # htb takes an unknown parent for its root
-    made = TcClass(link.name, "htb", classid, parent, 0, dumped(asked_for))
+    r2q = int(str(state.qdiscs[link.index, qdisc].options.get("r2q", 10)))
+    made = TcClass(link.name, "htb", classid, parent, 0, dumped(asked_for, r2q))
     return state.with_class(link.index, made)
 
 
@@ -60,13 +63,19 @@ def owner(state: State, link: Link, asked_for: TcClass, asked: str) -> int:
     return handle
 
 
-def dumped(klass: TcClass) -> dict[str, object]:
-    """Return a class's options as a dump has them."""
-    options = dict(klass.options)
-    for rate, burst, tokens in ("rate", "burst", "tokens"), ("ceil", "cburst", "ctokens"):
-        speed, size = int(str(options.get(rate, 0))), int(str(options.get(burst, 0)))
+def dumped(klass: TcClass, r2q: int = 10) -> dict[str, object]:
+    """Return a class's options as a dump has them, the kernel's defaults filled in.
+
+    Source:  htb_change_class(); the quantum is a share of the rate, between 1000 and 200000 bytes.
+    """
+    options = {name: value for name, value in klass.options.items() if value}
+    rate = int(str(options.get("rate", 0)))
+    ceil = int(str(options.setdefault("ceil", rate)))
+    for speed, burst, tokens in (rate, "burst", "tokens"), (ceil, "cburst", "ctokens"):
+        size = int(str(options.setdefault(burst, DEFAULT_BURST)))
         options[tokens] = size * TICKS_PER_SECOND // speed if speed else 0
-    return {"prio": 0, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
+    quantum = min(max(rate // r2q, 1000), 200_000)
+    return {"prio": 0, "quantum": quantum, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
 
 
 def delete(state: State, asked_for: TcClass, asked: str) -> State:
@@ -108,9 +117,7 @@ def show(state: State, asked_for: TcClass, asked: str) -> tuple[TcClass, ...]:
     if asked_for.parent not in (0, TC_H_ROOT):
         major = asked_for.parent & 0xFFFF0000
         found = [
-            k
-            for k in found
-            if k.parent == asked_for.parent or (k.parent == TC_H_ROOT and k.classid & 0xFFFF0000 == major)
+            k for k in found if k.parent == asked_for.parent or (k.parent == TC_H_ROOT and k.classid & 0xFFFF0000 == major)
         ]
     if asked_for.classid:
         found = [k for k in found if k.classid == asked_for.classid]

@@ -195,11 +195,7 @@ def remove(state: State, link: Link, qdisc: Qdisc) -> State:
     gone, todo = set[int](), [qdisc.handle]
     while todo:
         gone.add(handle := todo.pop())
-        todo += [
-            k.leaf
-            for (dev, at), k in state.classes.items()
-            if dev == link.index and at & 0xFFFF0000 == handle and k.leaf
-        ]
+        todo += [k.leaf for (dev, at), k in state.classes.items() if dev == link.index and at & 0xFFFF0000 == handle and k.leaf]
 
     def kept(place: tuple[int, int]) -> bool:
         return place[0] != link.index or place[1] & 0xFFFF0000 not in gone

@@ -111,7 +111,7 @@ class User:
         return UserProg.load(self, replace(program, maps=live), log_level=log_level)
 
     def _live(self, program: Program, entry: Map) -> Map:
-        from tcbpf.datapath.user.map import UserMap
+        from tcbpf.datapath.user.maps import UserMap
 
         if not isinstance(entry.raw, UserMap):
             raise InputError(

@@ -23,7 +23,7 @@ from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user import User
-    from tcbpf.datapath.user.map import UserMap
+    from tcbpf.datapath.user.maps import UserMap
     from tcbpf.datapath.user.prog import UserProg
 
 _sched_getcpu = ctypes.CDLL(None).sched_getcpu

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.control.objects import Bpf
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.map import OF_MAPS, OF_PROGRAMS, UserMap
+from tcbpf.datapath.user.maps import OF_MAPS, OF_PROGRAMS, UserMap
 from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.datapath.user.shelf import Shelf
 from tcbpf.errors import InputError, SysError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.loop import Loop, Reader, Sink
-from tcbpf.datapath.user.map import UserMap
+from tcbpf.datapath.user.maps import UserMap
 from tcbpf.errors import InputError, NotSupported
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
