@@ -20,6 +20,7 @@ def netns() -> Iterator[str]:
     def make() -> None:
         if _libc.unshare(CLONE_NEWNET) == 0:
             held.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+            _quiet()
 
     thread = threading.Thread(target=make)
     thread.start()
@@ -30,6 +31,15 @@ def netns() -> Iterator[str]:
         yield f"/proc/self/fd/{held[0]}"
     finally:
         os.close(held[0])
+
+
+def _quiet() -> None:
+    """Keep the calling thread's namespace from sending of its own (neighbour discovery), so that counters stay put."""
+    for which in ("all", "default"):
+        path = f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6"
+        if os.path.exists(path):
+            with open(path, "w", encoding="ascii") as file:
+                file.write("1")
 
 
 def enter(path: str) -> None:

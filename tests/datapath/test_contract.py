@@ -56,7 +56,7 @@ def test_hash_elements(datapath: Datapath, type: str) -> None:
     assert refused(lambda: m.update(key(2), bytes(8), BPF_EXIST), errno.ENOENT)
     m.update(key(1), b"abcdefgh", BPF_EXIST)
     m.update(key(2), bytes(8), BPF_NOEXIST)
-    assert {k: m.lookup(k) for k in m.keys()} == {key(1): b"abcdefgh", key(2): bytes(8)}
+    assert {k: m.lookup(k) for k in list(m.keys())} == {key(1): b"abcdefgh", key(2): bytes(8)}
     assert m.delete(key(1)) and list(m.keys()) == [key(2)]
     assert m.raw.next_key(key(77)) == key(2)           # an unknown key starts over
 
@@ -194,8 +194,9 @@ def test_run_changes_the_packet(datapath: Datapath) -> None:
 
 
 def test_a_program_names_maps_by_index(datapath: Datapath) -> None:
-    text = "r1 = 0 ll\nr2 = r10\nr2 += -4\n*(u32 *)(r10 - 4) = 1\ncall 1\nif r0 == 0 goto pc+2\nr1 = 1\nlock *(u64 *)(r0 + 0) += r1\n"
-    insns = [*assemble(text + "r0 = 0\nexit")]
+    insns = [*assemble(
+        "r1 = 0 ll\nr2 = r10\nr2 += -4\n*(u32 *)(r10 - 4) = 1\ncall 1\nif r0 == 0 goto pc+2\nr1 = 1\n"
+        "lock *(u64 *)(r0 + 0) += r1\nr0 = 0\nexit")]
     insns[0] = insns[0]._replace(src=5)                # BPF_PSEUDO_MAP_IDX
     by_spec = datapath.prog_load(Program.from_bytes(encode(insns), maps=[spec("array")], license="GPL"))
     for _ in range(3):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_SECTION = {"sched_cls": "classifier", "sched_act": "action"}
 MAX_INSNS = 4096
 LOG_SHOWN = 4096
-PINNING = ("/etc/iproute2/bpf_pinning", "/usr/share/iproute2/bpf_pinning")
 
 Bytecode = tuple[tuple[int, int, int, int], ...]
 
@@ -158,14 +157,15 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
 
     Raises:  Quit: a verdict of the verifier as the paper's loader reports it.
     """
-    from tcbpf.datapath.loader import load
+    from tcbpf.datapath.loader import load, read_scopes
     from tcbpf.obj.link import SectionError, choose
     last = "Unable to load program"
     try:
         obj = read_object(source.value)
         section = source.section or ("" if source.program else default_section(obj, source.type))
         chosen = choose(obj, section, source.program)
-        loaded = load(dp, obj, section=section, program=source.program, type=source.type, scopes=read_scopes(),
+        scopes, remarks = read_scopes()
+        loaded = load(dp, obj, section=section, program=source.program, type=source.type, scopes=scopes,
                       maps=maps, log_level=2 if source.verbose else 0)
     except VerifierError as error:
         raise Quit(LOCAL, *verdict(chosen.section, source, obj, error), last) from None
@@ -177,11 +177,20 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
         raise Quit(LOCAL, f"{where}{error.what}{hint}", last) from None
     except (SysError, NotSupported) as error:
         raise Quit(LOCAL, f"Error: {error}", last) from None
+    for line in [*remarks, *lost_tails(obj, loaded)]:
+        print(line, file=sys.stderr)
     if source.verbose:
         print(f"\nProg section '{chosen.section}' loaded ({loaded.prog.fileno()})!", file=sys.stderr)
         print(about(source, obj, section_size(obj, chosen.section)), file=sys.stderr)
         print(f"Verifier analysis:\n\n{loaded.prog.log}", file=sys.stderr)
     return loaded, chosen.section
+
+
+def lost_tails(obj: Object, loaded: Loaded) -> list[str]:
+    """Return a warning for each program array that loses its programs when this command ends."""
+    return [f"Warning: program array {name} is not pinned: it is emptied when its last user goes, that is now; "
+            "give it pinning = PIN_OBJECT_NS or PIN_GLOBAL_NS"
+            for name, spec in obj.maps.items() if spec.type == "prog_array" and loaded.tails and not spec.pinning]
 
 
 def read_object(path: str) -> Object:
@@ -203,33 +212,6 @@ def default_section(obj: Object, type: str) -> str:
     named = DEFAULT_SECTION.get(type, "classifier")
     sections = {obj.functions[name].section for name in obj.entries}
     return named if named in sections or len(obj.entries) != 1 else ""
-
-
-def read_scopes(paths: tuple[str, ...] = PINNING) -> dict[int, str]:
-    """Return the directory of each custom pinning scope, from the first file that is there.
-
-    Ids 0, 1 and 2 are reserved; such lines and damaged ones are reported and passed over.
-    """
-    for path in paths:
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                lines = file.read().splitlines()
-        except OSError:
-            continue
-        scopes: dict[int, str] = {}
-        for line in lines:
-            fields = line.split("#", 1)[0].split()
-            if not fields:
-                continue
-            number = c_number(fields[0])
-            if number is None or len(fields) != 2:
-                print(f"Database {path} is corrupted at: {line.strip()}", file=sys.stderr)
-            elif number in (0, 1, 2):
-                print(f"Database {path}, id {number} is reserved - ignoring!", file=sys.stderr)
-            else:
-                scopes[number] = fields[1]
-        return scopes
-    return {}
 
 
 def verdict(section: str, source: Source, obj: Object, error: VerifierError) -> list[str]:

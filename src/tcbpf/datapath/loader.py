@@ -24,6 +24,9 @@ BPFFS = "/sys/fs/bpf"
 WORK_DIR = f"{BPFFS}/tc"
 
 
+PINNING = ("/etc/iproute2/bpf_pinning", "/usr/share/iproute2/bpf_pinning")
+"""Where custom pinning scopes are named."""
+
 MAP_IN_MAP = frozenset({"array_of_maps", "hash_of_maps"})
 
 
@@ -40,18 +43,21 @@ def load(
     dp: Datapath, obj: Object, *, section: str = "", program: str = "", type: str = "", pin_root: str = "",
     scopes: Mapping[int, str] | None = None, maps: Mapping[str, Map] | None = None, log_level: int = 0,
 ) -> Loaded:
-    """Load one program of `obj`, chosen by section or function name (the only one when neither is said),
-    with all its maps.
+    """Load one program of `obj`, all its maps, and the programs in its tail-call slots.
 
-    `type` overrides the program type that the section names. `pin_root` is the directory of maps pinned by name (the
-    global
-    scope), tc's own when empty; `scopes` gives the directory of each custom pinning id. `maps` are taken as they are,
-    by name.
+    The program is chosen by section or function name; it is the only one when neither is said. `type` overrides the
+    program type that the section names. `pin_root` is the directory of maps pinned by name (the global scope), tc's own
+    when empty; `scopes` gives the directory of each custom pinning id, from /etc/iproute2/bpf_pinning when None. `maps`
+    are taken as they are, by name. New maps are pinned last of all, so that a refused program leaves nothing behind.
 
-    Raises:  InputError when there is no such program; SysError with EINVAL when a pinned map is another than the
-    object's.
+    Raises:  InputError when there is no such program; SysError with EINVAL when a pinned map is not as the object says.
     """
-    live = make_maps(dp, obj, pin_root=pin_root, scopes=scopes or {}, given=maps or {})
+    given = dict(maps or {})
+    places = {name: path for name, spec in obj.maps.items()
+              if name not in given and (path := pin_path(spec, obj, pin_root, scopes))}
+    adopted = {name: found for name, path in places.items() if (found := _open_pin(dp, path, obj.maps[name])) is not None}
+    live = {name: given.get(name) or adopted.get(name) or new_map(dp, spec) for name, spec in obj.maps.items()}
+    _fill(obj, live)
     linked = link(obj, section=section, program=program, type=type, maps=live)
     loaded = Loaded(dp.prog_load(linked, log_level=log_level), live)
     for name, slot, function in tail_programs(obj):
@@ -59,35 +65,18 @@ def load(
             linked = link(obj, program=function, type=type, maps=live)
             tail = loaded.tails[function] = dp.prog_load(linked, log_level=log_level)
         live[name].raw.update(_number(slot), _number(tail.fileno()))
+    for name, path in places.items():
+        if name not in adopted:
+            dp.obj_pin(path, live[name])
     return loaded
 
 
-def make_maps(
-    dp: Datapath, obj: Object, *, pin_root: str, scopes: Mapping[int, str], given: Mapping[str, Map]
-) -> dict[str, Map]:
-    """Return the maps of `obj`, by name: given, adopted from their pins,
-    or made (and pinned where the object says so)."""
-    live: dict[str, Map] = {}
-    for name, spec in obj.maps.items():
-        if name in given:
-            live[name] = given[name]
-            continue
-        path = pin_path(spec, obj, pin_root, scopes)
-        pinned = _open_pin(dp, path) if path else None
-        if pinned is not None:
-            difference = mismatch(spec, pinned.spec)
-            if difference:
-                raise SysError(errno.EINVAL, f"adopt map {name} from {path}", difference)
-            live[name] = pinned
-            continue
-        live[name] = new_map(dp, spec)
-        if path:
-            dp.obj_pin(path, live[name])
+def _fill(obj: Object, live: Mapping[str, Map]) -> None:
+    """Put inner maps into the slots of maps of maps."""
     for name, spec in obj.maps.items():
         if spec.type in MAP_IN_MAP:
             for slot, inner in spec.values:
                 live[name].raw.update(_number(slot), _number(live[inner].raw.fileno()))
-    return live
 
 
 def new_map(dp: Datapath, spec: MapSpec) -> Map:
@@ -111,11 +100,35 @@ def pin_path(spec: MapSpec, obj: Object, pin_root: str = "", scopes: Mapping[int
         return f"{pin_root or WORK_DIR + '/globals'}/{spec.name}"
     if spec.pinning == PIN_OBJECT_NS:
         return f"{WORK_DIR}/{obj.sha1}/{spec.name}"
-    scope = (scopes or {}).get(spec.pinning)
+    scope = (read_scopes()[0] if scopes is None else scopes).get(spec.pinning)
     if scope is None:
         raise InputError(f"map {spec.name} is pinned in scope {spec.pinning}, which nothing names", where=obj.path,
                          hint=f"a line \"{spec.pinning} DIRECTORY\" in /etc/iproute2/bpf_pinning")
     return f"{BPFFS}/{scope.strip('/')}/{spec.name}"
+
+
+def read_scopes(paths: tuple[str, ...] = PINNING) -> tuple[dict[int, str], list[str]]:
+    """Return the directory of each custom pinning scope, from the first file that is there, and what is wrong with it.
+
+    Lines are "ID DIRECTORY"; ids 0, 1 and 2 are reserved.
+    """
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                lines = [line.split("#", 1)[0].split() for line in file]
+        except OSError:
+            continue
+        scopes: dict[int, str] = {}
+        remarks: list[str] = []
+        for fields in filter(None, lines):
+            if len(fields) != 2 or not fields[0].isdigit():
+                remarks.append(f"Database {path} is corrupted at: {' '.join(fields)}")
+            elif int(fields[0]) in (PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS):
+                remarks.append(f"Database {path}, id {fields[0]} is reserved - ignoring!")
+            else:
+                scopes[int(fields[0])] = fields[1]
+        return scopes, remarks
+    return {}, []
 
 
 def mismatch(wanted: MapSpec, pinned: MapSpec) -> str:
@@ -131,10 +144,10 @@ def _number(value: int) -> bytes:
     return value.to_bytes(4, "little")
 
 
-def _open_pin(dp: Datapath, path: str) -> Map | None:
+def _open_pin(dp: Datapath, path: str, wanted: MapSpec) -> Map | None:
     """Return the map pinned at `path`, or None when nothing is.
 
-    Raises:  SysError when something else is pinned there.
+    Raises:  SysError when what is pinned there is another map, or no map.
     """
     try:
         found = dp.obj_get(path)
@@ -144,4 +157,6 @@ def _open_pin(dp: Datapath, path: str) -> Map | None:
         raise
     if not isinstance(found, Map):
         raise SysError(errno.EINVAL, f"adopt {path}", "it is a program, not a map")
+    if difference := mismatch(wanted, found.spec):
+        raise SysError(errno.EINVAL, f"adopt map {wanted.name} from {path}", difference)
     return found
