@@ -141,4 +141,5 @@ def contents(raw: Any) -> dict[bytes, bytes]:
 def only_different(x: dict[bytes, bytes], y: dict[bytes, bytes]) -> tuple[str, str]:
     """Return both sides' first differing element, as text."""
     key = next(k for k in sorted({*x, *y}) if x.get(k) != y.get(k))
-    return tuple(f"{key.hex()} = {side[key].hex() if key in side else 'absent'}" for side in (x, y))  # type: ignore[return-value]
+    first, second = (f"{key.hex()} = {side[key].hex() if key in side else 'absent'}" for side in (x, y))
+    return first, second

@@ -7,11 +7,17 @@ import errno
 import json
 import sys
 import time
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli.arguments import add_datapath, add_json, read_object
-from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError, VerifierError
+from tcbpf.obj import Listed, link, programs
+from tcbpf.obj.program import Object, Program
+from tcbpf.verifier.reading import processed
+
+if TYPE_CHECKING:
+    from tcbpf.verifier import Verified
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,72 +27,181 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--section", default="", metavar="S", help="only the programs in this ELF section")
     which.add_argument("--program", default="", metavar="NAME", help="only the program with this function name")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="print the log (-vv: every state)")
+    parser.add_argument("--html", metavar="FILE", help="write a page: source, instructions, states, the failing path, the cost")
+    parser.add_argument("--profile", action="store_true", help="print the cost of each source line and function")
+    parser.add_argument("--max-insns", type=int, metavar="N", help="a budget: fail when more instructions are processed")
+    parser.add_argument("--unprivileged", action="store_true", help="apply the rules for a user without CAP_BPF")
+    parser.add_argument("--kernel", default="", metavar="X.Y", help="apply the helpers and limits of this kernel release")
     add_json(parser)
     add_datapath(parser)
 
 
+@dataclass(slots=True)
+class Report:
+    """What was said of one program."""
+
+    program: Program
+    listed: Listed
+    error: VerifierError | None = None
+    insns_processed: int = 0
+    log: str = ""
+    time_ms: float = 0
+    over_budget: bool = False
+    visits: tuple[int, ...] = field(default=())
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the verdict is yes."""
+        return self.error is None
+
+    def as_json(self, path: str, *, log: bool) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        error = self.error
+        report: dict[str, Any] = {
+            "object": path, "section": self.listed.section, "program": self.listed.name, "type": self.program.type,
+            "verdict": "accept" if self.accepted else "reject", "errno": error.errno if error else 0,
+            "message": error.message if error else "", "insns": len(self.program.insns),
+            "insns_processed": self.insns_processed, "time_ms": round(self.time_ms, 3),
+        }
+        if error:
+            report |= {"pc": error.pc, "reason": error.reason, "source": error.source, "hint": error.hint,
+                       "slice": [{"pc": pc, "insn": insn, "state": state, "source": line}
+                                 for pc, insn, state, line in failing_path(self)]}
+        return report | ({"log": self.log} if log else {})
+
+
 def main(args: argparse.Namespace) -> int:
-    """Print each verdict; return 0 when all are accepted and 1 when one is not."""
-    from tcbpf.obj import programs
+    """Print each verdict; return 0 when all are accepted (and within the budget) and 1 when one is not."""
     obj = read_object(args.object)
-    chosen = [row for row in programs(obj)
-              if (not args.section or row.section == args.section) and (not args.program or row.name == args.program)]
+    reports = []
+    for listed in choose(obj, args):
+        report = judge(obj, listed, args)
+        reports.append(report)
+        if args.json:
+            print(json.dumps(report.as_json(args.object, log=args.verbose > 0)), flush=True)
+        else:
+            show(report, args)
+    if args.html:
+        from tcbpf.cli.verify_html import write_page
+        write_page(args.html, args.object, reports)
+    return 0 if all(report.accepted and not report.over_budget for report in reports) else 1
+
+
+def choose(obj: Object, args: argparse.Namespace) -> list[Listed]:
+    """Return the programs that are asked about.
+
+    Raises:  InputError when there is none; it lists what there is.
+    """
+    listed = programs(obj)
+    chosen = [row for row in listed if args.section in ("", row.section) and args.program in ("", row.name)]
     if not chosen:
         asked = f"section {args.section!r}" if args.section else f"program {args.program!r}" if args.program else "program"
-        there = ", ".join(f"{row.name} in {row.section}" for row in programs(obj)) or "no program at all"
+        there = ", ".join(f"{row.name} in {row.section}" for row in listed) or "no program at all"
         raise InputError(f"no {asked}", where=args.object, hint=f"there is {there}")
-    reports = []
-    with open_datapath(args.datapath) as dp:
-        for row in chosen:
-            report = verdict(dp, obj, row, args)
-            reports.append(report)
-            if args.json:
-                print(json.dumps(report))
-            else:
-                show(report)
-    return 0 if all(report["verdict"] == "accept" for report in reports) else 1
+    return chosen
 
 
-def verdict(dp: Any, obj: Any, row: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """Return the report on one program."""
-    from tcbpf.obj import link
-    program = link(obj, program=row.name)
-    report: dict[str, Any] = {"object": args.object, "section": row.section, "program": row.name, "type": program.type,
-                              "verdict": "accept", "errno": 0, "message": "", "insns": len(program.insns), "insns_processed": 0}
+def judge(obj: Object, listed: Listed, args: argparse.Namespace) -> Report:
+    """Ask the verifier of the datapath that was chosen."""
+    report = Report(link(obj, program=listed.name), listed)
+    level = 2 if args.html or args.verbose > 1 else 1
     start = time.perf_counter_ns()
     try:
-        with dp.prog_load(program, log_level=min(args.verbose, 2)) as prog:
-            report["insns_processed"], log = prog.insns_processed, prog.log
+        ask(report, level, args)
     except VerifierError as error:
-        report |= {"verdict": "reject", "errno": error.errno, "message": error.message, "pc": error.pc, "reason": error.reason,
-                   "source": error.source, "slice": list(error.slice), "hint": error.hint}
-        log = error.log
-        report["insns_processed"] = processed(log)
-    report["time_ms"] = round((time.perf_counter_ns() - start) / 1e6, 3)
-    if args.verbose:
-        report["log"] = log
+        report.error, report.log = error, error.log
+        report.insns_processed = processed(error.log)
+    report.time_ms = (time.perf_counter_ns() - start) / 1e6
+    report.over_budget = args.max_insns is not None and report.insns_processed > args.max_insns
     return report
 
 
-def processed(log: str) -> int:
-    """Return N of the log's "processed N insns", or 0."""
-    for line in reversed(log.splitlines()):
-        if line.startswith("processed "):
-            return int(line.split()[1])
-    return 0
+def ask(report: Report, level: int, args: argparse.Namespace) -> None:
+    """Fill `report` from the verifier.
+
+    Raises:  VerifierError; InputError for an option that the live kernel cannot follow.
+    """
+    from tcbpf.datapath.choose import chosen_name, open_datapath
+    if chosen_name(args.datapath) == "kernel":
+        if args.unprivileged or args.kernel or args.profile:
+            raise InputError("--unprivileged, --kernel and --profile are the user datapath's", where="--datapath kernel")
+        with open_datapath("kernel") as dp, dp.prog_load(report.program, log_level=level) as prog:
+            report.insns_processed, report.log = prog.insns_processed, prog.log
+        return
+    verified = verify_here(report.program, level if args.verbose or args.html else 0, args)
+    report.insns_processed, report.log, report.visits = verified.insns_processed, verified.log, verified.visits
 
 
-def show(report: dict[str, Any]) -> None:
+def verify_here(program: Program, level: int, args: argparse.Namespace) -> Verified:
+    """Ask the verifier of the user datapath; a refused program is asked about again for the log of the path that led there."""
+    from tcbpf.verifier import verify
+    from tcbpf.verifier.check import KERNEL
+    kernel = release(args.kernel) if args.kernel else KERNEL
+    try:
+        return verify(program, log_level=level, privileged=not args.unprivileged, kernel=kernel)
+    except VerifierError:
+        if level:
+            raise
+    return verify(program, log_level=1, privileged=not args.unprivileged, kernel=kernel)
+
+
+def release(text: str) -> tuple[int, int]:
+    """Return (6, 12) for "6.12".
+
+    Raises:  InputError.
+    """
+    major, dot, minor = text.partition(".")
+    if not (dot and major.isdigit() and minor.isdigit()):
+        raise InputError(f"{text!r} is not a kernel release", where="--kernel", hint="6.12")
+    return int(major), int(minor)
+
+
+def failing_path(report: Report) -> list[tuple[int, str, str, str]]:
+    """Return (pc, instruction, what it changed, source line) of the instructions that caused the refusal, in order."""
+    from tcbpf.verifier.reading import read
+    from tcbpf.verifier.report import source_line
+    if report.error is None:
+        return []
+    last = {visit.pc: visit for visit in read(report.log) if not visit.safe}
+    return [(pc, last[pc].text, last[pc].state, source_line(report.program, pc)) for pc in report.error.slice if pc in last]
+
+
+def show(report: Report, args: argparse.Namespace) -> None:
     """Print one report for a person."""
-    accepted = report["verdict"] == "accept"
-    word = ("\x1b[32maccept\x1b[0m" if accepted else "\x1b[31mreject\x1b[0m") if sys.stdout.isatty() else report["verdict"]
-    print(f"{report['section']} {report['program']}: {word}, {report['insns']} instructions, "
-          f"{report['insns_processed']} processed, {report['time_ms']:.1f} ms")
-    if not accepted:
-        name = errno.errorcode.get(report["errno"], report["errno"])
-        print(f"  pc {report['pc']}: {report['message']} ({name})")
-        for label in ("source", "reason", "hint"):
-            if report.get(label):
-                print(f"  {label}: {report[label]}")
-    if report.get("log"):
-        print(report["log"].rstrip("\n"))
+    error = report.error
+    word = "accept" if report.accepted else "reject"
+    if sys.stdout.isatty():
+        word = f"\x1b[{32 if report.accepted else 31};1m{word}\x1b[0m"
+    print(f"{report.listed.section} {report.listed.name}: {word}, {len(report.program.insns)} instructions, "
+          f"{report.insns_processed} processed, {report.time_ms:.1f} ms")
+    if error:
+        print(f"  {error} ({errno.errorcode.get(error.errno, error.errno)})")
+        for label, text in (("at", error.source), ("reason", error.reason), ("hint", error.hint)):
+            if text:
+                print(f"  {label + ':':<8}{text}")
+        path = failing_path(report)
+        if path:
+            print("  path:")
+            shown = ""
+            for pc, insn, state, line in path:
+                if line != shown:
+                    print(f"          ; {line}")
+                print(f"    {pc:5}: {insn:<44}" + (f" ; {state}" if state else ""))
+                shown = line
+    if report.over_budget:
+        print(f"  over budget: {report.insns_processed} processed, --max-insns {args.max_insns}")
+    if args.profile and report.accepted:
+        show_profile(report)
+    if args.verbose:
+        print(report.log.rstrip("\n"))
+
+
+def show_profile(report: Report) -> None:
+    """Print what each function and source line cost."""
+    from tcbpf.cli.words import table
+    from tcbpf.verifier.report import costs
+    functions, lines = costs(report.program, report.visits)
+    total = max(1, sum(report.visits))
+    for title, rows in (("function", functions), ("line", lines)):
+        ordered = sorted(rows.items(), key=lambda row: -row[1])
+        table(("processed", "share", title), [(n, f"{100 * n / total:.1f}%", what) for what, n in ordered if n])

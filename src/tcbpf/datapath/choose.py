@@ -19,7 +19,7 @@ def open_datapath(name: str = "", *, home: str = "", netns: str = "", lasting: b
 
     Raises:  InputError for another name, or a namespace where there are none.
     """
-    name = name or os.environ.get("TCBPF_DATAPATH", "") or "user"
+    name = chosen_name(name)
     if name == "user":
         if netns:
             raise InputError(
@@ -40,3 +40,8 @@ def default_home() -> str:
     """Return the directory of the user datapath's lasting state: TCBPF_HOME, else the user's state directory."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.environ.get("TCBPF_HOME") or os.path.join(state, "tcbpf")
+
+
+def chosen_name(name: str = "") -> str:
+    """Return the datapath's name that `name` (from --datapath), else the environment, chooses."""
+    return name or os.environ.get("TCBPF_DATAPATH", "") or "user"

@@ -58,6 +58,7 @@ def verify(
             Subprog(sub.start, sub.end, sub.name, sub.stack_depth, callback=sub.is_callback) for sub in env.subprogs
         ),
         insns_processed=env.processed,
+        visits=tuple(env.counts),
         states=env.stats.total_states,
         peak_states=env.stats.peak_states,
         writes_packet=env.writes_packet,

@@ -105,7 +105,7 @@ class Env:
     """One verification of one program."""
 
     __slots__ = (
-        "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "cur", "explored",
+        "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur", "explored",
         "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns", "jmp_point",
         "jumps", "kernel", "key_poisoned", "live_regs", "liveness", "log", "map_poisoned", "maps", "max_insns", "pc", "pending", "prev_jumps", "prev_pc",
         "prev_processed", "processed", "program", "prune_point", "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type",
@@ -148,6 +148,7 @@ class Env:
         self.writes_packet = False
         self.ids = 0
         self.processed = 0
+        self.counts = [0] * count
         self.stats = Stats()
         self.reset_paths()
 

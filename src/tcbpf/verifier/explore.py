@@ -65,12 +65,13 @@ def check_function(env: Env, number: int) -> None:
 
 def _follow(env: Env) -> None:
     ins_of, prune, jumps_to = env.ins, env.prune_point, env.jmp_point
-    liveness, aux, limit = env.liveness, env.aux, env.max_insns
+    liveness, aux, limit, counts = env.liveness, env.aux, env.max_insns, env.counts
     trace = Trace(env) if env.log.level else None
     while True:
         pc = env.pc
         env.step = None
         env.processed += 1
+        counts[pc] += 1
         if env.processed > limit:
             env.refuse("too_large", count=env.processed)
         state = env.cur

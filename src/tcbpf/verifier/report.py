@@ -5,6 +5,8 @@ Source:  this project; the kernel gives only the log.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tcbpf.obj.program import Line, Program
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.insns import Ins
@@ -69,3 +71,19 @@ def failure_slice(env: Env) -> tuple[int, ...]:
 
 def _makes(ins: Ins) -> int:
     return ins.defs
+
+
+def costs(program: Program, visits: Sequence[int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many instructions were processed for each function and for each source line.
+
+    Source:  Verified.visits. A program without line information has only functions.
+    """
+    functions: dict[str, int] = {}
+    lines: dict[str, int] = {}
+    starts = sorted((func.pc, func.name) for func in program.funcs) or [(0, program.name)]
+    for pc, count in enumerate(visits):
+        name = next(name for start, name in reversed(starts) if start <= pc)
+        functions[name] = functions.get(name, 0) + count
+        if line := source_line(program, pc):
+            lines[line] = lines.get(line, 0) + count
+    return functions, lines

@@ -58,6 +58,7 @@ class Verified:
     aux: tuple[Aux, ...]                     # one for each slot
     subprogs: tuple[Subprog, ...]            # in pc order; the first is the entry
     insns_processed: int
+    visits: tuple[int, ...] = field(default=(), repr=False)      # how often each slot was processed
     states: int = 0
     peak_states: int = 0
     writes_packet: bool = True               # may change packet bytes or geometry: directly or through a helper

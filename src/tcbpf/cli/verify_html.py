@@ -1,0 +1,170 @@
+"""The report of `tcbpf verify --html`: one file that needs no network.
+
+For each program: the verdict and, when it is no, the path that led there; then the source, each line with its cost, its
+instructions and the states that every visit left.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcbpf.obj.program import Line, Program
+from tcbpf.verifier.reading import Visit, read
+
+if TYPE_CHECKING:
+    from tcbpf.cli.verify import Report
+
+MAX_VISITS = 200
+"""States shown for one instruction; a page of a big program stays small enough to open."""
+
+STYLE = """
+:root { --ink: #1c2733; --soft: #66788a; --line: #dde4ea; --paper: #fff; --code: #f6f8fa; --yes: #1a7f37; --no: #c62828;
+  --heat: 255,140,0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #d7dee6; --soft: #8b9cad; --line: #2c3742; --paper: #12181e;
+  --code: #1a222a; --yes: #56c271; --no: #ff7b72; } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; color: var(--ink); background: var(--paper);
+  font: 15px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.3rem }
+h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem }
+code, pre, .code { font: 12.5px/1.55 ui-monospace, "DejaVu Sans Mono", Menlo, monospace }
+.soft { color: var(--soft) }
+.accept { color: var(--yes) }
+.reject { color: var(--no) }
+nav a { margin-right: 1rem; color: inherit }
+.why { border-left: 4px solid var(--no); background: var(--code); padding: .6rem 1rem; margin: .6rem 0 }
+.why p { margin: .2rem 0 }
+table { border-collapse: collapse; width: 100% }
+td { vertical-align: top; padding: 0 .6rem }
+td.n { text-align: right; white-space: nowrap; color: var(--soft); width: 1% }
+tr.line td { border-top: 1px solid var(--line); padding-top: .15rem }
+.src { white-space: pre-wrap; font-weight: 600 }
+.insn { padding-left: 1.6rem; white-space: pre-wrap }
+.fails { background: color-mix(in srgb, var(--no) 16%, transparent) }
+.cause { background: color-mix(in srgb, var(--no) 7%, transparent) }
+details { padding-left: 1.6rem }
+summary { cursor: pointer; margin-left: -1.1rem; white-space: pre-wrap }
+details ol { margin: .1rem 0 .4rem; padding-left: 2.4rem; color: var(--soft) }
+.dead { opacity: .45 }
+.file { color: var(--soft) }
+details li { overflow-wrap: anywhere }
+"""
+
+
+def write_page(path: str, object: str, reports: Sequence[Report]) -> None:
+    """Write the page of an object's reports to `path`."""
+    links = "".join(f'<a href="#{escape(r.listed.name)}" class="{word(r)}">{escape(r.listed.name)}</a>' for r in reports)
+    body = "\n".join(part for report in reports for part in section(report))
+    Path(path).write_text(
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
+        f"<title>tcbpf verify {escape(object)}</title>\n<style>{STYLE}</style>\n"
+        f"<h1>tcbpf verify <code>{escape(object)}</code></h1>\n<nav>{links}</nav>\n{body}\n</html>\n")
+
+
+def word(report: Report) -> str:
+    """Return the verdict, which is also its style."""
+    return "accept" if report.accepted else "reject"
+
+
+def section(report: Report) -> Iterator[str]:
+    """Yield one program's part of the page."""
+    program = report.program
+    visits = group(report.log)
+    name = escape(report.listed.name)
+    yield f'<h2 id="{name}"><span class="{word(report)}">{word(report)}</span> {name} '
+    yield f'<span class="soft">{escape(report.listed.section)}, {escape(program.type)}</span></h2>'
+    yield f'<p class="soft">{len(program.insns)} instructions, {report.insns_processed} processed, {report.time_ms:.1f} ms</p>'
+    if report.error:
+        yield from reasons(report)
+    yield "<table>"
+    total = max(1, sum(len(rows) for rows in visits.values()))
+    for line, pcs in lines_of(program):
+        cost = sum(len(visits[pc]) for pc in pcs)
+        heat = f' style="background: rgba(var(--heat), {min(.5, 2 * cost / total):.2f})"'
+        text = f'<span class="src">{escape(line.text.rstrip())}</span> <span class="file">{escape(Path(line.file).name)}:' \
+               f'{line.line}</span>' if line else '<span class="file">no source line</span>'
+        yield f'<tr class="line code"><td class="n"{heat}>{cost or ""}</td><td>{text}</td></tr>'
+        for pc in pcs:
+            cell = instruction(pc, visits[pc], program)
+            yield f'<tr class="code {mark(report, pc)}"><td class="n">{pc}</td><td>{cell}</td></tr>'
+    yield "</table>"
+
+
+def reasons(report: Report) -> Iterator[str]:
+    """Yield why the program was refused: message, line, hint, and the path that caused it."""
+    from tcbpf.cli.verify import failing_path
+    error = report.error
+    assert error is not None
+    yield f'<div class="why"><p><b>{escape(error.message)}</b> <span class="soft">pc {error.pc}, {escape(error.reason)}, '
+    yield f"{errno.errorcode.get(error.errno, error.errno)}</span></p>"
+    if error.source:
+        yield f"<p><code>{escape(error.source)}</code></p>"
+    if error.hint:
+        yield f"<p>{escape(error.hint)}</p>"
+    path = failing_path(report)
+    if path:
+        yield "<p class=soft>The instructions that led there:</p><pre>"
+        shown = ""
+        for pc, insn, state, line in path:
+            if line and line != shown:
+                yield f'<span class="soft">; {escape(line)}</span>'
+            shown = line
+            yield escape(f"{pc:5}: {insn:<44} {state}".rstrip())
+        yield "</pre>"
+    yield "</div>"
+
+
+def mark(report: Report, pc: int) -> str:
+    """Return the style of an instruction: whether it failed, or led there."""
+    if report.error and pc == report.error.pc:
+        return "fails"
+    return "cause" if report.error and pc in report.error.slice else ""
+
+
+def instruction(pc: int, rows: list[Visit], program: Program) -> str:
+    """Return one instruction with the states that its visits left."""
+    if not rows:
+        from tcbpf.isa import disassemble
+        insn = program.insns[pc:pc + 2] if program.insns[pc].code == 0x18 else program.insns[pc:pc + 1]
+        return f'<span class="insn dead">{escape(disassemble(insn).strip())}</span>'
+    text = escape(next((row.text for row in rows if row.text), "pruned"))
+    states = [escape(" ".join(part for part in (row.begin, row.state) if part) or ("safe: seen before" if row.safe else "-"))
+              for row in rows]
+    times = f' <span class="soft">× {len(rows)}</span>' if len(rows) > 1 else ""
+    if len(rows) == 1 and not rows[0].begin:
+        return f'<span class="insn">{text}</span> <span class="soft">{states[0] if states[0] != "-" else ""}</span>'
+    items = "".join(f"<li>{state}</li>" for state in states[:MAX_VISITS])
+    more = f"<li>and {len(states) - MAX_VISITS} more</li>" if len(states) > MAX_VISITS else ""
+    return f"<details><summary>{text}{times}</summary><ol>{items}{more}</ol></details>"
+
+
+def group(log: str) -> dict[int, list[Visit]]:
+    """Return the visits of a log by instruction."""
+    visits: dict[int, list[Visit]] = defaultdict(list)
+    for visit in read(log):
+        visits[visit.pc].append(visit)
+    return visits
+
+
+def lines_of(program: Program) -> Iterator[tuple[Line | None, list[int]]]:
+    """Yield each run of instructions of one source line, in program order."""
+    from tcbpf.verifier.report import line_of
+    current: Line | None = None
+    pcs: list[int] = []
+    pc = 0
+    while pc < len(program.insns):
+        line = line_of(program, pc)
+        same = (line and (line.file, line.line)) == (current and (current.file, current.line))
+        if pcs and not same:
+            yield current, pcs
+            pcs = []
+        current = line
+        pcs.append(pc)
+        pc += 2 if program.insns[pc].code == 0x18 else 1
+    if pcs:
+        yield current, pcs
