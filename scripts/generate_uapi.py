@@ -28,7 +28,8 @@ MODULES = {
     # module: (headers, what its names begin with)
     "bpf": (["bpf.h"], r"BPF_|XDP_|SK_|TCP_BPF_|BTF_"),
     "filter": (["bpf_common.h", "filter.h"], r"BPF_|SKF_"),
-    "tc": (["pkt_sched.h", "pkt_cls.h", "gen_stats.h", "tc_act/tc_bpf.h", "tc_act/tc_gact.h", "tc_act/tc_mirred.h"], r"TC|TCA_"),
+    "tc": (["pkt_sched.h", "pkt_cls.h", "gen_stats.h", "tc_act/tc_bpf.h", "tc_act/tc_gact.h", "tc_act/tc_mirred.h"],
+           r"TC|TCA_"),
     "netlink": (["netlink.h", "rtnetlink.h", "if_link.h", "if.h", "if_tunnel.h", "veth.h"],
                 r"NL|RT|IFLA_|IFF_|IFNAMSIZ|VETH_|SO_|XDP_"),
     "packet": (["if_ether.h", "if_packet.h", "if_arp.h", "if_vlan.h"], r"ETH_|PACKET_|ARPHRD_|PACKET_FANOUT|VLAN_"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from kernel_oracle import map_create, missing, release, verdict
+import tcbpf
 from tcbpf.isa.insn import Insn
+from tcbpf.obj.program import MapSpec
 from tcbpf.tables.helpers import HELPERS, ArgType, Helper
 from tcbpf.tables.maps import FLAG_NAMES, MAP_TYPES, NO_PREALLOC, MapType
 from tcbpf.tables.progs import PROG_TYPES
@@ -77,6 +80,22 @@ def test_rows_are_complete() -> None:
 def test_every_map_helper_has_a_map() -> None:
     taking = {row.name for row in HELPERS if any(arg.type is ArgType.CONST_MAP_PTR for arg in row.args)}
     assert {name for row in MAP_TYPES for name in row.helpers} == taking
+
+
+def test_the_user_datapath_has_what_the_rows_say(tmp_path: Path) -> None:
+    """It creates a map of exactly the types whose row has `user`."""
+    inner = MapSpec("inner", "array", 4, 4, 1)
+    made = set()
+    with tcbpf.User(home=tmp_path) as dp:
+        for row in MAP_TYPES:
+            size = plain(row.value_size, row.value_multiple)
+            try:
+                dp.map_create(MapSpec("m", row.name, plain(row.key_size), size, entries(row), row.required_flags,
+                                      inner=inner if row.values == "map" else None))
+                made.add(row.name)
+            except tcbpf.SysError as error:
+                assert error.errno == errno.EINVAL
+    assert made == {row.name for row in MAP_TYPES if row.user}
 
 
 @pytest.mark.kernel

@@ -16,7 +16,7 @@ class MapType:
     """One map type.
 
     Units:   sizes in bytes. key_size / value_size: None any positive size, a number exactly that, (low, high) a range.
-             A size below the range is EINVAL; one above it is `oversize` (EINVAL for a choice, value_multiple > 1).
+             A size below the range is EINVAL; one above it is `oversize` (EINVAL for a choice, which has a value_multiple).
     """
 
     name: str                                          # the UAPI's, lower case: "percpu_hash"
@@ -70,7 +70,8 @@ _HASH_C, _ARRAY_C, _TRIE_C, _DEV_C = "hashtab.c", "arraymap.c", "lpm_trie.c", "d
 
 MAP_TYPES: Table[MapType] = Table(
     MapType("hash", 1, None, None, element_size=_HASH_MAX, oversize="E2BIG",
-            flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED, helpers=_KV_TIMER, delete=True, user=True, since=(3, 19), source=_HASH_C),
+            flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED, helpers=_KV_TIMER, delete=True, user=True,
+            since=(3, 19), source=_HASH_C),
     MapType("array", 2, 4, (1, (1 << 31) - 1), oversize="E2BIG", flags=NUMA_NODE | _ACCESS | MMAPABLE | INNER_MAP,
             helpers=_KV_TIMER, user=True, since=(3, 19), source=_ARRAY_C),
     MapType("prog_array", 3, 4, 4, flags=NUMA_NODE | _RW, values="program", helpers=frozenset({"tail_call"}),
@@ -96,10 +97,10 @@ MAP_TYPES: Table[MapType] = Table(
             since=(4, 10), source=_HASH_C),
     MapType("lpm_trie", 11, (5, 260), (1, _TRIE_MAX), flags=NO_PREALLOC | NUMA_NODE | _ACCESS, required_flags=NO_PREALLOC,
             helpers=_KV, delete=True, user=True, since=(4, 11), source=_TRIE_C),
-    MapType("array_of_maps", 12, 4, 4, flags=NUMA_NODE | _RW, values="map", helpers=_LOOKUP, delete=True,
+    MapType("array_of_maps", 12, 4, 4, flags=NUMA_NODE | _RW, values="map", helpers=_LOOKUP, delete=True, user=True,
             since=(4, 12), source=_ARRAY_C),
     MapType("hash_of_maps", 13, None, 4, element_size=_HASH_MAX, oversize="E2BIG",
-            flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED, values="map", helpers=_LOOKUP, delete=True,
+            flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED, values="map", helpers=_LOOKUP, delete=True, user=True,
             since=(4, 12), source=_HASH_C),
     MapType("devmap", 14, 4, (4, 8), value_multiple=4, flags=NUMA_NODE | _RW, values="device",
             helpers=_LOOKUP | {"redirect_map"}, delete=True, since=(4, 14), source=_DEV_C),
@@ -117,9 +118,9 @@ MAP_TYPES: Table[MapType] = Table(
             delete=True, since=(4, 19), source="reuseport_array.c"),
     MapType("percpu_cgroup_storage", 21, (8, 16), (1, _PCPU_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, entries="zero",
             per_cpu=True, helpers=frozenset({"get_local_storage"}), since=(4, 20), source="local_storage.c"),
-    MapType("queue", 22, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, helpers=_STACK,
+    MapType("queue", 22, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, helpers=_STACK, user=True,
             since=(4, 20), source="queue_stack_maps.c"),
-    MapType("stack", 23, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, helpers=_STACK,
+    MapType("stack", 23, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, helpers=_STACK, user=True,
             since=(4, 20), source="queue_stack_maps.c"),
     MapType("sk_storage", 24, 4, None, flags=NO_PREALLOC | CLONE, required_flags=NO_PREALLOC, entries="zero", needs_btf=True,
             helpers=frozenset({"sk_storage_get", "sk_storage_delete"}), delete=True, since=(5, 2),

@@ -21,7 +21,6 @@ class Section:
     name: str
     attach_type: int = 0
     flags: int = 0                                     # prog_flags of the load: BPF_F_XDP_HAS_FRAGS
-    legacy: bool = False                               # iproute2's own; libbpf does not know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ XDP_HAS_FRAGS = 1 << 5                                 # BPF_F_XDP_HAS_FRAGS
 
 PROG_TYPES: Table[ProgType] = Table(
     ProgType(
-        "socket_filter", 1, "skb", (Section("socket"), Section("filter", legacy=True)),
+        "socket_filter", 1, "skb", (Section("socket"),),
         ld_abs=True, unprivileged=True, since=(3, 19), source="sk_filter_prog_ops, net/core/filter.c",
     ),
     ProgType(
@@ -72,7 +71,6 @@ PROG_TYPES: Table[ProgType] = Table(
             Section("xdp", XDP), Section("xdp.frags", XDP, XDP_HAS_FRAGS),
             Section("xdp/devmap", XDP_DEVMAP), Section("xdp.frags/devmap", XDP_DEVMAP, XDP_HAS_FRAGS),
             Section("xdp/cpumap", XDP_CPUMAP), Section("xdp.frags/cpumap", XDP_CPUMAP, XDP_HAS_FRAGS),
-            Section("prog", legacy=True),
         ),
         direct_read=True, direct_write=True, since=(4, 8), source="xdp_prog_ops, net/core/filter.c",
     ),
