@@ -95,7 +95,8 @@ def instructions() -> str:
     return f"""# Instructions
 
 {len(ALU)} arithmetic operations, {len(END)} byte swaps, {len(JUMP)} conditions, {len(ATOMICS)} atomics.
-The texts are those of the kernel's verifier log, which `tcbpf asm` reads and `tcbpf disasm` prints. Opcodes are hexadecimal bytes.
+The texts are those of the kernel's verifier log, which `tcbpf asm` reads and `tcbpf disasm` prints.
+Opcodes are hexadecimal bytes.
 
 ## Arithmetic
 
@@ -141,9 +142,9 @@ def helpers() -> str:
     return f"""# Helpers
 
 The {len(HELPERS)} helpers that the five program types may call on Linux 6.18:
-{sum("sched_cls" in r.progs for r in HELPERS)} of them from tc. A prototype is the C declaration without the name. Programs: sf socket_filter, cls sched_cls, act sched_act, xdp, cg
-cgroup_skb. The privilege is what a helper needs beyond what loading its program type needs; "since" is the release from which
-these program types may call it.
+{sum("sched_cls" in r.progs for r in HELPERS)} of them from tc. A prototype is the C declaration without the name.
+Programs: sf socket_filter, cls sched_cls, act sched_act, xdp, cg cgroup_skb. The privilege is what a helper needs beyond what loading
+its program type needs; "since" is the release from which these program types may call it.
 
 {table(("id", "name", "prototype", "programs", "privilege", "notes", "since", "source"), rows)}"""
 
@@ -171,7 +172,8 @@ def maps() -> str:
     return f"""# Map types
 
 The {len(MAP_TYPES)} types of Linux 6.18. Sizes are in bytes; a flag is a BPF_F_ name without its prefix; the
-helpers are those that the five program types may call with the map. "delete" is from user space; "user" tells whether the user datapath has the type.
+helpers are those that the five program types may call with the map. "delete" is
+from user space; "user" tells whether the user datapath has the type.
 
 {table(("number", "name", "key", "value", "holds", "entries", "flags", "helpers", "delete", "user", "since"), rows)}"""
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel_oracle import map_create, missing, release, verdict
 import tcbpf
+from kernel_oracle import map_create, missing, release, verdict
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.helpers import HELPERS, ArgType, Helper
