@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Tail calls as programs declare them today: the array names the programs of its slots, by address.
  *
- * bpf_tail_call_static() passes a constant slot, which the kernel turns into a direct jump.
+ * bpf_tail_call_static() passes a constant slot, which the kernel turns into a direct jump; bpf_tail_call() takes any number,
+ * here the protocol. No slot is filled by hand: the loader sees the relocations and does it.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -27,6 +27,10 @@ MCPU = "v3"
 
 FLAGS = ("-O2", "-ffreestanding", "-fno-stack-protector", "-fno-jump-tables", "-Wno-unknown-warning-option", "-Wno-visibility",
          "-Wno-address-of-packed-member")
+STDIN = "<stdin>"
+EMBEDDED = ("-gdwarf-5", "-gembed-source")
+"""For text without a file: where the compiler finds the lines that BTF quotes."""
+
 Defines = Sequence[str] | Mapping[str, str | int | None]
 
 
@@ -60,13 +64,14 @@ def compile(
 
 def compile_c(
     source: str | os.PathLike[str], *, mcpu: str = MCPU, include_dirs: Sequence[str | os.PathLike[str]] = (),
-    defines: Defines = (), debug: bool = True, extra: Sequence[str] = (), name: str = "source.c",
+    defines: Defines = (), debug: bool = True, extra: Sequence[str] = (),
 ) -> bytes:
     """Return the ELF bytes that C source compiles to.
 
-    `source` is a path, or a string with a line break in it, which is the text itself (called `name` in messages). `defines` are
-    "NAME", "NAME=VALUE" or a mapping. `debug` asks for BTF, which maps in `.maps` need. A result is kept by content: source,
-    every header that was read, flags and compiler; a header that appears later in front of one of those is not noticed.
+    `source` is a path, or a string with a line break in it, which is the text itself (called <stdin> in messages). `defines`
+    are "NAME", "NAME=VALUE" or a mapping; `extra` are words for the compiler. `debug` asks for BTF, which maps in `.maps` need.
+    A result is kept by content: source, every header that was read, flags and compiler; a header that appears later in front
+    of one of those is not noticed.
 
     Raises:  InputError when the file cannot be read; CompileError with the compiler's own words; NotSupported without one.
     """
@@ -76,14 +81,13 @@ def compile_c(
         *_defined(defines), *extra, *_search_path(compiler),
     )
     if isinstance(source, str) and "\n" in source:
-        job = _Job(compiler, flags, name, source.encode(), os.getcwd())
-        return _cached(job, inline=True)
+        return _cached(_Job(compiler, (*flags, *(EMBEDDED if debug else ())), STDIN, source.encode(), os.getcwd()))
     path = os.path.abspath(source)
     try:
         text = Path(path).read_bytes()
     except OSError as error:
         raise InputError(error.strerror or str(error), where=os.fspath(source)) from None
-    return _cached(_Job(compiler, flags, path, text, os.path.dirname(path)), inline=False)
+    return _cached(_Job(compiler, flags, path, text, os.path.dirname(path)))
 
 
 def _defined(defines: Defines) -> list[str]:
@@ -104,13 +108,13 @@ def _search_path(compiler: Compiler) -> list[str]:
 # --- the cache: KEY.json lists what was read and the result's digest; KEY.o is the result ------------------------------
 
 
-def _cached(job: _Job, *, inline: bool) -> bytes:
+def _cached(job: _Job) -> bytes:
     key = job.key()
     held = _held(key)
     if held is not None:
         return held
     with tempfile.TemporaryDirectory(prefix="tcbpf-") as scratch:
-        raw, headers = _run(job, scratch, inline)
+        raw, headers = _run(job, scratch)
     manifest = {"object": _digest(raw), "headers": {path: _file_digest(path) for path in headers}}
     cache.write(key, ".o", raw)
     cache.write(key, ".json", json.dumps(manifest).encode())
@@ -144,22 +148,19 @@ def _file_digest(path: str) -> str:
 # --- the compiler -----------------------------------------------------------------------------------------------------
 
 
-def _run(job: _Job, scratch: str, inline: bool) -> tuple[bytes, list[str]]:
+def _run(job: _Job, scratch: str) -> tuple[bytes, list[str]]:
     """Run the compiler and return the object and the headers it read."""
     out, deps = os.path.join(scratch, "out.o"), os.path.join(scratch, "out.d")
-    if inline:
-        what, given = ["-x", "c", "-"], f'#line 1 "{job.name}"\n'.encode() + job.text
-    else:
-        what, given = [job.name], b""
+    what = ["-x", "c", "-"] if job.name == STDIN else [job.name]
     command = [*job.compiler.argv, "-target", TARGET, *job.flags, "-MD", "-MF", deps, "-MT", "out", "-c", "-o", out, *what]
-    done = subprocess.run(command, input=given, cwd=job.directory, capture_output=True, check=False)
+    done = subprocess.run(command, input=job.text, cwd=job.directory, capture_output=True, check=False)
     words = done.stderr.decode("utf-8", "backslashreplace")
     if done.returncode:
         first = next((line for line in words.splitlines() if "error:" in line), words.strip().split("\n")[-1])
         raise CompileError(first.split("error:", 1)[-1].strip() or "the compiler failed", where=job.name, diagnostics=words,
                            hint=f"said {job.compiler.name}")
     read = _dependencies(Path(deps).read_text(errors="surrogateescape"))
-    headers = [os.path.join(job.directory, path) for path in read if path not in (job.name, "-", "<stdin>")]
+    headers = [os.path.join(job.directory, path) for path in read if path not in (job.name, "-", STDIN)]
     return Path(out).read_bytes(), headers
 
 

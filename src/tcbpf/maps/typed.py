@@ -69,8 +69,8 @@ def decode(btf: Btf, id: int, data: bytes, name: str = "") -> Any:
     if row.kind in (Kind.INT, Kind.PTR, Kind.FLOAT):
         return _number(row, alias, data, name)
     if row.kind in (Kind.ENUM, Kind.ENUM64):
-        number = int.from_bytes(data[:row.size], "little", signed=row.signed)
-        return next((m.name for m in row.members if m.value == number), number)
+        number, mask = int.from_bytes(data[:row.size], "little", signed=row.signed), (1 << row.size * 8) - 1
+        return next((m.name for m in row.members if m.value & mask == number & mask), number)
     if row.kind == Kind.ARRAY:
         return _array(btf, row, data, name)
     if row.kind in (Kind.STRUCT, Kind.UNION):

@@ -56,6 +56,11 @@ class Section:
     data: bytes
 
     @property
+    def label(self) -> str:
+        """Return how messages call it, though its name be lost."""
+        return self.name or f"section {self.index}"
+
+    @property
     def executable(self) -> bool:
         """Whether it holds instructions."""
         return self.type == SHT_PROGBITS and self.flags & SHF_EXECINSTR != 0
@@ -180,16 +185,16 @@ def _sections(raw: bytes, headers: list[tuple[int, ...]], shstrndx: int, path: s
 
 def _symbols(symtab: Section, sections: tuple[Section, ...], path: str) -> Iterator[Symbol]:
     if symtab.link >= len(sections):
-        raise ObjectError(f"names in section {symtab.link} of {len(sections)}", path=path, section=symtab.name)
+        raise ObjectError(f"names in section {symtab.link} of {len(sections)}", path=path, section=symtab.label)
     if len(symtab.data) % _SYMBOL.size:
-        raise ObjectError(f"{len(symtab.data)} bytes are not whole symbols", path=path, section=symtab.name)
+        raise ObjectError(f"{len(symtab.data)} bytes are not whole symbols", path=path, section=symtab.label)
     names = sections[symtab.link].data
     for name, info, other, section, value, size in _SYMBOL.iter_unpack(symtab.data):
         if section < SHN_LORESERVE and section >= len(sections):
             raise ObjectError(
                 f"symbol {_string(names, name)!r} in section {section} of {len(sections)}",
                 path=path,
-                section=symtab.name,
+                section=symtab.label,
             )
         text = _string(names, name)
         if info & 15 == STT_SECTION and not text and section < len(sections):
@@ -201,18 +206,18 @@ def _relocations(sections: tuple[Section, ...], symbols: int, path: str) -> dict
     found: dict[int, tuple[Rel, ...]] = {}
     for section in sections:
         if section.type == SHT_RELA and section.info < len(sections) and sections[section.info].executable:
-            raise ObjectError("relocations with addends, which no BPF compiler writes", path=path, section=section.name)
+            raise ObjectError("relocations with addends, which no BPF compiler writes", path=path, section=section.label)
         if section.type != SHT_REL:
             continue
         if section.info >= len(sections) or len(section.data) % _REL.size:
             raise ObjectError(
-                f"damaged: {len(section.data)} bytes for section {section.info}", path=path, section=section.name
+                f"damaged: {len(section.data)} bytes for section {section.info}", path=path, section=section.label
             )
         rows = []
         for at, (offset, info) in enumerate(_REL.iter_unpack(section.data)):
             if info >> 32 >= symbols:
                 raise ObjectError(
-                    f"names symbol {info >> 32} of {symbols}", path=path, section=section.name, offset=at * _REL.size
+                    f"names symbol {info >> 32} of {symbols}", path=path, section=section.label, offset=at * _REL.size
                 )
             rows.append(Rel(offset, info & 0xFFFFFFFF, info >> 32))
         found[section.info] = found.get(section.info, ()) + tuple(sorted(rows, key=lambda r: r.offset))

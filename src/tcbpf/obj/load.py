@@ -75,7 +75,7 @@ class _Loader:
         self.places = {s.index: self.functions_of(s) for s in self.code}
 
     def wrong(self, what: str, section: Section, offset: int, hint: str = "") -> ObjectError:
-        return ObjectError(what, path=self.path, section=section.name, offset=offset, hint=hint)
+        return ObjectError(what, path=self.path, section=section.label, offset=offset, hint=hint)
 
     def object(self) -> Object:
         """Return all of it."""

@@ -99,7 +99,7 @@ def declared(elf: Elf, btf: Btf | None) -> Declared:
             continue
         for offset, spec in found:
             if spec.name in maps:
-                raise ObjectError(f"a second map {spec.name!r}", path=elf.path, section=section.name, offset=offset)
+                raise ObjectError(f"a second map {spec.name!r}", path=elf.path, section=section.label, offset=offset)
             maps[spec.name] = spec
             places[section.index, offset] = spec.name
     return Declared(maps, places, data, tuple(notes))
@@ -111,22 +111,22 @@ def declared(elf: Elf, btf: Btf | None) -> Declared:
 def _legacy(elf: Elf, section: Section, btf: Btf | None, notes: list[str]) -> list[tuple[int, MapSpec]]:
     symbols = _legacy_symbols(elf, section)
     if not symbols:
-        raise ObjectError("no symbol names a map in it", path=elf.path, section=section.name)
+        raise ObjectError("no symbol names a map in it", path=elf.path, section=section.label)
     if len(symbols) > MAX_LEGACY_MAPS:
         raise ObjectError(
-            f"{len(symbols)} maps, over the limit of {MAX_LEGACY_MAPS}", path=elf.path, section=section.name
+            f"{len(symbols)} maps, over the limit of {MAX_LEGACY_MAPS}", path=elf.path, section=section.label
         )
     stride, rest = divmod(len(section.data), len(symbols))
     if rest or stride % 4 or stride < 4 * LEGACY_MIN_WORDS:
         raise ObjectError(
             f"{len(section.data)} bytes are not {len(symbols)} times struct bpf_elf_map",
             path=elf.path,
-            section=section.name,
+            section=section.label,
             hint="all entries must be of one type, of at least 4 words",
         )
     if stride > 4 * LEGACY_WORDS:
         raise ObjectError(
-            f"struct bpf_elf_map of {stride} bytes, coming from future version?", path=elf.path, section=section.name
+            f"struct bpf_elf_map of {stride} bytes, coming from future version?", path=elf.path, section=section.label
         )
     if stride < 4 * LEGACY_WORDS:
         notes.append(f"{stride} bytes struct bpf_elf_map fixup performed due to size mismatch!")
@@ -137,7 +137,7 @@ def _legacy(elf: Elf, section: Section, btf: Btf | None, notes: list[str]) -> li
             raise ObjectError(
                 f"map {symbol.name!r} is not at a multiple of {stride} bytes",
                 path=elf.path,
-                section=section.name,
+                section=section.label,
                 offset=symbol.value,
             )
         words = struct.unpack_from(f"<{stride // 4}I", section.data, offset) + (0,) * (LEGACY_WORDS - stride // 4)
@@ -192,7 +192,7 @@ def _legacy_inner(
                 raise ObjectError(
                     f"Map '{spec.name}' cannot be created since no inner map ID defined!",
                     path=elf.path,
-                    section=section.name,
+                    section=section.label,
                     offset=offset,
                     hint="set inner_id to the id of another map",
                 )
@@ -212,18 +212,18 @@ def _legacy_inner(
 def _btf_defined(elf: Elf, section: Section, btf: Btf | None) -> list[tuple[int, MapSpec]]:
     row = btf.find(section.name, Kind.DATASEC) if btf else None
     if btf is None or row is None:
-        raise ObjectError("no BTF describes its maps", path=elf.path, section=section.name, hint="compile with -g")
+        raise ObjectError("no BTF describes its maps", path=elf.path, section=section.label, hint="compile with -g")
     found = []
     offsets = {s.name: s.value for s in elf.symbols if s.section == section.index and s.type == elf_.STT_OBJECT}
     for var in row.members:
         offset = offsets.get(var.name)
         if offset is None or offset + var.value > section.size:
             raise ObjectError(
-                f"map {var.name!r} has no place in the section", path=elf.path, section=section.name, offset=var.offset
+                f"map {var.name!r} has no place in the section", path=elf.path, section=section.label, offset=var.offset
             )
         shape = btf.resolve(btf[var.type].type) if btf[var.type].kind == Kind.VAR else btf[var.type]
         if shape.kind != Kind.STRUCT:
-            raise ObjectError(f"map {var.name!r} is not a struct", path=elf.path, section=section.name, offset=offset)
+            raise ObjectError(f"map {var.name!r} is not a struct", path=elf.path, section=section.label, offset=offset)
         found.append((offset, _Definition(elf, section, btf, var.name, offset).read(shape)))
     return found
 
@@ -236,7 +236,7 @@ class _Definition:
 
     def wrong(self, what: str, hint: str = "") -> ObjectError:
         return ObjectError(
-            f"map {self.name!r}: {what}", path=self.elf.path, section=self.section.name, offset=self.offset, hint=hint
+            f"map {self.name!r}: {what}", path=self.elf.path, section=self.section.label, offset=self.offset, hint=hint
         )
 
     def read(self, shape: Type) -> MapSpec:
@@ -256,7 +256,7 @@ class _Definition:
         values: tuple[tuple[int, str], ...] = ()
         for m in shape.members:
             if m.name in numbers:
-                numbers[m.name] = self.number(m)
+                self.agree(numbers, m.name, self.number(m))
             elif m.name in types:
                 types[m.name] = self.pointee(m)
                 self.agree(numbers, m.name + "_size", self.btf.sizeof(types[m.name]))
@@ -359,7 +359,7 @@ def _is_data(section: Section) -> bool:
 
 def _global_data(section: Section, btf: Btf | None) -> MapSpec:
     if section.size >= MAX_SIZE:
-        raise ObjectError(f"{section.size} bytes of global data", section=section.name)
+        raise ObjectError(f"{section.size} bytes of global data", section=section.label)
     constant = section.name.startswith(".rodata")
     row = btf.find(section.name, Kind.DATASEC) if btf else None
     return MapSpec(

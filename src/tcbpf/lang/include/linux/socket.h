@@ -5,6 +5,11 @@
 
 #include <linux/types.h>
 
+struct __kernel_sockaddr_storage {
+	__kernel_sa_family_t ss_family;
+	char __data[126];
+} __attribute__((aligned(8)));
+
 #define AF_UNSPEC 0
 #define AF_UNIX 1
 #define AF_INET 2

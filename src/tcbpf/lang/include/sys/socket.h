@@ -4,4 +4,12 @@
 
 #include <linux/socket.h>
 
+typedef unsigned short sa_family_t;
+typedef unsigned int socklen_t;
+
+struct sockaddr {
+	sa_family_t sa_family;
+	char sa_data[14];
+};
+
 #endif

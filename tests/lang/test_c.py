@@ -1,0 +1,176 @@
+"""C to objects: both compilers, our own headers, the compiler's own words, and a cache that is never wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tcbpf.errors import CompileError, InputError
+from tcbpf.lang import c, compile, compile_c, find_compiler
+from tcbpf.obj import load
+
+PROGRAM = '#include <bpf_helpers.h>\nSEC("tc") int prog(struct __sk_buff *skb) { return skb->len; }\n'
+COMPILERS = [name for name in ("clang", "ziglang") if name == "ziglang" or shutil.which(name)]
+INCLUDE = Path(c.__file__).parent / "include"
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tcbpf" / "objects"
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[list[str]]:
+    """The commands that are started."""
+    started: list[list[str]] = []
+    real = subprocess.run
+
+    def spy(command, **rest):
+        started.append(command)
+        return real(command, **rest)
+
+    monkeypatch.setattr(subprocess, "run", spy)
+    return started
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("header", sorted(str(p.relative_to(INCLUDE)) for p in INCLUDE.rglob("*.h")))
+def test_every_header_stands_on_its_own(compiler, header, monkeypatch):
+    monkeypatch.setenv("TCBPF_CC", compiler)
+    compile_c(f"#include <{header}>\nint x;\n", extra=["-Wall", "-Werror", "-Wno-unused-variable"])
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_all_headers_at_once_and_without_the_system_s(compiler, monkeypatch):
+    monkeypatch.setenv("TCBPF_CC", compiler)
+    monkeypatch.setattr(c.os.path, "isdir", lambda path: False)              # as on a machine without kernel headers
+    everything = "".join(f"#include <{p.relative_to(INCLUDE)}>\n" for p in sorted(INCLUDE.rglob("*.h")))
+    standard = "#include <stdint.h>\n#include <stdbool.h>\n#include <stddef.h>\n"
+    assert load(compile_c(standard + everything + PROGRAM)).entries == ("prog",)
+
+
+def test_the_system_s_own_headers_are_still_found():
+    if not os.path.exists("/usr/include/linux/seg6.h"):
+        return                                                               # a machine without kernel headers
+    compile_c("#include <linux/seg6.h>\n#include <linux/if_tunnel.h>\n#include <linux/mpls.h>\n" + PROGRAM)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_the_names_of_bpf_api(compiler, monkeypatch):
+    monkeypatch.setenv("TCBPF_CC", compiler)
+    obj = load(compile_c("""
+        #include <bpf_api.h>
+        struct bpf_elf_map __section_maps stats = {
+            .type = BPF_MAP_TYPE_ARRAY, .size_key = 4, .size_value = 4, .pinning = PIN_GLOBAL_NS, .max_elem = 4 };
+        __section_cls_entry int cls(struct __sk_buff *skb) {
+            __u32 key = skb->mark, *value = map_lookup_elem(&stats, &key);
+            if (value) lock_xadd(value, 1);
+            printt("proto %d len %u\\n", ntohs(skb->protocol), skb->len);
+            return load_byte(skb, 0) + load_half(skb, 12) + load_word(skb, 14) ? BPF_H_DEFAULT : TC_H_MAKE(1 << 16, 2);
+        }
+        __section_act_entry int act(struct __sk_buff *skb) { return TC_ACT_OK; }
+        __section_tail(42, 0) int tail(struct __sk_buff *skb) { return 0; }
+        BPF_LICENSE("GPL");
+    """))
+    assert [obj.functions[name].section for name in obj.entries] == ["classifier", "action", "42/0"]
+    assert obj.license == "GPL" and obj.maps["stats"].pinning == 2
+    codes = {insn.code for insn in obj.functions["cls"].insns}
+    assert {0x30, 0x28, 0x20} <= codes                                       # LD_ABS of 1, 2 and 4 bytes
+
+
+def test_printing_takes_any_number_of_values():
+    body = "".join(f'bpf_printk("x{" %d" * n}"{"".join(f", skb->len + {i}" for i in range(n))});' for n in range(8))
+    obj = load(compile_c('#include <bpf_helpers.h>\nSEC("tc") int p(struct __sk_buff *skb) { ' + body + " return 0; }\n"))
+    calls = [insn.imm for insn in obj.functions["p"].insns if insn.code == 0x85]
+    assert calls == [6] * 4 + [177] * 4
+
+
+@pytest.mark.parametrize("mcpu", ["v1", "v2", "v3"])
+def test_the_instruction_set_can_be_said(mcpu):
+    body = "{ __u32 x = s->len; return x < s->mark ? x * 3 : 1; }\n"
+    source = '#include <bpf_helpers.h>\nSEC("tc") int p(struct __sk_buff *s) ' + body
+    classes = {insn.code & 7 for insn in load(compile_c(source, mcpu=mcpu)).functions["p"].insns}
+    assert (4 in classes or 6 in classes) == (mcpu == "v3")
+
+
+def test_definitions_and_include_directories(tmp_path):
+    (tmp_path / "mine.h").write_text("#define ANSWER BASE + 2\n")
+    text = '#include "mine.h"\nint f(void) { return ANSWER; }\n'
+    for defines in ({"BASE": 40}, ["BASE=40"]):
+        insns = load(compile_c(text, include_dirs=[tmp_path], defines=defines)).functions["f"].insns
+        assert insns[0].imm == 42
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_an_error_is_the_compiler_s(compiler, tmp_path, monkeypatch):
+    monkeypatch.setenv("TCBPF_CC", compiler)
+    path = tmp_path / "bad.c"
+    path.write_text("int f(void)\n{\n\treturn nothing;\n}\n")
+    with pytest.raises(CompileError) as caught:
+        compile(path)
+    assert "use of undeclared identifier 'nothing'" in str(caught.value)
+    assert f"{path}:3:9: error:" in caught.value.diagnostics and "return nothing;" in caught.value.diagnostics
+
+
+def test_a_source_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"none\.c: No such file"):
+        compile(tmp_path / "none.c")
+
+
+def test_a_compiler_without_bpf_is_refused(own_cache, monkeypatch):
+    monkeypatch.setenv("TCBPF_CC", "true")
+    with pytest.raises(InputError, match="TCBPF_CC: 'true' cannot compile for BPF"):
+        find_compiler()
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_time_starts_no_process(own_cache, runs, tmp_path):
+    path = tmp_path / "x.c"
+    path.write_text(PROGRAM)
+    first = compile_c(path)
+    started = len(runs)
+    assert started and compile_c(path) == first and len(runs) == started
+
+
+def test_whatever_changes_is_compiled_again(own_cache, tmp_path):
+    path, header = tmp_path / "x.c", tmp_path / "x.h"
+    header.write_text("#define VALUE 1\n")
+    path.write_text('#include "x.h"\nint f(void) { return VALUE; }\n')
+
+    def value(**options) -> int:
+        return load(compile_c(path, **options)).functions["f"].insns[0].imm
+
+    assert value() == 1
+    header.write_text("#define VALUE 2\n")
+    assert value() == 2
+    path.write_text('#include "x.h"\nint f(void) { return VALUE + EXTRA; }\n')
+    assert value(defines=["EXTRA=5"]) == 7 and value(defines=["EXTRA=6"]) == 8
+    header.unlink()
+    with pytest.raises(CompileError, match=r"x\.h"):
+        value(defines=["EXTRA=5"])
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_bytes(path.read_bytes()[:100]), lambda path: path.write_bytes(b"{"), lambda path: path.unlink(),
+])
+def test_a_damaged_cache_is_no_cache(own_cache, damage):
+    first = compile_c(PROGRAM)
+    for path in [*own_cache.glob("*.o"), *own_cache.glob("*.json")]:
+        damage(path)
+        assert compile_c(PROGRAM) == first
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert compile_c(PROGRAM)
