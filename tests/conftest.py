@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 def open_for_test(name: str, netns: str, home: Path) -> Datapath:
     """Return a datapath that shares nothing with another test's but the kernel itself."""
     if name == "user":
-        import tcbpf.datapath.user
-        if not hasattr(tcbpf.datapath.user, "User"):
-            pytest.skip("the user datapath is not built yet")
         from tcbpf.datapath.user import User
         return User(home=str(home))
     from tcbpf.datapath.kernel import Kernel

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
-from tcbpf.control.objects import ETH_P_ALL, NOT_IN_HW, SKIP_HW, SKIP_SW, TC_H_ROOT, Bpf, Filter, Link
+from tcbpf.cbpf.check import check
+from tcbpf.cbpf.insn import Classic
+from tcbpf.control.objects import NOT_IN_HW, SKIP_HW, SKIP_SW, TC_H_ROOT, Bpf, Filter, Link
 from tcbpf.control.request import Op
-from tcbpf.errors import TcError
+from tcbpf.errors import FilterError, TcError
 from tcbpf.tc import action
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import Hook, State
@@ -118,6 +120,11 @@ def checked(asked_for: Filter, asked: str) -> Bpf | dict[str, object]:
     flags = options.gen_flags & (SKIP_HW | SKIP_SW)
     if bool(options.bytecode) == bool(options.id) or flags == SKIP_HW | SKIP_SW:
         raise TcError(errno.EINVAL, asked)
+    try:
+        if options.bytecode:
+            check([Classic(*row) for row in options.bytecode])
+    except FilterError:
+        raise TcError(errno.EINVAL, asked) from None
     if flags & SKIP_SW:
         raise TcError(errno.EOPNOTSUPP, asked)  # no device here offloads
     return replace(options, prog=None, gen_flags=flags | NOT_IN_HW)
@@ -184,14 +191,16 @@ def show(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
             hook = block(state, link, asked_for.parent, asked)
         except TcError:
             continue  # a dump of what is not there is empty
+        owner = state.qdiscs.get((link.index, hook[1] & 0xFFFF0000))
+        parent = INGRESS_HANDLE if owner is not None and owner.kind == "ingress" else hook[1]
         last: tuple[int, int, int] | None = None
         for one in state.filters.get(hook, ()):
             if not selected(one, asked_for):
                 continue
             if (one.chain, one.pref, one.protocol) != last:
                 last = one.chain, one.pref, one.protocol
-                found.append(replace(one, handle=0, options={}, actions=()))
-            found.append(action.shown(state, one))
+                found.append(replace(one, parent=parent, handle=0, options={}, actions=()))
+            found.append(replace(action.shown(state, one), parent=parent))
     return tuple(found)
 
 
@@ -200,6 +209,6 @@ def selected(one: Filter, asked_for: Filter) -> bool:
     return (
         (not asked_for.chain or one.chain == asked_for.chain)
         and (not asked_for.pref or one.pref == asked_for.pref)
-        and (asked_for.protocol in (0, ETH_P_ALL) or one.protocol == asked_for.protocol)
+        and asked_for.protocol in (0, one.protocol)
         and (not asked_for.kind or one.kind == asked_for.kind)
     )

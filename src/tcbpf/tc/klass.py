@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tcbpf.control.objects import TC_H_ROOT, Bpf, Link, TcClass
+from tcbpf.control.psched import xmit_size, xmit_time
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
 from tcbpf.tc.qdisc import remove
 from tcbpf.tc.state import State
 
 DEFAULT_BURST = 1600  # bytes, as tc computes it with a high-resolution clock
-TICKS_PER_SECOND = 15_625_000  # psched: one tick is 64 ns
 
 
 def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
@@ -33,16 +33,19 @@ def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
     if old is None and op is Op.CHANGE:
         raise TcError(errno.ENOENT, asked)
     if old is not None:
-        changed = replace(old, options={**old.options, **asked_for.options})
-        return state.with_class(link.index, replace(old, options=dumped(changed)))
+        return state.with_class(link.index, replace(old, options=dumped(asked_for, r2q(state, link, qdisc))))
     if state.qdiscs[link.index, qdisc].kind != "htb":
         raise TcError(errno.EOPNOTSUPP, asked)
     parent = asked_for.parent
     if (link.index, parent) not in state.classes:
         parent = TC_H_ROOT  # htb takes an unknown parent for its root
-    r2q = int(str(state.qdiscs[link.index, qdisc].options.get("r2q", 10)))
-    made = TcClass(link.name, "htb", classid, parent, 0, dumped(asked_for, r2q))
+    made = TcClass(link.name, "htb", classid, parent, 0, dumped(asked_for, r2q(state, link, qdisc)))
     return state.with_class(link.index, made)
+
+
+def r2q(state: State, link: Link, qdisc: int) -> int:
+    """Return what an htb qdisc divides rates by to get quanta."""
+    return int(str(state.qdiscs[link.index, qdisc].options.get("r2q", 10)))
 
 
 def owner(state: State, link: Link, asked_for: TcClass, asked: str) -> int:
@@ -63,7 +66,7 @@ def owner(state: State, link: Link, asked_for: TcClass, asked: str) -> int:
     return handle
 
 
-def dumped(klass: TcClass, r2q: int = 10) -> dict[str, object]:
+def dumped(klass: TcClass, r2q: int) -> dict[str, object]:
     """Return a class's options as a dump has them, the kernel's defaults filled in.
 
     Source:  htb_change_class(); the quantum is a share of the rate, between 1000 and 200000 bytes.
@@ -72,8 +75,8 @@ def dumped(klass: TcClass, r2q: int = 10) -> dict[str, object]:
     rate = int(str(options.get("rate", 0)))
     ceil = int(str(options.setdefault("ceil", rate)))
     for speed, burst, tokens in (rate, "burst", "tokens"), (ceil, "cburst", "ctokens"):
-        size = int(str(options.setdefault(burst, DEFAULT_BURST)))
-        options[tokens] = size * TICKS_PER_SECOND // speed if speed else 0
+        ticks = xmit_time(speed, int(str(options.get(burst, DEFAULT_BURST))))
+        options[burst], options[tokens] = xmit_size(speed, ticks), ticks
     quantum = min(max(rate // r2q, 1000), 200_000)
     return {"prio": 0, "quantum": quantum, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.control.objects import Qdisc, Stats, TcClass
+from tcbpf.control.psched import xmit_size, xmit_time
 from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u32
 from tcbpf.errors import InputError, TcError
 
@@ -62,7 +63,7 @@ def class_attrs(made: TcClass) -> bytes:
     ceil = _int(options, "ceil") or rate
     burst, cburst = (_int(options, name) or DEFAULT_BURST for name in ("burst", "cburst"))
     params = (_ratespec(rate, options) + _ratespec(ceil, options) + _OPT.pack(
-        xmit_time(rate, burst), xmit_time(ceil, cburst), _int(options, "quantum"), 0, _int(options, "prio")))
+        xmit_time(rate, burst, ticks_per_us()), xmit_time(ceil, cburst, ticks_per_us()), _int(options, "quantum"), 0, _int(options, "prio")))
     rows = [attr(HTB_PARMS, params)]
     rows += [attr(kind, struct.pack("=Q", value)) for kind, value in ((HTB_RATE64, rate), (HTB_CEIL64,
     ceil)) if value >> 32]
@@ -104,7 +105,8 @@ def read_class(raw: bytes, names: Names) -> TcClass:
         first, second = (_RATE.unpack_from(raw_opt, at) for at in (0, _RATE.size))
         buffer, cbuffer, quantum, level, prio = _OPT.unpack_from(raw_opt, 2 * _RATE.size)
         rate, ceil = number(rows.get(HTB_RATE64), first[5]), number(rows.get(HTB_CEIL64), second[5])
-        values = {"rate": rate, "ceil": ceil, "burst": xmit_size(rate, buffer), "cburst": xmit_size(ceil, cbuffer),
+        values = {"rate": rate, "ceil": ceil, "burst": xmit_size(rate, buffer, ticks_per_us()),
+                  "cburst": xmit_size(ceil, cbuffer, ticks_per_us()),
                   "prio": prio, "quantum": quantum, "level": level, "mpu": first[4]}
         extra = attrs(found.get(TCA_STATS2, b"")).get(TCA_STATS_APP) or found.get(TCA_XSTATS)
         if extra:
@@ -134,16 +136,6 @@ def ticks_per_us() -> float:
     if resolution == 1000000000:
         t2us = us2t
     return t2us / us2t * resolution / 1e6
-
-
-def xmit_time(rate: int, size: int) -> int:
-    """Return how many ticks `size` bytes take at `rate` bytes per second, in whole microseconds as tc 6.1 has it."""
-    return min(int(int(1e6 * size / rate) * ticks_per_us()), 0xFFFFFFFF)
-
-
-def xmit_size(rate: int, ticks: int) -> int:
-    """Return how many bytes go in `ticks` at `rate` bytes per second, in whole microseconds as tc 6.1 has it."""
-    return int(rate * int(ticks / ticks_per_us()) / 1e6)
 
 
 def _int(options: dict[str, Any], name: str, default: int = 0) -> int:
