@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.errors import InputError
+from tcbpf.obj.program import PIN_NONE
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
@@ -47,8 +49,13 @@ def read_object(path: str) -> Object:
 
 
 def load_program(dp: Datapath, args: Any) -> Prog:
-    """Load the program that `args` name into `dp`."""
-    return dp.load(read_object(args.program), section=args.section, program=args.name)
+    """Load the program that `args` name into `dp`, with maps of its own."""
+    return dp.load(unpinned(read_object(args.program)), section=args.section, program=args.name)
+
+
+def unpinned(obj: Object) -> Object:
+    """Return `obj` with no map pinned: a trial run leaves nothing behind, and finds nothing that an earlier one left."""
+    return replace(obj, maps={name: replace(spec, pinning=PIN_NONE) for name, spec in obj.maps.items()})
 
 
 def read_ctx(text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tcbpf.cli.arguments import add_json, add_program, read_object
+from tcbpf.cli.arguments import add_json, add_program, read_object, unpinned
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
 
@@ -82,7 +82,7 @@ def show_side(value: Any) -> str:
 def compare(program: str, path: str, *, section: str = "", name: str = "", limit: int = 0) -> Outcome:
     """Run every packet of `path` on both datapaths, on one CPU, until something differs."""
     from tcbpf.net.pcap import read
-    obj, outcome = read_object(program), Outcome()
+    obj, outcome = unpinned(read_object(program)), Outcome()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})         # per-CPU map values of both lie on this CPU
     try:
