@@ -188,10 +188,10 @@ class MapFile:
     def freeze(self) -> None:
         """Refuse writes by user space from now on.
 
-        Raises:  MapError EBUSY when it is frozen already.
+        Raises:  MapError EPERM when it is frozen already.
         """
         if self.struct.frozen:
-            raise MapError(errno.EBUSY, "freeze", self.spec.name)
+            raise MapError(errno.EPERM, "freeze", self.spec.name)
         self.struct.frozen = 1
 
     def _at_key(self, key: bytes, asked: str) -> Any:
@@ -240,8 +240,8 @@ def _page_up(size: int) -> int:
 def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
     """Fill in a shape and return the file's size."""
     row = MAP_TYPES.get(spec.type)
-    if row is None or spec.flags & ~row.flags or spec.flags & row.required_flags != row.required_flags:
-        raise MapError(errno.EINVAL, "create", spec.name, f"flags {spec.flags:#x}" if row else f"no type {spec.type!r}")
+    if row is None:
+        raise MapError(errno.EINVAL, "create", spec.name, f"no type {spec.type!r}")
     numbers = (row.number, spec.key_size, spec.value_size, spec.max_entries, spec.flags, cpus)
     for name, number in zip(_SHAPE_INPUT, numbers, strict=True):
         if not 0 <= number <= 0xFFFFFFFF:
@@ -252,6 +252,8 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
     size = int(plan(ctypes.addressof(shape), ctypes.addressof(end)))
     if size < 0:
         raise MapError(-size, "create", spec.name)
+    if spec.flags & ~row.flags or spec.flags & row.required_flags != row.required_flags:
+        raise MapError(errno.EINVAL, "create", spec.name, f"flags {spec.flags:#x}")
     return size
 
 

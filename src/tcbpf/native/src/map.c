@@ -109,6 +109,8 @@ static s64 plan_check(const struct tcbpf_shape *s)
     case MAP_PERCPU_HASH:
     case MAP_LRU_HASH:
     case MAP_LRU_PERCPU_HASH:
+        if (is_lru(s->type) && s->flags & BPF_F_NO_PREALLOC)
+            return -ENOTSUPP;
         if (!s->key_size)
             return -EINVAL;
         if ((u64)s->key_size + s->value_size >= MAX_HASH_ELEMENT - 48)

@@ -3,7 +3,7 @@
 
 enum { MAP_HASH = 1, MAP_ARRAY, MAP_PROG_ARRAY, MAP_PERCPU_HASH = 5, MAP_PERCPU_ARRAY, MAP_LRU_HASH = 9, MAP_LRU_PERCPU_HASH,
        MAP_LPM_TRIE, MAP_ARRAY_OF_MAPS, MAP_HASH_OF_MAPS, MAP_QUEUE = 22, MAP_STACK };
-enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 4 };
+enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 4, BPF_F_NO_PREALLOC = 1 };
 
 static ALWAYS u8 *array_at(struct tcbpf_map *map, const struct tcbpf_shape *s, u32 cpu, u32 index)
 {

@@ -24,13 +24,15 @@ static ALWAYS u32 packet_type(const u8 *dst, const u8 *address)
     u16 low = load16(dst + 4);
 
     if (unlikely(dst[0] & 1))
-        return high == 0xffffffff && low == 0xffff ? PACKET_BROADCAST : PACKET_MULTICAST;
+        return address && high == 0xffffffff && low == 0xffff ? PACKET_BROADCAST : PACKET_MULTICAST;
     if (address)
         return high == load32(address) && low == load16(address + 4) ? PACKET_HOST : PACKET_OTHERHOST;
     return high == 0 && low == 0 ? PACKET_HOST : PACKET_OTHERHOST;
 }
 
-/* Protocol and type as eth_type_trans() on the packet's device finds them; a device without an address has zeros. */
+/* Protocol and type as eth_type_trans() on the packet's device finds them. Without a device it is the loopback: all zeros is
+ * its own address, and no address is its broadcast's.
+ */
 static ALWAYS void skb_classify(struct tcbpf_skb *skb)
 {
     if (likely(skb->u.len >= ETH_HLEN)) {

@@ -151,13 +151,11 @@ HELPER(l4_csum_replace)
     return 0;
 }
 
-/* (from, from_size, to, to_size, seed): 16 bits, as of Linux 6.13 */
+/* (from, from_size, to, to_size, seed): 16 bits, of any sizes, as of Linux 6.13 */
 HELPER(csum_diff)
 {
     u32 from_size = (u32)r2, to_size = (u32)r4, sum = (u32)r5;
 
-    if (unlikely((from_size | to_size) & 3))
-        return ERR(EINVAL);
     if (from_size && to_size)
         sum = csum_sub(csum_partial((u8 *)r3, to_size, sum), csum_partial((u8 *)r1, from_size, 0));
     else if (to_size)

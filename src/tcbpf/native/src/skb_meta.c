@@ -1,7 +1,7 @@
 /* Helpers about what is kept beside the packet: hash, type, time stamp, class and cgroup ids. */
 #include "base.h"
 
-enum { EOPNOTSUPP_TSTAMP = EOPNOTSUPP, CLOCK_REALTIME_TYPE = 0, CLOCK_TAI_TYPE = 2 };
+enum { CLOCK_REALTIME_TYPE = 0, CLOCK_TAI_TYPE = 2 };
 
 /* (skb, pkt_type) */
 HELPER(skb_change_type)
@@ -86,18 +86,29 @@ HELPER(skb_set_tstamp)
 
     if (!is_ipv4(skb) && !is_ipv6(skb))
         return ERR(EOPNOTSUPP);
-    if ((u32)r3 > CLOCK_TAI_TYPE || ((u32)r3 == CLOCK_REALTIME_TYPE) != (r2 == 0))
+    if ((u32)r3 > CLOCK_TAI_TYPE || ((u32)r3 != CLOCK_REALTIME_TYPE && !r2))
         return ERR(EINVAL);
     skb->u.tstamp = r2;
     skb->u.tstamp_type = (u8)r3;
     return 0;
 }
 
-/* Mark congestion: 1 when the packet carries the mark now, 0 when it cannot. */
+/* The protocol behind the tags in the packet's bytes. */
+static u16 inner_protocol(const struct tcbpf_skb *skb)
+{
+    u16 proto = (u16)skb->u.protocol;
+
+    for (u32 at = ETH_HLEN; is_vlan(proto) && at + VLAN_HLEN <= skb->u.len; at += VLAN_HLEN)
+        proto = load16(skb->data + at + 2);
+    return proto;
+}
+
+/* Mark congestion where the network header is: 1 when the packet carries the mark now, 0 when it cannot. */
 HELPER(skb_ecn_set_ce)
 {
     struct tcbpf_skb *skb = skb_of(r1);
-    u32 header = is_ipv4(skb) ? IPV4_HLEN : is_ipv6(skb) ? IPV6_HLEN : 0;
+    u16 proto = inner_protocol(skb);
+    u32 header = proto == swap16(ETH_P_IP) ? IPV4_HLEN : proto == swap16(ETH_P_IPV6) ? IPV6_HLEN : 0;
     u8 *ip, ecn;
 
     if (!header || skb_writable(skb, (u64)skb->network + header))

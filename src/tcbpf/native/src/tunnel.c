@@ -4,7 +4,7 @@
 enum { TUNINFO_IPV6 = 1, ZERO_CSUM_TX = 2, DONT_FRAGMENT = 4, SEQ_NUMBER = 8, NO_TUNNEL_KEY = 16, TUNINFO_FLAGS = 16 };
 /* ip_tunnel_info's flags, in host order */
 enum { TUNNEL_CSUM = 0x01, TUNNEL_KEY = 0x04, TUNNEL_SEQ = 0x08, TUNNEL_DONT_FRAGMENT = 0x100, TUNNEL_NOCACHE = 0x2000,
-       TUNNEL_OPTIONS = 0x400 | 0x800 | 0x1000 | 0x4000 };
+       TUNNEL_OPTIONS = 0x800 | 0x1000 | 0x4000 | 0x8000 };
 
 struct tunnel_key {             /* struct bpf_tunnel_key: numbers in host order */
     u32 id, remote[4];
