@@ -171,7 +171,7 @@ class Env:
         self.ids += 1
         return self.ids
 
-    def refuse(self, reason: str, /, *more: str, **facts: Any) -> NoReturn:
+    def refuse(self, reason: str, /, *, more: tuple[str, ...] = (), **facts: Any) -> NoReturn:
         """Refuse the program for a reason of the closed list; `more` are the kernel's further lines.
 
         Raises:  Refused.
