@@ -148,7 +148,8 @@ def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wan
         memory.check_packet(env, regno, reg, off, size)
     elif type == MAP_VALUE:
         memory.check_map_value(env, regno, reg, off, size, write=False)
-        return memory.read_map_value(env, ins, reg, off, size) if wanted else UNKNOWN_REG
+        known = memory.read_map_value(env, ins, reg, off, size) if wanted else None
+        return known if known is not None else _unknown(ins, size)
     elif type == CTX:
         result = memory.access_ctx(env, ins, regno, reg, ins.off, size, write=False)
         return result if result.type != SCALAR else _unknown(ins, size)

@@ -10,12 +10,14 @@ from typing import Final
 
 from tcbpf.tables.helpers import HELPERS, Helper, Mod, RetType
 from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.uapi import bpf
 from tcbpf.verifier import stack
 from tcbpf.verifier.args import Meta, check_arguments
 from tcbpf.verifier.callback import push_async_callback, push_callback
 from tcbpf.verifier.env import F_RDONLY_PROG, Env
 from tcbpf.verifier.insns import Ins
-from tcbpf.verifier.leave import check_nothing_held
+from tcbpf.verifier.leave import check_nothing_held, return_to_caller
+from tcbpf.verifier.paths import push_path
 from tcbpf.verifier.precision import mark_precise
 from tcbpf.verifier.scalar import bounded
 from tcbpf.verifier.special import acquire, forget_packet, release, release_dynptr
@@ -35,6 +37,9 @@ from tcbpf.verifier.types import (
     type_name,
 )
 
+_NAMES: Final = {
+    number: word[len("BPF_FUNC_"):] for word, number in vars(bpf).items() if word.startswith("BPF_FUNC_") and isinstance(number, int) and number
+}
 _MAX_ERRNO: Final = 4095
 _MAP_CALLS: Final = frozenset((
     "tail_call", "map_lookup_elem", "map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "map_peek_elem",
@@ -77,6 +82,8 @@ def helper(env: Env, ins: Ins) -> int:
     _check_map_type(env, row, meta)
     if row.name == "tail_call":
         _note_tail_call(env, meta, key)
+        if len(env.cur.frames) > 1:
+            return _tail_called(env, ins)
     if changes_data:
         forget_packet(env)
         env.writes_packet = True
@@ -89,8 +96,8 @@ def _permitted(env: Env, row: Helper | None, id: int) -> Helper:
     Raises:  Refused.
     """
     if row is None or row.since > env.kernel:
-        if 0 < id < 212:
-            name = row.name if row is not None else "unknown"
+        name = _NAMES.get(id)
+        if name is not None and (row is None or row.since <= env.kernel):
             env.refuse("helper_not_allowed", name=name, id=id, type=env.type.name)
         env.refuse("unknown_helper", id=id)
     name = row.name
@@ -133,6 +140,14 @@ def _note_tail_call(env: Env, meta: Meta, index: Reg) -> None:
     elif aux.key != index.val.value:
         aux.key = -1
         env.key_poisoned[env.pc] = 1
+
+
+def _tail_called(env: Env, ins: Ins) -> int:
+    """A tail call in a function that was called: it fails and goes on here, or its target returns to the caller."""
+    push_path(env, env.cur.copy(), ins.next)
+    forget_packet(env)
+    env.frame.regs[0] = UNKNOWN_REG
+    return return_to_caller(env)
 
 
 def _release_argument(env: Env, row: Helper, meta: Meta) -> None:

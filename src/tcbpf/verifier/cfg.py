@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tcbpf.obj.btf import Kind as BtfKind
 from tcbpf.tables.helpers import HELPERS
 from tcbpf.tables.insns import (
     JMP,
@@ -106,13 +107,15 @@ def _ends_in_throw(env: Env, pc: int) -> bool:
 
 
 def _check_without_btf(env: Env) -> None:
-    if env.has_func_info:
-        return
+    btf = env.program.btf
     for sub in env.subprogs[1:]:
-        if sub.has_ld_abs:
-            env.refuse("ld_abs_subprogram")
-        if sub.has_tail_call:
-            env.refuse("tail_call_subprogram")
+        if not sub.has_ld_abs and not sub.has_tail_call:
+            continue
+        if not env.has_func_info or btf is None or not sub.type_id:
+            env.refuse("ld_abs_subprogram" if sub.has_ld_abs else "tail_call_subprogram")
+        result = btf[btf[sub.type_id].type].type
+        if not result or btf.resolve(result).kind not in (BtfKind.INT, BtfKind.ENUM, BtfKind.ENUM64):
+            env.refuse("ld_abs_return" if sub.has_ld_abs else "tail_call_return")
 
 
 # --- single slots ------------------------------------------------------------------------------------------------------
@@ -278,7 +281,7 @@ def mark_packet_changes(env: Env) -> None:
             ins = env.ins[pc]
             if ins.kind is Kind.CALL:
                 row = HELPERS.at(ins.imm)
-                sub.changes_packet |= bool(row and row.changes_data)
+                sub.changes_packet |= bool(row and (row.changes_data or row.callee_changes_data))
             elif ins.kind is Kind.CALL_LOCAL:
                 calls[number].add(env.subprog_at[ins.target])
     changed = True

@@ -77,9 +77,7 @@ def _follow(env: Env) -> None:
         state = env.cur
         state.last_pc = env.prev_pc
         following = PATH_END
-        pruned = False
         if prune[pc] and is_visited(env, pc):
-            pruned = True
             if trace:
                 trace.safe(env)
         else:
@@ -90,8 +88,9 @@ def _follow(env: Env) -> None:
                 trace.before(env, ins)
             aux[pc].seen = True
             env.jumps += ins.jumps
+            frame = env.frame
             following = ins.run(env, ins)
-            if ins.writes_stack:
+            if ins.writes_stack and env.frame is frame:
                 liveness.commit(pc)
             if trace:
                 trace.after(env, ins, following)
@@ -99,7 +98,6 @@ def _follow(env: Env) -> None:
             env.prev_pc = pc
             env.pc = following
             continue
-        del pruned
         end_path(env)
         if not next_path(env):
             return

@@ -5,6 +5,7 @@ Source:  btf_prepare_func_args(), kernel/bpf/btf.c; btf_check_func_arg_match(), 
 
 from __future__ import annotations
 
+import struct
 from typing import Final, NamedTuple
 
 from tcbpf.errors import ObjectError
@@ -17,6 +18,8 @@ from tcbpf.verifier.state import UNKNOWN_REG, ZERO, Dynptr, Frame, Reg
 from tcbpf.verifier.types import BASE, CTX, DYNPTR, MAYBE_NULL, MEM, NOT_INIT, SCALAR, STACK
 
 _CONTEXTS: Final = {"skb": "__sk_buff", "xdp": "xdp_md"}
+_COMPONENT: Final = struct.Struct("<i")         # which parameter a declaration tag is on, after the type record
+_TYPE_SIZE: Final = 12
 _NUMBERS: Final = (Kind.INT, Kind.ENUM, Kind.ENUM64)
 
 
@@ -54,7 +57,8 @@ def _tags(btf: Btf, func: int) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for row in btf.types:
         if row.kind is Kind.DECL_TAG and row.type == func and row.name.startswith("arg:"):
-            found.setdefault(row.bit_offset if row.bit_offset else getattr(row, "component", 0), set()).add(row.name[4:])
+            (component,) = _COMPONENT.unpack_from(btf.raw, row.start + _TYPE_SIZE)
+            found.setdefault(component, set()).add(row.name[4:])
     return found
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CALLER_SAVED: Final = 0b111111                     # r0 to r5
 
 
+TAIL_CALL: Final = 12
 _WRITERS: Final = frozenset((Kind.STORE, Kind.ATOMIC, Kind.CALL, Kind.CALL_KFUNC))
 
 
@@ -27,11 +28,11 @@ class Ins:
     """One slot, decoded. `run(env, ins)` checks it on the current path and returns the next pc, or PATH_END.
 
     `k` is the immediate as a register value; `target` where a jump goes; `uses` and `defs` are masks of registers read and
-    written; `successors` the pcs that may follow inside the function.
+    written; `leaves` tells that it may also end its function; `successors` the pcs that may follow inside the function.
     """
 
     __slots__ = (
-        "code", "defs", "dst", "form", "imm", "jumps", "k", "kind", "next", "off", "pc", "row", "run", "signed", "size", "src", "successors",
+        "code", "defs", "dst", "form", "imm", "jumps", "k", "kind", "leaves", "next", "off", "pc", "row", "run", "signed", "size", "src", "successors",
         "target", "use_reg", "uses", "width", "writes_stack",
     )
 
@@ -55,6 +56,7 @@ class Ins:
             self.target = pc + 1 + insn.imm
         self.jumps = int(insn.code & 7 in (JMP, JMP32))            # counts towards remembering a state
         self.writes_stack = op.kind in _WRITERS
+        self.leaves = op.kind in (Kind.LD_ABS, Kind.LD_IND) or (op.kind is Kind.CALL and insn.imm == TAIL_CALL)
         self.form: tuple[str, dict[str, Any]] | None = None
         self.run: Callable[[Env, Ins], int]
         self.uses = 0

@@ -82,7 +82,8 @@ def jump(env: Env, ins: Ins) -> int:
 
 def may_goto(env: Env, ins: Ins) -> int:
     """Jump, or fall through as often as the counter allows: fall through once more, with what the round changed forgotten."""
-    previous = previous_entry(env, env.cur, env.pc)
+    before = env.cur.parent
+    previous = previous_entry(env, before, env.pc) if before is not None else None
     other = env.cur.copy()
     push_path(env, other, ins.next)
     other.may_goto_depth += 1

@@ -72,10 +72,14 @@ def leave(env: Env, ins: Ins) -> int:
         return PATH_END
     if env.frame.in_callback:
         _check_references(env, "BPF_EXIT instruction in callback")
-    return _return(env)
+    return return_to_caller(env)
 
 
-def _return(env: Env) -> int:
+def return_to_caller(env: Env) -> int:
+    """Leave the innermost frame with r0 as it is, and return where its caller goes on.
+
+    Raises:  Refused.
+    """
     state = env.cur
     callee, caller = state.frames[-1], state.frames[-2]
     result = callee.regs[0]
@@ -196,7 +200,7 @@ def load_packet(env: Env, ins: Ins) -> int:
     if len(env.cur.frames) > 1:
         push_path(env, env.cur.copy(), ins.next)
         regs[0] = ZERO_REG
-        return _return(env)
+        return return_to_caller(env)
     return ins.next
 
 

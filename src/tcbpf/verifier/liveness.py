@@ -204,7 +204,7 @@ class StackLiveness:
             for to in successors:
                 after |= masks.live[to - start]
                 written &= masks.write_acc[to - start]
-            if not successors:
+            if not successors or ins[pc].leaves:
                 written = 0
             before = (after & ~masks.write[at]) | masks.read[at]
             written |= masks.write[at]

@@ -114,8 +114,8 @@ def check_map_value(env: Env, regno: int, reg: Reg, off: int, size: int, *, writ
                 env.refuse("kptr_size")
 
 
-def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg:
-    """Return what a checked load from a map value gives: known contents, a kernel pointer, or some number."""
+def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg | None:
+    """Return what a checked load from a map value gives: known contents or a kernel pointer; None for some number."""
     map: MapInfo = reg.extra
     if not reg.val.mask:
         at = off + reg.val.smin
@@ -127,7 +127,7 @@ def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg:
         if map.readonly and map.spec.contents is not None and map.type == "array":
             raw = map.spec.contents[at:at + size].ljust(size, b"\0")
             return Reg(SCALAR, const(int.from_bytes(raw, "little", signed=ins.signed)))
-    return UNKNOWN_OF[size] if not ins.signed else UNKNOWN_REG
+    return None
 
 
 def kptr_at(map: MapInfo, off: int) -> str | None:
@@ -266,11 +266,16 @@ def check_flow_keys(env: Env, off: int, size: int) -> None:
         env.refuse("flow_keys_access", off=off, size=size)
 
 
-_MAP_FIELDS: Final = frozenset((
-    "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "hash_of_maps", "array", "percpu_array", "prog_array",
-    "perf_event_array", "array_of_maps", "cgroup_array", "devmap", "devmap_hash", "cpumap", "xskmap", "sockmap", "sockhash",
-    "lpm_trie", "ringbuf", "queue", "stack", "bloom_filter", "sk_storage", "stack_trace", "reuseport_sockarray",
-))
+_MAP_STRUCTS: Final = {
+    **dict.fromkeys(("array", "percpu_array", "prog_array", "perf_event_array", "array_of_maps", "cgroup_array"), "bpf_array"),
+    **dict.fromkeys(("hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "hash_of_maps"), "bpf_htab"),
+    **dict.fromkeys(("devmap", "devmap_hash"), "bpf_dtab"), "cpumap": "bpf_cpu_map", "xskmap": "xsk_map",
+    "sockmap": "bpf_stab", "sockhash": "bpf_shtab", "lpm_trie": "lpm_trie", "ringbuf": "bpf_ringbuf_map",
+    "user_ringbuf": "bpf_ringbuf_map", "queue": "bpf_queue_stack", "stack": "bpf_queue_stack", "bloom_filter": "bpf_bloom_filter",
+    "sk_storage": "bpf_local_storage_map", "task_storage": "bpf_local_storage_map", "inode_storage": "bpf_local_storage_map",
+    "cgrp_storage": "bpf_local_storage_map", "stack_trace": "bpf_stack_map", "reuseport_sockarray": "reuseport_array",
+    "cgroup_storage": "bpf_cgroup_storage_map", "percpu_cgroup_storage": "bpf_cgroup_storage_map",
+}
 
 
 def access_map_pointer(env: Env, regno: int, reg: Reg, off: int, size: int, *, write: bool) -> Reg:
@@ -282,13 +287,13 @@ def access_map_pointer(env: Env, regno: int, reg: Reg, off: int, size: int, *, w
     row = MAP_TYPES.get(map.type)
     if not env.allow_leaks:
         env.refuse("invalid_memory", reg=regno, type=type_name(reg.type))
-    if map.type not in _MAP_FIELDS:
+    if map.type not in _MAP_STRUCTS:
         env.refuse("map_ptr_access", type=row.number if row else 0)
     if off < 0:
-        env.refuse("map_ptr_negative", reg=regno, type="bpf_map", off=off)
+        env.refuse("map_ptr_negative", reg=regno, type=_MAP_STRUCTS[map.type], off=off)
     if write:
-        env.refuse("map_ptr_write", type="bpf_map")
-    env.refuse("not_supported", what="reading the kernel's struct bpf_map")
+        env.refuse("map_ptr_write", type=_MAP_STRUCTS[map.type])
+    env.refuse("not_supported", what=f"reading the kernel's struct {_MAP_STRUCTS[map.type]}")
 
 
 REGIONS: Final = {MAP_VALUE: Region.MAP_VALUE, MAP_KEY: Region.MAP_VALUE, PACKET: Region.PACKET, PACKET_META: Region.PACKET}

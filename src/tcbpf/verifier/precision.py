@@ -229,6 +229,9 @@ def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _W
         wanted.regs[here] = 0
         wanted.frame -= 1
         return
+    elif ins.leaves and kind is Kind.CALL and later != pc + 1:
+        wanted.frame += 1                          # a tail call's target returned to the caller
+        return
     elif kind in (Kind.CALL, Kind.CALL_KFUNC):
         wanted.regs[here] &= ~1
         if wanted.regs[here] & _ARGS:

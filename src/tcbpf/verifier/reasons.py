@@ -227,7 +227,7 @@ REASONS: Table[Reason] = Table(
 
     # --- calls -------------------------------------------------------------------------------------------------------
     _form("unknown_helper", "invalid func unknown#{id}"),
-    _form("helper_not_allowed", "program of this type cannot use helper {name}#{id}",
+    _form("helper_not_allowed", "program of this type cannot use helper bpf_{name}#{id}",
           "{name} is not there for programs of type {type}"),
     _form("gpl_only", "cannot call GPL-restricted function from non-GPL compatible program",
           'declare the program\'s license as "GPL"'),
@@ -243,10 +243,10 @@ REASONS: Table[Reason] = Table(
     Reason("argument_null", "Possibly NULL pointer passed to helper arg{reg}"),
     Reason("argument_btf", "R{reg} is of type {type} but {expected} is expected"),
     Reason("argument_write", "{name}() may write into memory pointed by R{reg} type={type}"),
-    _invalid("map_type", "cannot pass map_type {type} into func {name}#{id}",
+    _invalid("map_type", "cannot pass map_type {type} into func bpf_{name}#{id}",
              "a map of this type cannot be used with {name}"),
     _invalid("timer_map", "timer pointer in R1 map_uid={uid} doesn't match map pointer in R2 map_uid={other}"),
-    _invalid("not_acquired", "func {name}#{id} reference has not been acquired before"),
+    _invalid("not_acquired", "func bpf_{name}#{id} reference has not been acquired before"),
     _invalid("more_references", "more than one arg with ref_obj_id R{reg} {one} {other}"),
     _invalid("local_storage_flags", "get_local_storage() doesn't support non-zero flags"),
     Reason("const_string_map", "R{reg} does not point to a readonly map'"),
