@@ -1,0 +1,197 @@
+"""The measuring behind `tcbpf bench`: one program as machine code of ours, of the kernel's and of a C compiler's.
+
+Every figure is the least of several rounds, the engines taking turns within a round, and what calling an empty program costs
+is subtracted: what is left is the program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tcbpf.errors import CompileError, InputError, SysError
+from tcbpf.lang import c
+from tcbpf.native import build
+from tcbpf.native.runtime import Env, MapFile, Skb
+from tcbpf.net import build as frames
+from tcbpf.obj.link import link
+from tcbpf.obj.program import Object
+from tcbpf.verifier import Verified, verify
+from tcbpf.vm.executable import Options, compile
+
+ROUNDS, SLICE_NS = 9, 12_000_000
+_FLAGS = ("-O3", "-march=native", "-flto", "-fPIC", "-fno-sanitize=undefined", "-fno-strict-aliasing", "-fwrapv",
+          "-fomit-frame-pointer", "-fno-stack-protector", "-w")
+_REPEAT = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_void_p] * 4, ctypes.c_uint64)
+
+
+def packet() -> bytes:
+    """Return what the programs are run on: TCP with options over IPv4, 130 bytes."""
+    options = bytes.fromhex("020405b4" "0402" "080a0102030405060708" "01" "030307")
+    segment = frames.tcp(8080, 443, options, payload=b"GET /index.html?a=1&b=22 HTTP/1.1 Host: example.org")
+    return frames.ether(frames.ipv4("10.0.0.1", "10.0.0.2", 6, segment))
+
+
+@dataclass
+class Subject:
+    """One benchmark program, ready to run on every engine there is. `times` are nanoseconds a run, by engine."""
+
+    name: str
+    insns: int
+    runs: dict[str, Callable[[int], float]]
+    compile_us: float
+    times: dict[str, float] = field(default_factory=dict)
+    keep: list[Any] = field(default_factory=list)
+
+
+def sources(directory: Path) -> list[Path]:
+    """Return the benchmark programs, the empty one first.
+
+    Raises:  InputError when the directory holds none.
+    """
+    found = sorted(path for path in directory.glob("*.c") if path.stem not in ("empty", "port", "thousand"))
+    if not found or not (directory / "empty.c").exists():
+        raise InputError("no benchmark programs", where=str(directory), hint="run in a checkout, or say --programs DIR")
+    return [directory / "empty.c", *found]
+
+
+def prepare(path: Path, kernel: Any) -> Subject:
+    """Return one program compiled for every engine; `kernel` is a Kernel datapath or None."""
+    obj = c.compile(path)
+    verified = verify(link(obj))
+    maps = [MapFile.create(spec.spec) for spec in verified.program.maps]
+    began = time.perf_counter_ns()
+    executable = compile(verified, maps, Options(cache=False))
+    took = time.perf_counter_ns() - began
+    native = ctypes.CDLL(str(_native(path)))
+    repeat = _REPEAT(_address(native, "repeat"))
+    for spec, made in zip(verified.program.maps, maps, strict=True):
+        ctypes.c_void_p.in_dll(native, spec.spec.name).value = made.address
+    skbs, env = [Skb().load(packet()) for _ in range(2)], Env(clock=0)
+    entry = ctypes.c_void_p.from_address(executable.address).value or 0
+    runs: dict[str, Callable[[int], float]] = {
+        "jit": _timed(repeat, entry, skbs[0], env, executable.maps_address),
+        "native": _timed(repeat, _address(native, "entry"), skbs[1], env, executable.maps_address),
+    }
+    keep: list[Any] = [executable, native, skbs, env, maps]
+    if kernel is not None:
+        prog = kernel.load(obj)
+        keep.append(prog)
+        frame = packet()
+        runs["kernel"] = lambda n: float(prog.run(frame, repeat=n).duration_ns)
+    insns = len(verified.program.insns)
+    return Subject(path.stem, insns, runs, took / 1000 / insns, keep=keep)
+
+
+def _address(library: ctypes.CDLL, name: str) -> int:
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+
+
+def _timed(repeat: Callable[..., int], fn: int, skb: Skb, env: Env, maps: int) -> Callable[[int], float]:
+    def run(n: int) -> float:
+        began = time.perf_counter_ns()
+        repeat(fn, skb.address, env.address, maps, n)
+        return (time.perf_counter_ns() - began) / n
+
+    return run
+
+
+def measure(subjects: Sequence[Subject], rounds: int = ROUNDS) -> None:
+    """Fill in the times of all subjects, in rounds in which each takes its turn on every engine."""
+    counts = {}
+    for subject in subjects:
+        for engine, run in subject.runs.items():
+            counts[subject.name, engine] = max(int(SLICE_NS / max(run(2000), 1)), 1000)
+    for _ in range(rounds):
+        for subject in subjects:
+            for engine, run in subject.runs.items():
+                took = run(counts[subject.name, engine])
+                subject.times[engine] = min(took, subject.times.get(engine, took))
+
+
+def ratio(subject: Subject, empty: Subject, engine: str) -> float | None:
+    """Return our time over another engine's, the empty program's subtracted from both; None without that engine."""
+    if engine not in subject.times:
+        return None
+    ours, theirs = (max(subject.times[e] - empty.times[e], 0.25) for e in ("jit", engine))
+    return ours / theirs
+
+
+def loading(path: Path) -> dict[str, float]:
+    """Return how long loading a program takes, in milliseconds: cold, and from the code cache, verification aside."""
+    verified = _verified(c.compile(path))
+    with tempfile.TemporaryDirectory() as home:
+        before = os.environ.get("XDG_CACHE_HOME")
+        os.environ["XDG_CACHE_HOME"] = home
+        try:
+            cold = min(_milliseconds(lambda: compile(verified, [], Options(cache=False)).close()) for _ in range(3))
+            compile(verified, [], Options()).close()
+            cached = min(_milliseconds(lambda: compile(verified, [], Options()).close()) for _ in range(20))
+        finally:
+            if before is None:
+                del os.environ["XDG_CACHE_HOME"]
+            else:
+                os.environ["XDG_CACHE_HOME"] = before
+    return {"insns": float(len(verified.program.insns)), "cold_ms": cold, "cached_ms": cached}
+
+
+def _verified(obj: Object) -> Verified:
+    return verify(link(obj))
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter_ns()
+    run()
+    return (time.perf_counter_ns() - began) / 1e6
+
+
+def wall(command: Sequence[str], environment: dict[str, str] | None = None, times: int = 5) -> float:
+    """Return the least wall time of a command in seconds.
+
+    Raises:  SysError when it fails.
+    """
+    best = float("inf")
+    for _ in range(times):
+        began = time.perf_counter()
+        done = subprocess.run(command, env={**os.environ, **(environment or {})}, capture_output=True, check=False)
+        best = min(best, time.perf_counter() - began)
+        if done.returncode != 0:
+            raise SysError(5, " ".join(command), done.stderr.decode(errors="replace").strip().splitlines()[-1])
+    return best
+
+
+def _native(path: Path) -> Path:
+    """Return the shared library of one program compiled for this machine, the runtime linked in.
+
+    Raises:  CompileError.
+    """
+    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcbpf" / "bench"
+    directory.mkdir(parents=True, exist_ok=True)
+    headers = b"".join((path.parent / name).read_bytes() for name in ("native.h", "packet.h"))
+    runtime = _built(directory, build.digest().encode(), "runtime.o", (str(build.ENTRY), "-c"))
+    program = _built(directory, headers + path.read_bytes(), f"{path.stem}.o", (
+        str(path), "-c", "-I", str(c.INCLUDE), "-include", str(path.parent / "native.h")))
+    return _built(directory, runtime.name.encode() + program.name.encode(), f"{path.stem}.so", (
+        str(program), str(runtime), "-shared", "-Wl,-Bsymbolic"))
+
+
+def _built(directory: Path, content: bytes, name: str, arguments: Sequence[str]) -> Path:
+    digest = hashlib.sha256(" ".join((*_FLAGS, *arguments)).encode() + content).hexdigest()[:16]
+    made = directory / f"{digest}-{name}"
+    if not made.exists():
+        scratch = made.with_name(f".{os.getpid()}-{made.name}")
+        done = subprocess.run([sys.executable, "-m", "ziglang", "cc", *_FLAGS, *arguments, "-o", str(scratch)],
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise CompileError("the native form does not compile", where=name, diagnostics=done.stderr)
+        scratch.replace(made)
+    return made
