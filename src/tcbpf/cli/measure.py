@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,8 +38,9 @@ _REPEAT = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_void_p] * 4, ctypes.c_uin
 def packet() -> bytes:
     """Return what the programs are run on: TCP with options over IPv4, 130 bytes."""
     options = bytes.fromhex("020405b4" "0402" "080a0102030405060708" "01" "030307")
-    segment = frames.tcp(8080, 443, options, payload=b"GET /index.html?a=1&b=22 HTTP/1.1 Host: example.org")
-    return frames.ether(frames.ipv4("10.0.0.1", "10.0.0.2", 6, segment))
+    segment = bytearray(frames.tcp(options + b"GET /index.html?a=1&b=22 HTTP/1.1 Host: example.org", sport=8080, dport=443))
+    segment[12] = (20 + len(options)) // 4 << 4
+    return frames.ether(frames.ipv4(bytes(segment), protocol=socket.IPPROTO_TCP))
 
 
 @dataclass

@@ -6,8 +6,9 @@ register it was made through. Maps are loaded from the table; what never changes
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tcbpf.errors import InternalError, NotSupported
@@ -20,8 +21,9 @@ from tcbpf.tables.insns import (
     Kind,
     Op,
 )
+from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
-from tcbpf.tables.skb import Field
+from tcbpf.tables.skb import SKB, Field
 from tcbpf.verifier.verified import Aux, Region, Subprog, Verified
 from tcbpf.vm.body import Body
 from tcbpf.vm.cfg import Block, Slots, slots_of, target
@@ -42,7 +44,7 @@ class Source:
     """What one module is written from: the program and what compilation knows beside it.
 
     `insns` are the program's own or the blinded ones, `origin` gives for each of their slots the program's; `shapes` are the
-    maps' constant headers (struct tcbpf_shape), `runtime` the names of the runtime's functions.
+    maps' constant headers (struct tcbpf_shape), `runtime` says whether the runtime has a function.
     """
 
     verified: Verified
@@ -50,7 +52,7 @@ class Source:
     origin: Sequence[int]
     subprogs: Sequence[Subprog]
     shapes: Sequence[bytes]
-    runtime: Collection[str]
+    runtime: Callable[[str], bool]
     insns_offset: int = -1             # of tcbpf_env.insns, when instructions are counted
 
     def aux(self, pc: int) -> Aux:
@@ -58,7 +60,7 @@ class Source:
         return self.verified.aux[self.origin[pc]]
 
 
-def own(verified: Verified, shapes: Sequence[bytes], runtime: Collection[str], insns_offset: int = -1) -> Source:
+def own(verified: Verified, shapes: Sequence[bytes], runtime: Callable[[str], bool], insns_offset: int = -1) -> Source:
     """Return the source of a program as it was verified."""
     insns = verified.program.insns
     return Source(verified, insns, range(len(insns)), verified.subprogs, shapes, runtime, insns_offset)
@@ -70,7 +72,7 @@ def module(source: Source, loop: bool = False) -> str:
     Raises:  NotSupported for a helper or an instruction that the runtime has not.
     """
     ops = slots_of(source.insns)
-    text = [INTRINSICS, "!0 = !{}", *_declarations(source)]
+    text = [INTRINSICS, "!0 = !{}"]
     for i, shape in enumerate(source.shapes):
         fields = ", ".join(f"{'i32' if n < 12 else 'i64'} {value}" for n, value in enumerate(SHAPE.unpack(shape)))
         text.append(f"@shape.{i} = internal unnamed_addr constant {_SHAPE_TYPE} {{{fields}}}")
@@ -82,20 +84,20 @@ def module(source: Source, loop: bool = False) -> str:
         text.append("define i64 @loop(ptr %loop, ptr %env, ptr %maps) {\n"
                     "  %r = call i32 @tcbpf_loop_inline(ptr %loop, ptr %env, ptr @prog, ptr %maps)\n"
                     "  %w = zext i32 %r to i64\n  ret i64 %w\n}")
-    return "\n".join(text)
+    whole = "\n".join(text)
+    used = sorted(set(re.findall(r"@(tcbpf_\w+)", whole)))
+    return whole + "\n" + "\n".join(_TYPES.get(name, _HELPER).replace("(", f"@{name}(", 1) for name in used)
 
 
-def _declarations(source: Source) -> list[str]:
-    known = {
-        "tcbpf_map_lookup": "ptr (ptr, ptr, ptr, ptr)",
-        "tcbpf_map_update": "i64 (ptr, ptr, ptr, ptr, ptr, i64)",
-        "tcbpf_map_delete": "i64 (ptr, ptr, ptr, ptr)",
-        "tcbpf_tail_call": "ptr (ptr, ptr, ptr, i64)",
-        "tcbpf_ld_abs": "i64 (ptr, ptr, i32, i32, ptr)",
-        "tcbpf_loop_inline": "i32 (ptr, ptr, ptr, ptr)",
-        **{f"tcbpf_helper_{name}": "i64 (ptr, i64, i64, i64, i64, i64)" for name in HELPERS.names()},
-    }
-    return [f"declare {kind.replace('(', f'@{name}(', 1)}" for name, kind in known.items() if name in source.runtime]
+_HELPER = "declare i64 (ptr, i64, i64, i64, i64, i64)"
+_TYPES = {
+    "tcbpf_map_lookup": "declare ptr (ptr, ptr, ptr, ptr)",
+    "tcbpf_map_update": "declare i64 (ptr, ptr, ptr, ptr, ptr, i64)",
+    "tcbpf_map_delete": "declare i64 (ptr, ptr, ptr, ptr)",
+    "tcbpf_tail_call": "declare ptr (ptr, ptr, ptr, i64)",
+    "tcbpf_ld_abs": "declare i64 (ptr, ptr, i32, i32, ptr)",
+    "tcbpf_loop_inline": "declare i32 (ptr, ptr, ptr, ptr)",
+}
 
 
 class ProgramBody(Body):
@@ -119,6 +121,12 @@ class ProgramBody(Body):
             self.out.emit("%abs = alloca i64")
         if any(op is not None and op.kind is Kind.CALL for op in self.ops):
             self.out.emit("%turn = alloca i64")
+        seen = {self.given.aux(pc).region for pc, op in enumerate(self.ops) if op is not None}
+        if Region.PACKET in seen:
+            self.out.emit(f"%packet.at = getelementptr i8, ptr %ctx, i64 {SKB['data'].native[0]}")
+            self.out.emit("%packet = load ptr, ptr %packet.at")
+        if Region.MAP_VALUE in seen and self.given.shapes:
+            self.out.emit("%values = load ptr, ptr %maps, !invariant.load !0")
         self.frame = [None] * 12
         if self.is_entry:
             self.write(1, self.out.value("ptrtoint ptr %ctx to i64"))
@@ -187,25 +195,35 @@ class ProgramBody(Body):
 
     # --- memory ---
 
-    def address(self, reg: int, off: int = 0) -> str:
-        """Return a ptr to what a register points at."""
+    def address(self, reg: int, off: int = 0, base: str = "") -> str:
+        """Return a ptr to what a register points at; written as a distance from `base`, a loop over it can be vectorised."""
         offset = self.frame[reg]
         if offset is not None:
             return self.in_frame(offset + off)
         value = self.read(reg)
         if off:
             value = self.out.value(f"add i64 {value}, {off}")
-        return self.out.value(f"inttoptr i64 {value} to ptr")
+        if not base:
+            return self.out.value(f"inttoptr i64 {value} to ptr")
+        distance = self.out.value(f"sub i64 {value}, {self.out.value(f'ptrtoint ptr {base} to i64')}")
+        return self.out.value(f"getelementptr i8, ptr {base}, i64 {distance}")
+
+    def base(self, pc: int) -> str:
+        """Return the ptr that accesses of this instruction's region are written against, or nothing."""
+        region = self.given.aux(pc).region
+        if region is Region.PACKET:
+            return "%packet"
+        return "%values" if region is Region.MAP_VALUE and self.given.shapes else ""
 
     def pointer(self, pc: int, reg: int, off: int, size: int, *, write: bool, aligned: bool = False) -> str:
-        return self.address(reg, off)
+        return self.address(reg, off, self.base(pc))
 
     def load(self, pc: int, insn: Insn, op: Op) -> None:
         aux = self.given.aux(pc)
         if aux.region is Region.CTX:
             self._load_field(insn, op, _field(aux, pc))
             return
-        at, kind = self.address(insn.src, insn.off), f"i{op.size * 8}"
+        at, kind = self.address(insn.src, insn.off, self.base(pc)), f"i{op.size * 8}"
         value = self.out.value(f"load {kind}, ptr {at}, align 1")
         if aux.region not in (Region.PACKET, Region.MAP_VALUE):        # a stack byte never written is anything, but one thing
             value = self.out.value(f"freeze {kind} {value}")
@@ -274,7 +292,7 @@ class ProgramBody(Body):
         raise NotSupported(f"pc {self.given.origin[pc]}: the user datapath has no LD_IMM64 with src {insn.src}")
 
     def _need(self, name: str, pc: int) -> None:
-        if name not in self.given.runtime:
+        if not self.given.runtime(name):
             raise NotSupported(f"pc {self.given.origin[pc]}: the user datapath has no {name.removeprefix('tcbpf_helper_')}")
 
     def call(self, pc: int, insn: Insn) -> None:
@@ -301,9 +319,10 @@ class ProgramBody(Body):
         arguments = [f"ptr {self.address(reg)}" for reg in range(2, 2 + pointers)]
         if name == "map_update_elem":
             arguments.append(f"i64 {self.read(4)}")
-        call = (f"call {result} @{function}(ptr %env, ptr {self.map_pointer(index)}, ptr @shape.{index}, "
-                + ", ".join(arguments) + ")")
-        value = self.out.value(call)
+        kind = SHAPE.unpack(self.given.shapes[index])[0]
+        out_of_line = " noinline" if name != "map_lookup_elem" and kind not in _ARRAYS else ""     # long, and the rarer path
+        value = self.out.value(f"call {result} @{function}(ptr %env, ptr {self.map_pointer(index)}, ptr @shape.{index}, "
+                               + ", ".join(arguments) + ")" + out_of_line)
         self.clobber(self.out.value(f"ptrtoint ptr {value} to i64") if result == "ptr" else value)
 
     def _tail_call(self, pc: int, aux: Aux) -> None:
@@ -359,6 +378,7 @@ class ProgramBody(Body):
         self.clobber(self.out.value(f"call i64 @f{where}({arguments}, {PASSED})"))
 
 
+_ARRAYS = {MAP_TYPES["array"].number, MAP_TYPES["percpu_array"].number}
 _ON_MAPS = {
     "map_lookup_elem": ("tcbpf_map_lookup", 1, "ptr"),
     "map_update_elem": ("tcbpf_map_update", 2, "i64"),

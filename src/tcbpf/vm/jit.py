@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tcbpf.errors import NotSupported
 from tcbpf.isa.insn import encode
-from tcbpf.native.library import bitcode, offset_of, struct
+from tcbpf.native.library import bitcode, library, offset_of, struct
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier.verified import Region, Verified
 from tcbpf.vm import blind, cache, ir
@@ -137,14 +137,18 @@ class Code:
     def _compile(self, entry: str, hard: bool) -> Image:
         from tcbpf.vm import llvm
 
-        runtime = llvm.defined(_bitcode())
         counted = offset_of("tcbpf_env", "insns") if self.options.count else -1
-        source = ir.own(self.verified, self.shapes, runtime, counted)
+        source = ir.own(self.verified, self.shapes, _has, counted)
         if hard:
             blinded = blind.blind(self.verified.program.insns)
             subprogs = [blinded.moved(subprog) for subprog in self.verified.subprogs]
             source = replace(source, insns=blinded.insns, origin=blinded.origin, subprogs=subprogs)
         return link(llvm.compile_object(ir.module(source, entry == "loop"), [entry], _bitcode()), [entry])
+
+
+def _has(name: str) -> bool:
+    """Whether the runtime defines a function; its library and its bitcode are one source."""
+    return hasattr(library(), name)
 
 
 def _privileged() -> bool:

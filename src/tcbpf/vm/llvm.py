@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import llvmlite.binding as llvm
@@ -26,16 +27,22 @@ def _machine() -> llvm.TargetMachine:
                                         opt=2, reloc="pic", codemodel="small")
 
 
-@lru_cache(maxsize=1)
-def _runtime(bitcode: bytes) -> llvm.ModuleRef:
-    _machine()
-    return llvm.parse_bitcode(bitcode)
+@lru_cache(maxsize=8)
+def _runtime(bitcode: bytes, roots: frozenset[str]) -> llvm.ModuleRef:
+    """Return the part of the runtime that the functions `roots` reach."""
+    module = llvm.parse_bitcode(bitcode)
+    _keep(module, roots)
+    return module
 
 
-@lru_cache(maxsize=1)
-def defined(bitcode: bytes) -> frozenset[str]:
-    """Return the names of the functions that the runtime defines."""
-    return frozenset(f.name for f in _runtime(bitcode).functions if not f.is_declaration)
+def _keep(module: llvm.ModuleRef, names: Collection[str]) -> None:
+    """Make everything but `names` internal and drop what they do not reach."""
+    for value in (*module.functions, *module.global_variables):
+        if not value.is_declaration and value.name not in names and not value.name.startswith("llvm."):
+            value.linkage = "internal"
+    shake = llvm.create_new_module_pass_manager()
+    shake.add_global_dead_code_eliminate_pass()
+    shake.run(module, llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options()))
 
 
 def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", speed: int = 2) -> bytes:
@@ -48,11 +55,10 @@ def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", spe
         module = llvm.parse_assembly(text)
         module.triple = llvm.get_process_triple()
         module.data_layout = str(machine.target_data)
-        if "@tcbpf_" in text and bitcode:
-            module.link_in(_runtime(bitcode), preserve=True)
-        for value in (*module.functions, *module.global_variables):
-            if not value.is_declaration and value.name not in exported and not value.name.startswith("llvm."):
-                value.linkage = "internal"
+        roots = frozenset(re.findall(r"^declare .*@(tcbpf_\w+)", text, re.MULTILINE))
+        if roots:
+            module.link_in(_runtime(bitcode, roots), preserve=True)
+        _keep(module, exported)
         _optimize(module, machine, speed)
         if any(f.is_declaration and f.name.removeprefix("llvm.").startswith(plain.NAMES) for f in module.functions):
             module.link_in(llvm.parse_assembly(plain.TEXT))
@@ -65,7 +71,4 @@ def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine, speed: int) -
     tuning = llvm.create_pipeline_tuning_options(speed_level=speed)
     tuning.loop_vectorization = tuning.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, tuning)
-    shake = llvm.create_new_module_pass_manager()                      # first drop what the program does not reach
-    shake.add_global_dead_code_eliminate_pass()
-    shake.run(module, builder)
     builder.getModulePassManager().run(module, builder)
