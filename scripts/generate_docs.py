@@ -143,8 +143,8 @@ def helpers() -> str:
 
 The {len(HELPERS)} helpers that the five program types may call on Linux 6.18:
 {sum("sched_cls" in r.progs for r in HELPERS)} of them from tc. A prototype is the C declaration without the name.
-Programs: sf socket_filter, cls sched_cls, act sched_act, xdp, cg cgroup_skb. The privilege is what a helper needs beyond what loading
-its program type needs; "since" is the release from which these program types may call it.
+Programs: sf socket_filter, cls sched_cls, act sched_act, xdp, cg cgroup_skb. The privilege is what a
+helper needs beyond what loading its program type needs; "since" is the release from which these program types may call it.
 
 {table(("id", "name", "prototype", "programs", "privilege", "notes", "since", "source"), rows)}"""
 
