@@ -120,6 +120,14 @@ def test_an_error_is_the_compiler_s(compiler, tmp_path, monkeypatch):
     assert f"{path}:3:9: error:" in caught.value.diagnostics and "return nothing;" in caught.value.diagnostics
 
 
+def test_a_warning_is_a_note_each_time(own_cache, tmp_path):
+    path = tmp_path / "odd.c"
+    path.write_text("int f(void)\n{\n\treturn 5 / 0;\n}\n")
+    for _ in range(2):
+        note, = compile(path).notes
+        assert "odd.c:3:11: warning: division by zero is undefined" in note
+
+
 def test_a_source_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match=r"none\.c: No such file"):
         compile(tmp_path / "none.c")

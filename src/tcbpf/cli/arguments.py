@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def read_object(path: str) -> Object:
-    """Return the Object of a C source or an object file.
+    """Return the Object of a C source or an object file, having said what the compiler or the loader remarked on it.
 
     Raises:  InputError when there is no such file; CompileError; ObjectError.
     """
@@ -43,9 +44,13 @@ def read_object(path: str) -> Object:
         raise InputError("no such file", where=path, hint="a C source or a BPF object file")
     if path.endswith(".c"):
         from tcbpf.lang import compile
-        return compile(path)
-    from tcbpf.obj import load
-    return load(path)
+        obj = compile(path)
+    else:
+        from tcbpf.obj import load
+        obj = load(path)
+    for note in obj.notes:
+        print(note, file=sys.stderr)
+    return obj
 
 
 def load_program(dp: Datapath, args: Any) -> Prog:

@@ -8,11 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sysconfig
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcbpf.errors import CompileError, InputError
@@ -54,12 +51,13 @@ def compile(
     path: str | os.PathLike[str], *, mcpu: str = MCPU, include_dirs: Sequence[str | os.PathLike[str]] = (),
     defines: Defines = (), debug: bool = True,
 ) -> Object:
-    """Return the Object that a C source file compiles to.
+    """Return the Object that a C source file compiles to; what the compiler warned of is among its `notes`.
 
     Raises:  InputError when the file cannot be read; CompileError; ObjectError.
     """
-    raw = compile_c(Path(path), mcpu=mcpu, include_dirs=include_dirs, defines=defines, debug=debug)
-    return load(raw, path=os.fspath(path))
+    raw, words = _cached(_job(Path(path), mcpu, include_dirs, defines, debug, ()))
+    obj = load(raw, path=os.fspath(path))
+    return replace(obj, notes=(words.rstrip(), *obj.notes)) if words else obj
 
 
 def compile_c(
@@ -75,19 +73,26 @@ def compile_c(
 
     Raises:  InputError when the file cannot be read; CompileError with the compiler's own words; NotSupported without one.
     """
+    return _cached(_job(source, mcpu, include_dirs, defines, debug, extra))[0]
+
+
+def _job(
+    source: str | os.PathLike[str], mcpu: str, include_dirs: Sequence[str | os.PathLike[str]], defines: Defines, debug: bool,
+    extra: Sequence[str],
+) -> _Job:
     compiler = find_compiler()
     flags = (
         *FLAGS, *(("-g",) if debug else ()), f"-mcpu={mcpu}", *(f"-I{os.path.abspath(d)}" for d in include_dirs),
         *_defined(defines), *extra, *_search_path(compiler),
     )
     if isinstance(source, str) and "\n" in source:
-        return _cached(_Job(compiler, (*flags, *(EMBEDDED if debug else ())), STDIN, source.encode(), os.getcwd()))
+        return _Job(compiler, (*flags, *(EMBEDDED if debug else ())), STDIN, source.encode(), os.getcwd())
     path = os.path.abspath(source)
     try:
         text = Path(path).read_bytes()
     except OSError as error:
         raise InputError(error.strerror or str(error), where=os.fspath(source)) from None
-    return _cached(_Job(compiler, flags, path, text, os.path.dirname(path)))
+    return _Job(compiler, flags, path, text, os.path.dirname(path))
 
 
 def _defined(defines: Defines) -> list[str]:
@@ -98,40 +103,45 @@ def _defined(defines: Defines) -> list[str]:
 
 def _search_path(compiler: Compiler) -> list[str]:
     """Return where headers are looked for: ours, the compiler's, then this machine's kernel headers where it has any."""
-    system = [f"/usr/include/{sysconfig.get_config_var('MULTIARCH') or ''}".rstrip("/"), "/usr/include"]
+    system = (f"/usr/include/{os.uname().machine}-linux-gnu", "/usr/include")
     return [
         "-nostdlibinc", "-isystem", str(INCLUDE), *(word for d in compiler.includes for word in ("-isystem", d)),
-        *(word for d in dict.fromkeys(system) if os.path.isdir(d) for word in ("-idirafter", d)),
+        *(word for d in system if os.path.isdir(d) for word in ("-idirafter", d)),
     ]
 
 
 # --- the cache: KEY.json lists what was read and the result's digest; KEY.o is the result ------------------------------
 
 
-def _cached(job: _Job) -> bytes:
+def _cached(job: _Job) -> tuple[bytes, str]:
+    """Return the object and the compiler's warnings, kept or made."""
     key = job.key()
     held = _held(key)
     if held is not None:
         return held
+    import tempfile                  # a warm start does without
+
     with tempfile.TemporaryDirectory(prefix="tcbpf-") as scratch:
-        raw, headers = _run(job, scratch)
-    manifest = {"object": _digest(raw), "headers": {path: _file_digest(path) for path in headers}}
+        raw, words, headers = _run(job, scratch)
+    manifest = {"object": _digest(raw), "headers": {path: _file_digest(path) for path in headers},
+                "warnings": words}
     cache.write(key, ".o", raw)
     cache.write(key, ".json", json.dumps(manifest).encode())
-    return raw
+    return raw, words
 
 
-def _held(key: str) -> bytes | None:
-    """Return the kept object if it is whole and every header is still what it was."""
+def _held(key: str) -> tuple[bytes, str] | None:
+    """Return the kept object and warnings if it is whole and every header is still what it was."""
     text, raw = cache.read(key, ".json"), cache.read(key, ".o")
     if text is None or raw is None:
         return None
     try:
         manifest = json.loads(text)
         same = manifest["object"] == _digest(raw) and all(_file_digest(p) == d for p, d in manifest["headers"].items())
+        words = str(manifest["warnings"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return raw if same else None
+    return (raw, words) if same else None
 
 
 def _digest(data: bytes) -> str:
@@ -148,8 +158,10 @@ def _file_digest(path: str) -> str:
 # --- the compiler -----------------------------------------------------------------------------------------------------
 
 
-def _run(job: _Job, scratch: str) -> tuple[bytes, list[str]]:
-    """Run the compiler and return the object and the headers it read."""
+def _run(job: _Job, scratch: str) -> tuple[bytes, str, list[str]]:
+    """Run the compiler and return the object, its warnings and the headers it read."""
+    import subprocess
+
     out, deps = os.path.join(scratch, "out.o"), os.path.join(scratch, "out.d")
     what = ["-x", "c", "-"] if job.name == STDIN else [job.name]
     command = [*job.compiler.argv, "-target", TARGET, *job.flags, "-MD", "-MF", deps, "-MT", "out", "-c", "-o", out, *what]
@@ -161,7 +173,7 @@ def _run(job: _Job, scratch: str) -> tuple[bytes, list[str]]:
                            hint=f"said {job.compiler.name}")
     read = _dependencies(Path(deps).read_text(errors="surrogateescape"))
     headers = [os.path.join(job.directory, path) for path in read if path not in (job.name, "-", STDIN)]
-    return Path(out).read_bytes(), headers
+    return Path(out).read_bytes(), words, headers
 
 
 def _dependencies(text: str) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 KEEP = 2000
@@ -33,6 +32,8 @@ def write(key: str, suffix: str, data: bytes) -> None:
     with contextlib.suppress(OSError):
         place = directory()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        import tempfile              # a warm start does without
+
         handle, name = tempfile.mkstemp(dir=place, prefix=".new-")
         try:
             with os.fdopen(handle, "wb") as file:

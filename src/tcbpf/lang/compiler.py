@@ -10,7 +10,6 @@ import importlib.util
 import os
 import shlex
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +76,8 @@ def _has_bpf(compiler: Compiler) -> bool:
     key = hashlib.sha256(f"probe {compiler.identity()}".encode()).hexdigest()
     known = cache.read(key, ".probe")
     if known is None:
+        import subprocess            # a warm start does without
+
         command = [*compiler.argv, "-target", TARGET, "-x", "c", "-c", "-o", "-", "-"]
         try:
             done = subprocess.run(command, input=b"int f(void) { return 0; }\n", capture_output=True, check=False)
