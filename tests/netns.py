@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 CLONE_NEWNET = 0x40000000
+T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,6 +42,22 @@ def _quiet() -> None:
         if os.path.exists(path):
             with open(path, "w", encoding="ascii") as file:
                 file.write("1")
+
+
+def within(path: str, call: Callable[[], T]) -> T:
+    """Return call(), made by a thread that has entered the namespace."""
+    done: list[T] = []
+
+    def run() -> None:
+        fd = os.open(path, os.O_RDONLY)
+        assert _libc.setns(fd, CLONE_NEWNET) == 0
+        os.close(fd)
+        done.append(call())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return done[0]
 
 
 def enter(path: str) -> None:

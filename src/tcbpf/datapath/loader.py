@@ -60,7 +60,8 @@ def load(
     _fill(obj, live)
     linked = link(obj, section=section, program=program, type=type, maps=live)
     loaded = Loaded(dp.prog_load(linked, log_level=log_level), live)
-    for name, slot, function in tail_programs(obj):
+    slots = tail_programs(obj) if any(spec.type == "prog_array" for spec in obj.maps.values()) else ()
+    for name, slot, function in slots:
         if (tail := loaded.tails.get(function)) is None:
             linked = link(obj, program=function, type=type, maps=live)
             tail = loaded.tails[function] = dp.prog_load(linked, log_level=log_level)

@@ -6,8 +6,9 @@ import ctypes
 import errno
 import os
 import struct
+from contextlib import suppress
 
-from tcbpf.datapath.loader import BPFFS
+from tcbpf.datapath.loader import BPFFS, WORK_DIR
 from tcbpf.errors import SysError
 
 MAGIC = 0xCAFE4A11
@@ -35,6 +36,10 @@ def prepare(path: str) -> None:
         mount(BPFFS)
     try:
         os.makedirs(parent, mode=0o700, exist_ok=True)
+        if f"{parent}/".startswith(f"{WORK_DIR}/"):
+            for name in ("ip", "xdp"):                 # their loaders share tc's directory
+                with suppress(FileExistsError):
+                    os.symlink("tc/", f"{BPFFS}/{name}")
     except OSError as error:
         raise SysError(error.errno or 0, f"make directory {parent}",
                        "names in a bpf fs have no dot" if error.errno == errno.EPERM and "." in path else "") from None

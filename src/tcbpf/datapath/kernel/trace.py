@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -9,27 +10,57 @@ from collections.abc import Iterator
 from tcbpf.errors import SysError
 
 _PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing", "/tracing", "/trace")
-
-
-def find_tracefs() -> str:
-    """Return where tracefs is mounted.
-
-    Raises:  SysError with ENOENT when it is nowhere.
-    """
-    with open("/proc/mounts", encoding="utf-8", errors="replace") as file:
-        mounted = [fields[1] for fields in map(str.split, file) if len(fields) > 2 and fields[2] == "tracefs"]
-    for place in (*_PLACES, *mounted):
-        if os.path.exists(f"{place}/trace_pipe"):
-            return place
-    raise SysError(errno.ENOENT, "find tracefs", "mount it: mount -t tracefs tracefs /sys/kernel/tracing")
+_FSOPEN, _FSCONFIG, _FSMOUNT, _CMD_CREATE = 430, 431, 432, 6       # the same numbers on every machine
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def trace_pipe() -> Iterator[str]:
-    """Yield lines as they come; blocks between them, and takes each from all other readers."""
-    path = f"{find_tracefs()}/trace_pipe"
+    """Yield lines as they come; blocks between them, and takes each from all other readers.
+
+    Raises:  SysError when there is no tracefs, or no permission.
+    """
+    with open(_open_pipe(), encoding="utf-8", errors="replace") as file:
+        for line in file:
+            yield line.rstrip("\n")
+
+
+def _open_pipe() -> int:
+    """Return an fd of trace_pipe, of the tracefs that is mounted, or of one that is mounted nowhere."""
+    place = find_tracefs()
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                yield line.rstrip("\n")
-    except PermissionError as error:
-        raise SysError(error.errno or 0, f"open {path}", "run as root") from None
+        if place:
+            return os.open(f"{place}/trace_pipe", os.O_RDONLY | os.O_CLOEXEC)
+        mount = _detached()
+        try:
+            return os.open("trace_pipe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount)
+        finally:
+            os.close(mount)
+    except OSError as error:
+        hint = "run as root" if error.errno in (errno.EPERM, errno.EACCES) else ""
+        raise SysError(error.errno or 0, "open trace_pipe", hint) from None
+
+
+def find_tracefs() -> str:
+    """Return where tracefs is mounted, or ""."""
+    with open("/proc/mounts", encoding="utf-8", errors="replace") as file:
+        mounted = [fields[1] for fields in map(str.split, file) if len(fields) > 2 and fields[2] == "tracefs"]
+    return next((place for place in (*_PLACES, *mounted) if os.path.exists(f"{place}/trace_pipe")), "")
+
+
+def _detached() -> int:
+    """Return an fd of a tracefs that no path leads to: it goes when it is closed.
+
+    Raises:  OSError.
+    """
+    context = _libc.syscall(_FSOPEN, b"tracefs", 1)
+    if context < 0:
+        raise OSError(ctypes.get_errno(), "fsopen")
+    try:
+        if _libc.syscall(_FSCONFIG, context, _CMD_CREATE, None, None, 0) < 0:
+            raise OSError(ctypes.get_errno(), "fsconfig")
+        mount = _libc.syscall(_FSMOUNT, context, 1, 0)
+        if mount < 0:
+            raise OSError(ctypes.get_errno(), "fsmount")
+        return int(mount)
+    finally:
+        os.close(context)

@@ -1,0 +1,277 @@
+"""Objects through `tcbpf tc`: legacy maps, pinning scopes, tail calls, grafts, maps handed over, reasons for a refusal."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.tc_transcript import ours
+from cli.test_tc import Place, make_devices
+from netns import netns
+from tcbpf.control.objects import Filter
+from tcbpf.control.request import Op, Request
+from tcbpf.control.words import HOOKS
+from tcbpf.datapath.base import Datapath, Prog
+from tcbpf.datapath.choose import open_datapath
+from tcbpf.lang import compile_c
+from tcbpf.maps.map import Map
+from tcbpf.obj import load
+
+FRAME = bytes.fromhex("020000000002020000000001 0800") + bytes(86)
+
+LEGACY = """
+#include "bpf_api.h"
+struct bpf_elf_map __section("maps") JMP = {
+    .type = BPF_MAP_TYPE_PROG_ARRAY, .id = 42, .size_key = 4, .size_value = 4, .pinning = PIN_OBJECT_NS, .max_elem = 4 };
+struct bpf_elf_map __section("maps") SHARED = {
+    .type = BPF_MAP_TYPE_ARRAY, .size_key = 4, .size_value = 4, .pinning = PIN_GLOBAL_NS, .max_elem = 2 };
+static __inline__ void count(int slot, int by)
+{
+    int *value = map_lookup_elem(&SHARED, &slot);
+    if (value)
+        lock_xadd(value, by);
+}
+__section_tail(42, 0) int first(struct __sk_buff *skb) { count(0, 10); tail_call(skb, &JMP, 1); return 1; }
+__section_tail(42, 0x1) int second(struct __sk_buff *skb) { count(1, 5); return 7; }
+__section_cls_entry int entry(struct __sk_buff *skb) { tail_call(skb, &JMP, 0); return 3; }
+BPF_LICENSE("GPL");
+"""
+GRAFT = '#include "bpf_api.h"\n__section_tail(42, 1) int other(struct __sk_buff *skb) { return 77; }\nBPF_LICENSE("GPL");\n'
+BAD = ('#include "bpf_api.h"\n__section_cls_entry int bad(struct __sk_buff *skb) { return *(char *)(long)skb->data; }\n'
+       'BPF_LICENSE("GPL");\n')
+
+
+class Bench(Place):
+    """A place with a clsact qdisc on em1, and a legacy object whose map names are the test's own."""
+
+    name: str
+
+    def objects(self) -> tuple[Path, str, str]:
+        """Write the legacy object; return its path, its shared map's pin and its program array's."""
+        unique = uuid.uuid4().hex[:8]
+        path = self.directory / f"legacy_{unique}.o"
+        raw = compile_c(LEGACY.replace("SHARED", f"s_{unique}").replace("JMP", f"j_{unique}"))
+        path.write_bytes(raw)
+        return path, f"/sys/fs/bpf/tc/globals/s_{unique}", f"/sys/fs/bpf/tc/{load(raw).sha1}/j_{unique}"
+
+    def source(self, name: str, text: str) -> str:
+        (self.directory / name).write_text(text)
+        return name
+
+
+@pytest.fixture(params=["user", pytest.param("kernel", marks=pytest.mark.kernel)])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Bench, Datapath]]:
+    directory = tmp_path / "objects"
+    directory.mkdir()
+    home = str(tmp_path / "home")
+    if request.param == "kernel":
+        from tcbpf.datapath.kernel import probe
+        if why := probe.missing():
+            pytest.skip(why)
+        with netns() as path:
+            make_devices("kernel", path, tmp_path / "home")
+            made = Bench(["--datapath", "kernel", "-n", path], directory, path)
+            with open_datapath("kernel", netns=path) as dp:
+                assert made.tc("qdisc", "add", "dev", "em1", "clsact").status == 0
+                yield made, dp
+        return
+    make_devices("user", "", tmp_path / "home")
+    made = Bench(["--datapath", "user", "--home", home], directory)
+    assert made.tc("qdisc", "add", "dev", "em1", "clsact").status == 0
+    with open_datapath("user", home=home) as dp:
+        yield made, dp
+
+
+@pytest.fixture
+def legacy(bench: tuple[Bench, Datapath]) -> Iterator[tuple[Bench, Datapath, Path, str, str]]:
+    made, dp = bench
+    path, shared, jumps = made.objects()
+    yield made, dp, path, shared, jumps
+    if dp.name == "kernel":
+        for pin in (shared, jumps):
+            Path(pin).unlink(missing_ok=True)
+        Path(jumps).parent.rmdir()
+
+
+def attached(dp: Datapath, hook: str = "ingress") -> Prog:
+    """Return the program of the first filter at a hook of em1."""
+    rows = dp.apply(Request(Op.SHOW, Filter("em1", HOOKS[hook], protocol=0)))
+    id = next(row.options.id for row in rows if isinstance(row, Filter) and row.handle)    # type: ignore[union-attr]
+    return next(prog for prog in dp.progs() if prog.id == id)
+
+
+def shared_map(dp: Datapath, path: str) -> list[int]:
+    found = dp.obj_get(path)
+    assert isinstance(found, Map)
+    return [int.from_bytes(found.lookup(key) or b"", "little") for key in found.keys()]
+
+
+def test_legacy_maps_tail_calls_and_scopes(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:
+    bench, dp, path, shared, jumps = legacy
+    for hook in ("ingress", "egress"):
+        said = bench.tc("filter", "add", "dev", "em1", hook, "bpf", "da", "obj", path.name)
+        assert (said.status, said.err) == (0, "")
+    assert attached(dp).run(FRAME).verdict == 7 and attached(dp, "egress").run(FRAME).verdict == 7
+    assert shared_map(dp, shared) == [20, 10]          # one map for both hooks
+    assert dp.obj_get(jumps).spec.type == "prog_array"    # type: ignore[union-attr]
+
+
+def test_a_graft_replaces_a_slot(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:
+    bench, dp, path, _, jumps = legacy
+    assert bench.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", path.name).status == 0
+    work = "m:" + jumps.removeprefix("/sys/fs/bpf/tc/")
+    graft = bench.source("graft.c", GRAFT)
+    said = bench.tc("exec", "bpf", "graft", work, "obj", graft, "sec", "42/1")
+    assert (said.status, said.err) == (0, "")
+    assert attached(dp).run(FRAME).verdict == 77
+    assert bench.tc("exec", "bpf", "graft", jumps, "key", "0", "obj", graft, "sec", "42/1").status == 0
+    assert attached(dp).run(FRAME).verdict == 77
+    plain = bench.source("plain.c", GRAFT.replace("__section_tail(42, 1)", "__section_cls_entry"))
+    said = bench.tc("exec", "bpf", "graft", work, "obj", plain)
+    assert said.status == 234
+    assert said.err == "Couldn't infer map key from section name! Please provide 'key' argument!\n"
+    said = bench.tc("exec", "bpf", "graft", "m:globals/nothing", "key", "0", "obj", plain)
+    assert said.status == 1 and said.err == "Couldn't retrieve pinned map 'm:globals/nothing': No such file or directory\n"
+
+
+def test_a_pinned_map_of_another_shape_is_not_adopted(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:
+    bench, _, path, shared, _ = legacy
+    assert bench.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", path.name).status == 0
+    name = shared.rsplit("/", 1)[1]
+    text = LEGACY.replace("SHARED", name).replace("JMP", "other").replace("max_elem = 2", "max_elem = 3")
+    said = bench.tc("filter", "add", "dev", "em1", "egress", "bpf", "da", "obj", bench.source("other.c", text))
+    assert said.status == 1 and f"adopt map {name}" in said.err and "Max elems: 3 (obj) != 2 (pin)" in said.err
+    assert said.err.endswith("Unable to load program\n")
+    assert bench.tc("filter", "show", "dev", "em1", "egress").out == ""
+
+
+def test_a_refused_program_leaves_no_pin(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:
+    bench, dp, _, shared, jumps = legacy
+    name = shared.rsplit("/", 1)[1]
+    bad = LEGACY.replace("SHARED", name).replace("JMP", "other").replace("return 3;", "return *(char *)(long)skb->data;")
+    said = bench.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench.source("bad.c", bad))
+    assert said.status == 1
+    with pytest.raises(OSError):
+        dp.obj_get(shared)
+    Path(jumps).parent.mkdir(parents=True, exist_ok=True) if dp.name == "kernel" else None
+
+
+def test_a_refusal_gives_the_verifiers_reason(bench: tuple[Bench, Datapath]) -> None:
+    said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("bad.c", BAD))
+    lines = said.err.splitlines()
+    assert said.status == 1 and lines[-1] == "Unable to load program"
+    assert "Prog section 'classifier' rejected: Permission denied (13)!" in lines and " - Type:         3" in lines
+    assert any(line.startswith("invalid access to packet, off=0 size=1") for line in lines)
+
+
+def test_verbose_prints_the_log_of_what_is_loaded(bench: tuple[Bench, Datapath]) -> None:
+    text = GRAFT.replace("__section_tail(42, 1)", "__section_cls_entry")
+    said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("ok.c", text), "verb")
+    assert said.status == 0 and "Prog section 'classifier' loaded" in said.err and "0 = 77" in said.err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [("nothing.o", None, "nothing.o: no such file"), ("text.o", "hello", "not an ELF file"),
+     ("broken.c", "int f( {", "error:")],
+)
+def test_files_that_are_no_objects(bench: tuple[Bench, Datapath], name: str, text: str | None, words: str) -> None:
+    if text is not None:
+        bench[0].source(name, text)
+    said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", name)
+    assert said.status == 1 and words in said.err and said.err.endswith("Unable to load program\n")
+    assert bench[0].tc("filter", "show", "dev", "em1", "ingress").out == ""
+
+
+def test_a_pinned_program_is_attached_by_its_path(bench: tuple[Bench, Datapath]) -> None:
+    made, dp = bench
+    from tcbpf.datapath import loader
+    path = f"/sys/fs/bpf/tc/globals/p_{uuid.uuid4().hex[:8]}"
+    text = GRAFT.replace("__section_tail(42, 1)", "__section_cls_entry")
+    dp.obj_pin(path, loader.load(dp, load(compile_c(text))).prog)
+    try:
+        said = made.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "object-pinned", path)
+        assert (said.status, said.err) == (0, "")
+        assert f"handle 0x1 {path.rsplit('/', 1)[1]}:[*fsobj] direct-action" in made.tc("filter", "show", "dev", "em1", "ingress").out
+        assert attached(dp).run(FRAME).verdict == 77
+    finally:
+        if dp.name == "kernel":
+            os.unlink(path)
+
+
+def test_maps_are_handed_to_another_process(legacy: tuple[Bench, Datapath, Path, str, str], tmp_path: Path) -> None:
+    bench, dp, path, shared, _ = legacy
+    uds, seen = str(tmp_path / "uds"), tmp_path / "seen"
+    script = f"env | grep ^BPF_ > {seen}; ls -l /proc/self/fd > {seen}.fds"
+    importer = subprocess.Popen(
+        [sys.executable, "-m", "tcbpf", "tc", *bench.options, "exec", "bpf", "import", uds, "run", "sh", "-c", script],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+    for _ in range(200):
+        if os.path.exists(uds):
+            break
+        time.sleep(0.02)
+    said = bench.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", path.name, "export", uds)
+    assert (said.status, said.err) == (0, "")
+    assert importer.wait(20) == 0
+    environment = dict(line.split("=", 1) for line in seen.read_text().splitlines())
+    assert environment["BPF_NUM_MAPS"] == "2" and "BPF_MAP42" in environment
+    fds = Path(f"{seen}.fds").read_text()
+    assert f" {environment['BPF_MAP42']} -> " in fds
+    assert not os.path.exists(uds)
+
+
+def test_the_trace_is_read_until_the_end(bench: tuple[Bench, Datapath], monkeypatch: pytest.MonkeyPatch) -> None:
+    made, dp = bench
+    monkeypatch.setattr(type(dp), "trace_pipe", lambda self: iter(["one", "two"]))
+    said = ours(["exec", "bpf", "dbg"], made.options, made.directory)
+    assert (said.status, said.err) == (0, "Running! Hang up with ^C!\n\none\ntwo\n")
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("bench", ["kernel"], indirect=True)
+def test_trace_printk_reaches_the_pipe(bench: tuple[Bench, Datapath]) -> None:
+    _, dp = bench
+    from tcbpf.datapath import loader
+    text = ('#include "bpf_api.h"\n__section_cls_entry int say(struct __sk_buff *skb)\n{ char f[] = "tcbpf %d\\n";'
+            ' trace_printk(f, sizeof(f), skb->mark); return 0; }\nBPF_LICENSE("GPL");\n')
+    prog = loader.load(dp, load(compile_c(text))).prog
+    number = int.from_bytes(os.urandom(3), "big")
+    found = threading.Event()
+
+    def listen() -> None:
+        for line in dp.trace_pipe():
+            if f"tcbpf {number}" in line:
+                found.set()
+                return
+
+    threading.Thread(target=listen, daemon=True).start()
+    for _ in range(50):
+        prog.run(FRAME, {"mark": number})
+        if found.wait(0.1):
+            break
+    assert found.is_set()
+
+
+def test_an_importer_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    uds = str(tmp_path / "uds")
+    importer = subprocess.Popen(
+        [sys.executable, "-m", "tcbpf", "tc", "exec", "bpf", "import", uds, "run", "true"], stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        for _ in range(200):
+            try:
+                out.connect(uds)
+                break
+            except OSError:
+                time.sleep(0.02)
+        out.send(b"\x63\x00" + bytes(100))
+    assert importer.wait(20) == 256 - 38 and b"version 1" in importer.communicate()[1]
