@@ -7,43 +7,15 @@ from __future__ import annotations
 
 import random
 import socket
-from pathlib import Path
 
 import pytest
 
-from cbpf.filters import random_program
-from tcbpf.cbpf import Filter, assemble, check, sockets
-from tcbpf.cbpf.expression import compile_expression
+from cbpf.filters import corpus, packets, random_program
+from tcbpf.cbpf import check, sockets
 from tcbpf.cbpf.step import run
 from tcbpf.errors import FilterError, NotSupported
-from tcbpf.net.pcap import read
 
-HERE = Path(__file__).parent
-CAPTURES = sorted((HERE.parent.parent / "examples" / "captures").glob("*.pcapng"))
 ONLY_LINUX_LOOPS = "protochain"                              # compiles to a loop, which no kernel loads
-
-
-def lines(name: str) -> list[str]:
-    return [line for line in (HERE / name).read_text().splitlines() if not line.startswith("#")]
-
-
-def corpus() -> dict[str, Filter]:
-    filters = {text: assemble(text.replace(";", "\n")) for text in lines("filters.txt")}
-    for text in lines("expressions.txt"):
-        for optimize in (True, False):
-            filters[f"{text} -O{int(optimize)}"] = compile_expression(text, optimize=optimize)
-    return filters
-
-
-def packets() -> list[bytes]:
-    """Some packets of each capture, some cut short, some random."""
-    rng = random.Random(2)
-    chosen = []
-    for path in CAPTURES:
-        recorded = [packet.data for packet in read(path)]
-        chosen += rng.sample(recorded, min(12, len(recorded)))
-    chosen += [packet[:rng.randrange(1, len(packet))] for packet in chosen[::5]]
-    return chosen + [rng.randbytes(rng.randrange(1, 200)) for _ in range(20)]
 
 
 class KernelFilter:

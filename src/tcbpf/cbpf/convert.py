@@ -3,8 +3,8 @@
 A is r0, X is r7, the context r6; M lies in the upper 64 bytes of the stack; r2 is scratch. A and X are always zero-extended.
 
 Source:  bpf_convert_filter(), convert_bpf_extensions(), net/core/filter.c (v6.12). Paper, "eBPF Architecture".
-Differs: where the kernel reads struct sk_buff, this reads struct __sk_buff, and A and X are zeroed by moves, so that the
-         verifier can judge the result like any other program.
+Differs: where the kernel reads struct sk_buff, this reads struct __sk_buff; A and X are zeroed by moves; instructions that no
+         path reaches are left out: so that the verifier can judge the result like any other program.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcbpf.cbpf.check import check
-from tcbpf.cbpf.insn import Classic
+from tcbpf.cbpf.insn import Classic, targets
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Program
 from tcbpf.tables import insns as bpf
@@ -48,17 +48,29 @@ def convert(program: Sequence[Classic]) -> Converted:
     Raises:  FilterError when the classic one would not load.
     """
     check(program)
-    blocks = [_block(insn) for insn in program]
+    live = _reachable(program)
+    blocks = [_block(insn) if pc in live else [] for pc, insn in enumerate(program)]
     starts = [3]
     for pc, block in enumerate(blocks):
-        starts.append(starts[pc] + len(block) + _jump_size(program[pc]))
+        starts.append(starts[pc] + len(block) + (_jump_size(program[pc]) if pc in live else 0))
     insns = [_mov(A, 0), _mov(X, 0), Insn(bpf.ALU64 | 0xB0 | bpf.X, CTX, 1)]
     origin = [-1] * 3
-    for pc, (insn, block) in enumerate(zip(program, blocks, strict=True)):
-        insns += block
-        insns += _jumps(insn, pc, starts, len(insns))
+    for pc in sorted(live):
+        insns += blocks[pc]
+        insns += _jumps(program[pc], pc, starts, len(insns))
         origin += [pc] * (len(insns) - len(origin))
     return Converted(tuple(insns), tuple(origin))
+
+
+def _reachable(program: Sequence[Classic]) -> set[int]:
+    """Return the instructions that some path reaches; jumps only go forward."""
+    live = {0}
+    for pc, insn in enumerate(program):
+        row = CLASSIC.at(insn.code)
+        assert row is not None
+        if pc in live and row.name != "ret":
+            live.update(targets(pc, insn) or (pc + 1,))
+    return live
 
 
 def as_program(program: Sequence[Classic], *, type: str = "socket_filter", name: str = "filter") -> Program:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcbpf.cbpf.insn import Classic
+from tcbpf.cbpf.insn import Classic, targets
 from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, SKF_AD_OFF, U32, Mode
 
 _HEX = {"ld", "ldx", "and", "or", "xor"}
@@ -75,8 +75,8 @@ def disassemble(program: Sequence[Classic]) -> str:
     An instruction that has no mnemonic, jumps out of the program, or carries bits that no text says (jt of a load) is a
     `.raw` line, which the assembler does not take: `check` tells why such a program does not load.
     """
-    targets = sorted({target for pc, insn in enumerate(program) for target in _targets(pc, insn)})
-    names = {target: f"L{target:03d}" for target in targets}
+    labelled = sorted({target for pc, insn in enumerate(program) for target in targets(pc, insn)})
+    names = {target: f"L{target:03d}" for target in labelled}
     lines = []
     for pc, insn in enumerate(program):
         if pc in names:
@@ -85,25 +85,16 @@ def disassemble(program: Sequence[Classic]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _targets(pc: int, insn: Classic) -> tuple[int, ...]:
-    row = CLASSIC.at(insn.code)
-    if row is None:
-        return ()
-    if row.mode is Mode.LABEL:
-        return ((pc + 1 + insn.k) & U32,)
-    return (pc + 1 + insn.jt, pc + 1 + insn.jf) if row.branch else ()
-
-
 def _text(pc: int, insn: Classic, names: dict[int, str], size: int) -> str:
     row = CLASSIC.at(insn.code)
-    if row is None or not _says_all(insn) or any(target >= size for target in _targets(pc, insn)):
+    if row is None or not _says_all(insn) or any(target >= size for target in targets(pc, insn)):
         return f".raw {insn.code:#06x} {insn.jt} {insn.jf} {insn.k:#x}"
     if row.mode is Mode.LABEL:
-        return f"{row.name} {names[_targets(pc, insn)[0]]}"
+        return f"{row.name} {names[targets(pc, insn)[0]]}"
     word = _extension(row.size, insn.k) if row.mode is Mode.ABS else ""
     shown = f"#{word}" if word else operand(insn, hex_immediate=row.branch, spaced=False)
     if row.branch:
-        return f"{row.name} {shown}, " + ", ".join(names[target] for target in _targets(pc, insn))
+        return f"{row.name} {shown}, " + ", ".join(names[target] for target in targets(pc, insn))
     return f"{row.name} {shown}".rstrip()
 
 

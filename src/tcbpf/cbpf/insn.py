@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tcbpf.errors import InputError
+from tcbpf.tables.cbpf import CLASSIC, U32, Mode
 
 _FILTER = struct.Struct("=HBBI")
 SIZE = 8
@@ -41,3 +42,13 @@ def from_bytes(raw: bytes) -> Filter:
     if len(raw) % SIZE:
         raise InputError(f"{len(raw)} bytes are not whole instructions", hint="struct sock_filter has 8 bytes")
     return tuple(Classic(*fields) for fields in _FILTER.iter_unpack(raw))
+
+
+def targets(pc: int, insn: Classic) -> tuple[int, ...]:
+    """Return where the jump at `pc` goes, taken first; nothing when it is no jump."""
+    row = CLASSIC.at(insn.code)
+    if row is None:
+        return ()
+    if row.mode is Mode.LABEL:
+        return ((pc + 1 + insn.k) & U32,)
+    return (pc + 1 + insn.jt, pc + 1 + insn.jf) if row.branch else ()

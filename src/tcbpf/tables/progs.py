@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcbpf.tables.actions import ACTIONS
 from tcbpf.tables.row import Release, Table
 
 
@@ -94,3 +95,14 @@ def by_section(name: str) -> tuple[ProgType, Section] | None:
 
 
 _SECTIONS = {section.name: (row, section) for row in PROG_TYPES for section in row.sections}
+
+
+def passes(type: str, verdict: int) -> bool:
+    """Tell whether a packet goes on when a program of that type returns `verdict` (32 bits): under direct action for tc.
+
+    A number that is no TC_ACT is a classid, which passes.
+    """
+    if type in ("sched_cls", "sched_act"):
+        row = ACTIONS.at(verdict - (1 << 32) if verdict >> 31 and verdict > 0 else verdict)
+        return row is None or row.passes
+    return verdict in (2, 3, 4) if type == "xdp" else verdict != 0      # XDP_PASS, XDP_TX, XDP_REDIRECT

@@ -21,8 +21,7 @@ from tcbpf.errors import InputError, SysError, VerifierError
 from tcbpf.isa.insn import Insn, encode
 from tcbpf.maps.map import Map
 from tcbpf.obj.program import Program
-from tcbpf.tables.actions import ACTIONS
-from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
 
 LD_IMM64 = 0x18
@@ -91,7 +90,7 @@ class KernelProg:
                 verdict = test.run(record.data, ctx)
                 packets, total = packets + 1, total + len(record.data)
                 verdicts[verdict] += 1
-                if writer and passes(verdict):
+                if writer and passes(self.type, verdict):
                     writer.write(test.packet, record.ts_ns)
                     kept += 1
         counted = {v - (1 << 32) if v >> 31 else v: n for v, n in verdicts.items()}
@@ -121,12 +120,6 @@ class KernelProg:
         if self._test is None or size > self._test.largest:
             self._test = syscall.TestRun(self._fd, largest=max(size, 1 << 16), ctx_size=SKB_SIZE)
         return self._test
-
-
-def passes(verdict: int) -> bool:
-    """Tell whether a packet with this r0 goes on, under direct action."""
-    row = ACTIONS.at(verdict - (1 << 32) if verdict >> 31 else verdict)
-    return row is None or row.passes
 
 
 def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> KernelProg:

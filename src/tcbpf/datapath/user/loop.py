@@ -18,12 +18,12 @@ from typing import Any, BinaryIO
 from tcbpf.errors import InputError, InternalError
 from tcbpf.native.library import function, struct
 from tcbpf.net.pcap import Writer, read
+from tcbpf.tables.progs import passes
 
 CHUNK = 4 << 20
 LARGEST = 64 << 20  # a record that needs more is damage
 PCAPNG = 3  # TCBPF_PCAPNG
 END, MORE, FULL = range(3)  # enum tcbpf_status; the rest are faults
-KEPT = frozenset({-1, 0, 1, 3, 6})  # TC_ACTs with which a packet goes on
 FIRST_SMALL, SMALL = -1, 32
 """Verdicts counted in the loop's array: from -1 on."""
 
@@ -102,13 +102,15 @@ class Loop:
     """struct tcbpf_loop over a capture; `call` runs it on one chunk and returns its status."""
 
     def __init__(
-        self, reader: Reader, skb: int, call: Callable[[int], int], *, writes: bool, sinks: Iterable[Sink] = ()
+        self, reader: Reader, skb: int, call: Callable[[int], int], *, writes: bool, type: str = "sched_cls",
+        sinks: Iterable[Sink] = (),
     ) -> None:
         self.reader, self.call, self.sinks = reader, call, tuple(sinks)
         self.struct: Any = struct("tcbpf_loop")()
         self.struct.skb, self.struct.writes = skb, writes
         setattr(self.struct, "in", ctypes.addressof(reader.capture))
-        self.struct.keep = sum(1 << verdict - FIRST_SMALL for verdict in KEPT)
+        self.struct.keep = sum(1 << i for i in range(SMALL) if passes(type, i + FIRST_SMALL))
+        self.struct.keep_others = passes(type, SMALL)
 
     def run(self, limit: int, turn: Callable[[], None] = lambda: None) -> Counts:
         """Work through the capture, or `limit` packets of it; `turn` is called between chunks."""

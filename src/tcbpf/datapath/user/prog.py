@@ -138,7 +138,8 @@ class UserProg:
             sinks = [Sink(stack.enter_context(Writer(out)))] if out else []
             env, skb = self._dp.host.env(), self._dp.host.skb()
             skb.load(b"")
-            loop = Loop(reader, skb.address, self._chunk(env), writes=self.verified.writes_packet, sinks=sinks)
+            loop = Loop(reader, skb.address, self._chunk(env), writes=self.verified.writes_packet, type=self.type,
+                        sinks=sinks)
             if sinks:
                 loop.struct.out = ctypes.addressof(sinks[0].struct)
             counts = loop.run(limit, lambda: self._dp.host.turn(env))

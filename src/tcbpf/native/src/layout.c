@@ -116,7 +116,8 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     F(tcbpf_verdict, value) F(tcbpf_verdict, used) F(tcbpf_verdict, count)
     S(tcbpf_loop)
     F(tcbpf_loop, in) F(tcbpf_loop, out) F(tcbpf_loop, skb) F(tcbpf_loop, budget) F(tcbpf_loop, packets)
-    F(tcbpf_loop, bytes) F(tcbpf_loop, kept) F(tcbpf_loop, writes) F(tcbpf_loop, keep) F(tcbpf_loop, timed)
+    F(tcbpf_loop, bytes) F(tcbpf_loop, kept) F(tcbpf_loop, writes) F(tcbpf_loop, keep) F(tcbpf_loop, keep_others)
+    F(tcbpf_loop, timed)
     A(tcbpf_loop, small)
     N(tcbpf_loop, verdicts, tcbpf_verdict)
     {NULL, NULL, NULL, 0, 0, 0, 0}

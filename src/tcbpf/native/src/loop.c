@@ -102,7 +102,7 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
             loop->small[verdict + 1]++;
         else
             others += count_other(loop, verdict);
-        if (unlikely(out) && verdict + 1 < SMALL && loop->keep >> (verdict + 1) & 1) {
+        if (unlikely(out) && (verdict + 1 < SMALL ? loop->keep >> (verdict + 1) & 1 : loop->keep_others)) {
             sink_packet(out, skb);
             loop->kept++;
         }

@@ -340,7 +340,8 @@ struct tcbpf_loop {
     u64 packets, bytes, kept;
     u32 writes;                 /* copy each packet to the buffer first: the program stores to it */
     u32 keep;                   /* bit v + 1 of TC_ACT v: which verdicts (-1 to 30) are written to `out` */
-    u32 timed, pad;             /* timed: set skb.ns on every packet */
+    u32 keep_others;            /* whether every other verdict is */
+    u32 timed;                  /* set skb.ns on every packet */
     u64 small[32];              /* packets by verdict -1 to 30, at v + 1 */
     struct tcbpf_verdict verdicts[TCBPF_VERDICTS];       /* the others, by hash */
 };
