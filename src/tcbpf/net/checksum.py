@@ -13,7 +13,7 @@ def ones_sum(data: bytes, start: int = 0) -> int:
     """Return the 16-bit ones' complement sum of `data`, an odd last byte being the upper half of a word."""
     if len(data) % 2:
         data += b"\0"
-    total = start + sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = start + int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -309,7 +309,7 @@ class ProgramBody(Body):
         else:
             name = f"tcbpf_helper_{helper.name}"
             self._need(name, pc)
-            used = len(helper.args)
+            used = 5 if "..." in helper.proto else len(helper.args)
             arguments = ", ".join(f"i64 {self.read(reg) if reg <= used else 0}" for reg in range(1, 6))
             self.clobber(self.out.value(f"call i64 @{name}(ptr %env, {arguments})"))
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tcbpf.errors import MapError, SysError
+from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user.objects import Objects
-    from tcbpf.native.runtime import MapFile
 
 OF_PROGRAMS = frozenset({"prog_array"})
 OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
@@ -76,6 +79,15 @@ class UserMap:
     def close(self) -> None:
         """Let go; the map lives while something else holds it."""
         self.file.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            self.close()
+
+    def again(self) -> MapFile:
+        """Return the map once more, for machine code, which outlives this object's closing."""
+        fd = os.dup(self.file.fileno())
+        return MapFile(fd, self.file.spec, mmap.mmap(fd, int(self.file.struct.size)))
 
     def _id_of(self, value: bytes) -> bytes:
         """Return the id of the program or map open as the descriptor that `value` holds."""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.loop import Loop, Reader, Sink
+from tcbpf.datapath.user.loop import KEPT, Loop, Reader, Sink
 from tcbpf.datapath.user.maps import UserMap
-from tcbpf.errors import InputError, NotSupported
+from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
-from tcbpf.native.runtime import Skb
-from tcbpf.net.pcap import Writer
+from tcbpf.native.runtime import Env, Skb
+from tcbpf.net.pcap import Writer, read
 from tcbpf.obj.program import Program
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
@@ -41,6 +44,7 @@ class UserProg:
         self, dp: User, fd: int, record: progfile.ProgRecord, maps: tuple[Map, ...], verified: Verified | None
     ) -> None:
         self._dp, self._fd, self.record, self.maps = dp, fd, record, maps
+        self._files = [raw(m).again() for m in maps]
         if verified is not None:
             self.__dict__["verified"] = verified
 
@@ -50,7 +54,7 @@ class UserProg:
 
         Raises:  VerifierError; NotSupported, by name, for a helper that the runtime lacks.
         """
-        verified = verify(program, log_level=log_level)
+        verified = proved(program, log_level)
         missing = sorted(verified.helpers - helpers().keys() - COMPILED)
         if missing:
             raise NotSupported(f"{program.name}: the user datapath has no helper bpf_{missing[0]}")
@@ -107,12 +111,12 @@ class UserProg:
     @cached_property
     def verified(self) -> Verified:
         """The program, proved in this process."""
-        return verify(self.record.program)
+        return proved(self.record.program)
 
     @cached_property
     def executable(self) -> Executable:
         """The program, compiled in this process."""
-        return compile(self.verified, [raw(m).file for m in self.maps], self._dp.options)
+        return compile(self.verified, self._files, self._dp.options)
 
     def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
         """Run on one packet, as BPF_PROG_TEST_RUN does; `repeat` runs see each other's changes to the packet.
@@ -122,8 +126,7 @@ class UserProg:
         executable, env, skb = self._runnable(), self._dp.host.env(), self._dp.host.skb()
         skb.load(packet, fields(ctx or {}))
         start = time.perf_counter_ns()
-        for _ in range(repeat):
-            verdict = executable.run(skb, env)
+        verdict = repeated(executable, skb, env, repeat)
         duration = (time.perf_counter_ns() - start) // max(1, repeat)
         self._dp.host.turn(env)
         return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, skb.packet(), reported(skb), duration)
@@ -133,6 +136,8 @@ class UserProg:
 
         Raises:  InputError for a damaged capture, naming packet and offset; OSError for a full disk.
         """
+        if not self._runnable().address:
+            return self._step_pcap(path, out, limit)
         with contextlib.ExitStack() as stack:
             reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path)
             sinks = [Sink(stack.enter_context(Writer(out)))] if out else []
@@ -145,18 +150,36 @@ class UserProg:
             counts = loop.run(limit, lambda: self._dp.host.turn(env))
         return PcapStats(counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, counts.kept)
 
+    def _step_pcap(self, path: str, out: str | None, limit: int) -> PcapStats:
+        """Run on every packet of a capture with an engine that has no machine code."""
+        verdicts, packets, total, start = Counter[int](), 0, 0, time.perf_counter_ns()
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(Writer(out)) if out else None
+            for record in read(path):
+                if limit and packets == limit:
+                    break
+                run = self.run(record.data)
+                packets, total = packets + 1, total + record.wire_len
+                verdicts[run.verdict] += 1
+                if writer and run.verdict in KEPT:
+                    writer.write(run.packet, record.ts_ns)
+            kept = writer.count if writer else 0
+        return PcapStats(packets, total, verdicts, time.perf_counter_ns() - start, kept)
+
     def _chunk(self, env: Any) -> Any:
         """Return what runs the packet loop with this program in it."""
         executable, address = self._runnable(), ctypes.c_void_p
         inlined = getattr(executable, "loop", 0)
         if inlined:
             call = ctypes.CFUNCTYPE(ctypes.c_uint32, address, address, address)(inlined)
-            maps = executable.maps_address  # type: ignore[attr-defined]
+            maps = executable.maps_address
             return lambda loop: call(loop, env.address, maps)
         general = function("tcbpf_loop_run", ctypes.c_uint32, address, address, address)
         return lambda loop: general(loop, env.address, executable.address)
 
     def _runnable(self) -> Executable:
+        if self._fd < 0:
+            raise SysError(errno.EBADF, f"run {self.name}", "it was closed")
         if PROG_TYPES[self.type].context != "skb":
             raise NotSupported(f"{self.name}: the user datapath runs programs on struct __sk_buff, not {self.type}")
         return self.executable
@@ -168,8 +191,13 @@ class UserProg:
     def close(self) -> None:
         """Let go; the program lives while a filter, a pin, a program array or another descriptor holds it."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        if fd < 0:
+            return
+        if (made := self.__dict__.pop("executable", None)) is not None:
+            made.close()
+        for file in self._files:
+            file.close()
+        os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -178,8 +206,27 @@ class UserProg:
         self.close()
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError, TypeError):
             self.close()
+
+
+def proved(program: Program, log_level: int = 0) -> Verified:
+    """Verify a program by what its maps are, so that the proof holds none of them.
+
+    Raises:  VerifierError.
+    """
+    return verify(replace(program, maps=tuple(m.spec for m in program.maps)), log_level=log_level)
+
+
+def repeated(executable: Executable, skb: Skb, env: Env, times: int) -> int:
+    """Run a number of times and return the last r0."""
+    if times > 1 and executable.address:
+        call = function("tcbpf_repeat", ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
+        return int(call(env.address, executable.address, skb.address, times))
+    verdict = 0
+    for _ in range(times):
+        verdict = executable.run(skb, env)
+    return verdict
 
 
 def fields(ctx: Mapping[str, Any]) -> dict[str, int]:

@@ -61,6 +61,10 @@ class Programs:
             raise NotSupported("a replay needs machine code: use the jit engine")
         return found.executable.address
 
+    def write(self) -> bool:
+        """Tell whether any of them may store to a packet directly, which must then lie in memory of its own."""
+        return any(found.verified.writes_packet for found in (*self.by_id.values(), *self.by_bytecode.values()))
+
     def close(self) -> None:
         """Let go of them."""
         for found in (*self.by_id.values(), *self.by_bytecode.values()):
@@ -105,7 +109,9 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
             "tcbpf_loop_device", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
         )
         device = ctypes.addressof(plan.devices[link.index])
-        loop = Loop(reader, skb.address, lambda at: call(at, env.address, device, ingress), writes=True, sinks=sinks)
+        loop = Loop(
+            reader, skb.address, lambda at: call(at, env.address, device, ingress), writes=programs.write(), sinks=sinks
+        )
         counts = loop.run(limit, lambda: dp.host.turn(env))
     with dp.store.change() as change:
         change.state = counted(plan, change.state)

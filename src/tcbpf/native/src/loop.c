@@ -134,6 +134,18 @@ u32 tcbpf_loop_run(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_
     return status;
 }
 
+/* BPF_PROG_TEST_RUN's repeat: runs see each other's changes to the packet; the last r0. */
+u64 tcbpf_repeat(struct tcbpf_env *env, const struct tcbpf_prog *prog, struct tcbpf_skb *skb, u64 times)
+{
+    u64 r0 = 0;
+
+    while (times--) {
+        env->tail_calls = 0;
+        r0 = prog->fn(skb, env, prog->maps);
+    }
+    return r0;
+}
+
 static ALWAYS u32 step_receive(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *dev, tcbpf_fn fn)
 {
     return (u32)tcbpf_receive(env, (struct tcbpf_dev *)dev, skb);

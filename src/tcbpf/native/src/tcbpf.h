@@ -349,6 +349,7 @@ struct tcbpf_loop {
 /* Run `fn` over up to `budget` records. The inline one is for machine code that knows its program. */
 u32 tcbpf_loop_inline(struct tcbpf_loop *loop, struct tcbpf_env *env, tcbpf_fn fn, struct tcbpf_map *const *maps);
 u32 tcbpf_loop_run(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_prog *prog);
+u64 tcbpf_repeat(struct tcbpf_env *env, const struct tcbpf_prog *prog, struct tcbpf_skb *skb, u64 times);
 /* The same into a device: every packet is received (ingress != 0) or transmitted by `dev`; verdicts are the hook's. */
 u32 tcbpf_loop_device(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_dev *dev, u32 ingress);
 
