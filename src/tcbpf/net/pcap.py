@@ -116,9 +116,7 @@ class _Source:
         data = self.file.read(size)
         if len(data) < size:
             what = f"cut short: {what} needs {size} bytes, {len(data)} are left"
-            raise self.wrong(
-                self.offset, what, "the recording was interrupted; copy it again, or keep the packets before"
-            )
+            raise self.wrong(self.offset, what, "the recording was interrupted; copy it again, or keep the packets before")
         self.offset += size
         return data
 
@@ -151,9 +149,7 @@ def _read_pcap(source: _Source, order: str, tick_ns: int) -> Iterator[Packet]:
         start = source.offset
         seconds, ticks, caplen, wire_len = record.unpack(source.take(16, "packet header"))
         if caplen > MAX_CAPLEN:
-            raise source.wrong(
-                start, f"a captured length of {caplen} bytes is damage", f"at most {MAX_CAPLEN} are possible"
-            )
+            raise source.wrong(start, f"a captured length of {caplen} bytes is damage", f"at most {MAX_CAPLEN} are possible")
         data = source.take(caplen, "packet")
         source.number += 1
         yield Packet(data, seconds * 1_000_000_000 + ticks * tick_ns, wire_len, link_type, 0, source.number)
@@ -285,7 +281,7 @@ class Writer:
             self._put(enhanced_block(data, ts_ns, wire_len or len(data), interface, direction))
         self.count += 1
 
-    def append(self, records: bytes, count: int) -> None:
+    def append(self, records: bytes | memoryview, count: int) -> None:
         """Append `count` packets that are records of this format already."""
         self._put(records)
         self.count += count
@@ -314,7 +310,7 @@ class Writer:
             if os.path.exists(self._temp):
                 os.unlink(self._temp)
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         if self._file is None:
             raise ValueError("capture is closed")
         try:
@@ -326,9 +322,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self.close()
         else:
@@ -346,9 +340,7 @@ def capture_header(format: str, link_type: int, interfaces: tuple[str, ...], sna
         return struct.pack("<IHHiIII", PCAP_NS, 2, 4, 0, 0, snaplen, link_type)
     blocks = [_block(SHB, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1))]
     for name in interfaces:
-        options = (
-            (_option(OPT_IF_NAME, name.encode()) if name else b"") + _option(OPT_TSRESOL, b"\x09") + _option(0, b"")
-        )
+        options = (_option(OPT_IF_NAME, name.encode()) if name else b"") + _option(OPT_TSRESOL, b"\x09") + _option(0, b"")
         blocks.append(_block(IDB, struct.pack("<HHI", link_type, 0, snaplen) + options))
     return b"".join(blocks)
 

@@ -7,6 +7,7 @@ over to the next chunk. What is wrong with a capture is said with the packet and
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 import time
@@ -40,19 +41,32 @@ class Counts:
 
 
 class Sink:
-    """A buffer that C writes packet records to, and the capture that they go to."""
+    """A buffer that C writes packet records to, and the capture that they go to, begun when there is a first one.
 
-    def __init__(self, writer: Writer, *, interface: int = 0, size: int = 8 << 20) -> None:
-        self.writer, self.buffer = writer, ctypes.create_string_buffer(size)
+    The buffer is anonymous memory: what is never written to costs nothing.
+    """
+
+    def __init__(self, begin: Callable[[], Writer], *, size: int = 8 << 20) -> None:
+        self._begin = begin
+        self._begun: Writer | None = None
+        self._memory = mmap.mmap(-1, size)
+        self._view = memoryview(self._memory)
+        self._start = ctypes.c_char.from_buffer(self._memory)
         self.struct = struct("tcbpf_sink")()
-        self.struct.buf, self.struct.size = ctypes.addressof(self.buffer), size
-        self.struct.format, self.struct.snaplen, self.struct.interface = PCAPNG, 0x40000, interface
+        self.struct.buf, self.struct.size = ctypes.addressof(self._start), size
+        self.struct.format, self.struct.snaplen = PCAPNG, 0x40000
 
     def drain(self) -> None:
         """Write out what C put in."""
         if self.struct.used:
-            self.writer.append(ctypes.string_at(self.struct.buf, self.struct.used), self.struct.packets)
+            self.writer().append(self._view[: self.struct.used], self.struct.packets)
             self.struct.used = self.struct.packets = 0
+
+    def writer(self) -> Writer:
+        """Return the capture, begun now when it was not yet."""
+        if self._begun is None:
+            self._begun = self._begin()
+        return self._begun
 
 
 class Reader:
@@ -102,7 +116,13 @@ class Loop:
     """struct tcbpf_loop over a capture; `call` runs it on one chunk and returns its status."""
 
     def __init__(
-        self, reader: Reader, skb: int, call: Callable[[int], int], *, writes: bool, type: str = "sched_cls",
+        self,
+        reader: Reader,
+        skb: int,
+        call: Callable[[int], int],
+        *,
+        writes: bool,
+        type: str = "sched_cls",
         sinks: Iterable[Sink] = (),
     ) -> None:
         self.reader, self.call, self.sinks = reader, call, tuple(sinks)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.loop import KEPT, Loop, Reader, Sink
+from tcbpf.datapath.user.loop import Loop, Reader, Sink
 from tcbpf.datapath.user.maps import UserMap
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.maps.map import Map
@@ -23,7 +23,7 @@ from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
 from tcbpf.net.pcap import Writer, read
 from tcbpf.obj.program import Program
-from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.verifier import verify
 from tcbpf.verifier.verified import Verified
 from tcbpf.vm.executable import Executable, compile
@@ -140,11 +140,13 @@ class UserProg:
             return self._step_pcap(path, out, limit)
         with contextlib.ExitStack() as stack:
             reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path)
-            sinks = [Sink(stack.enter_context(Writer(out)))] if out else []
+            sinks = []
+            if out:
+                writer = stack.enter_context(Writer(out))
+                sinks.append(Sink(lambda: writer))
             env, skb = self._dp.host.env(), self._dp.host.skb()
             skb.load(b"")
-            loop = Loop(reader, skb.address, self._chunk(env), writes=self.verified.writes_packet, type=self.type,
-                        sinks=sinks)
+            loop = Loop(reader, skb.address, self._chunk(env), writes=self.verified.writes_packet, type=self.type, sinks=sinks)
             if sinks:
                 loop.struct.out = ctypes.addressof(sinks[0].struct)
             counts = loop.run(limit, lambda: self._dp.host.turn(env))
@@ -161,7 +163,7 @@ class UserProg:
                 run = self.run(record.data)
                 packets, total = packets + 1, total + record.wire_len
                 verdicts[run.verdict] += 1
-                if writer and run.verdict in KEPT:
+                if writer and passes(self.type, run.verdict):
                     writer.write(run.packet, record.ts_ns)
             kept = writer.count if writer else 0
         return PcapStats(packets, total, verdicts, time.perf_counter_ns() - start, kept)

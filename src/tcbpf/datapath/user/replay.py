@@ -6,8 +6,9 @@ import contextlib
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tcbpf.control.objects import Bpf
 from tcbpf.datapath.user.loop import Loop, Reader, Sink
@@ -21,6 +22,7 @@ from tcbpf.tc.plan import Plan, counted, lay_out
 if TYPE_CHECKING:
     from tcbpf.datapath.user import User
 
+CHUNK, SINK = 1 << 20, 16 << 20  # a chunk's packets fit into a device's buffer, copied and encapsulated
 CLONES, BUFFER = 32, 1 << 17  # buffers for packets in transit; TCBPF_BUFFER
 COUNTERS = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped")
 
@@ -93,14 +95,15 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
     link = state.link(dev, "replay")
     state = state.with_link(replace(link, up=True))
     with contextlib.ExitStack() as stack:
-        reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path)
+        reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path, chunk=CHUNK)
         programs = Programs(dp)
         stack.callback(programs.close)
         plan = lay_out(state, programs)
         buffers = ctypes.create_string_buffer(CLONES * BUFFER)
         plan.net.buffers, plan.net.n_buffers = ctypes.addressof(buffers), CLONES
         names = {index: one.name for index, one in state.links.items()}
-        sinks = attach_sinks(stack, plan, names, Path(out), link.name, ingress) if out else []
+        own = link.name, "ingress" if ingress else "egress"
+        sinks = attach_sinks(stack, plan, names, Path(out), own) if out else []
         env = dp.host.env()
         env.struct.net = ctypes.addressof(plan.net)
         stack.callback(lambda: setattr(env.struct, "net", 0))
@@ -113,37 +116,31 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
             reader, skb.address, lambda at: call(at, env.address, device, ingress), writes=programs.write(), sinks=sinks
         )
         counts = loop.run(limit, lambda: dp.host.turn(env))
+        missed = sum(int(sink.struct.lost) for sink in sinks)
     with dp.store.change() as change:
         change.state = counted(plan, change.state)
-    return Replayed(counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, device_counters(plan, names), lost(plan))
+    return Replayed(
+        counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, device_counters(plan, names), lost(plan, missed)
+    )
 
 
 def attach_sinks(
-    stack: contextlib.ExitStack, plan: Plan, names: Mapping[int, str], directory: Path, dev: str, ingress: bool
+    stack: contextlib.ExitStack, plan: Plan, names: Mapping[int, str], directory: Path, own: tuple[str, str]
 ) -> list[Sink]:
-    """Give every device a capture for each direction; only those with packets, and the replay's own, become files."""
+    """Give every device a capture for each direction, which begins with its first packet; `own` is begun at once."""
     directory.mkdir(parents=True, exist_ok=True)
+
+    def begin(name: str, word: str) -> Writer:
+        return stack.enter_context(Writer(directory / f"{name}-{word}.pcapng", interfaces=(name,)))
+
     sinks: list[Sink] = []
     for index, device in plan.devices.items():
         for word, place in ("ingress", "rx"), ("egress", "tx"):
-            own = names[index] == dev and ingress == (word == "ingress")
-            writer = Writer(directory / f"{names[index]}-{word}.pcapng", interfaces=(names[index],))
-            stack.push(writer_exit(writer, own))
-            sinks.append(Sink(writer, size=1 << 22))
+            sinks.append(Sink(partial(begin, names[index], word), size=SINK))
             setattr(device, place, ctypes.addressof(sinks[-1].struct))
+            if (names[index], word) == own:
+                sinks[-1].writer()
     return sinks
-
-
-def writer_exit(writer: Writer, always: bool) -> Any:
-    """Return what ends a capture: it is kept when the work went well and it has packets, or `always`."""
-
-    def leave(kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None and (writer.count or always):
-            writer.close()
-        else:
-            writer.discard()
-
-    return leave
 
 
 def device_counters(plan: Plan, names: Mapping[int, str]) -> dict[str, dict[str, int]]:
@@ -152,11 +149,12 @@ def device_counters(plan: Plan, names: Mapping[int, str]) -> dict[str, dict[str,
     return {name: row for name, row in found.items() if any(row.values())}
 
 
-def lost(plan: Plan) -> dict[str, int]:
+def lost(plan: Plan, missed: int) -> dict[str, int]:
     """Return why packets were lost between devices, and how often."""
     causes = {
         "recursion": plan.net.dropped_recursion,
         "no device": plan.net.dropped_no_dev,
         "no buffer": plan.net.dropped_no_buffer,
+        "capture full": missed,
     }
     return {cause: int(count) for cause, count in causes.items() if count}
