@@ -1,0 +1,173 @@
+"""`tcbpf bench`: ratios, side by side in one run. Times of this machine mean little on another; ratios travel."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tcbpf.cli import measure
+from tcbpf.cli.words import table
+from tcbpf.errors import InputError, NotSupported, SysError
+from tcbpf.net.generate import generate
+
+EXPRESSION = "udp dst port 53"
+"""What tcpdump is asked; benchmarks/port.c asks the same."""
+
+PACKETS = 1_000_000
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, with each program's parts")
+    parser.add_argument("--programs", metavar="DIR", type=Path, default=Path(__file__).parents[3] / "benchmarks",
+                        help="the benchmark programs (default: those of the checkout)")
+    parser.add_argument("--rounds", type=int, default=measure.ROUNDS, metavar="N", help="rounds; the least of them counts")
+    parser.add_argument("--packets", type=int, default=PACKETS, metavar="N", help="packets of the generated capture")
+    parser.add_argument("--quick", action="store_true", help="one round, a small capture: does it work?")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, print and write."""
+    if args.quick:
+        args.rounds, args.packets = 1, 20_000
+    if args.rounds < 1 or args.packets < 1:
+        raise InputError("nothing to measure", hint="--rounds and --packets are at least 1")
+    if args.json:                                                      # before minutes of work, not after
+        _write(args.json, {})
+    missing: list[str] = []
+    report = {**_programs(args, missing), **_captures(args, missing), "missing": missing}
+    if args.json:
+        _write(args.json, report)
+    show(report)
+    return 0
+
+
+def _write(path: str, report: dict[str, Any]) -> None:
+    scratch = f"{path}.{os.getpid()}"
+    with open(scratch, "w") as out:
+        json.dump(report, out, indent=1)
+        out.write("\n")
+    os.replace(scratch, path)
+
+
+def _programs(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
+    """Return the ratios of single programs."""
+    kernel = _kernel(missing)
+    paths = measure.sources(args.programs)
+    measure.prepare(paths[0], None)                                    # what only the first compilation pays is not the program's
+    subjects = [measure.prepare(path, kernel) for path in paths]
+    measure.measure(subjects, args.rounds)
+    empty, rest = subjects[0], subjects[1:]
+    report: dict[str, Any] = {"times_ns": {s.name: {e: round(t, 2) for e, t in s.times.items()} for s in subjects}}
+    for key, engine in (("run_vs_kernel_jit", "kernel"), ("run_vs_native", "native")):
+        ratios = {s.name: r for s in rest if (r := measure.ratio(s, empty, engine)) is not None}
+        report[key] = {"geomean": geomean(ratios.values()), "programs": ratios} if ratios else None
+    report["compile_us_per_insn"] = {
+        "geomean": geomean(s.compile_us for s in rest), "programs": {s.name: s.compile_us for s in rest},
+        "insns": {s.name: s.insns for s in rest}}
+    report["load"] = measure.loading(args.programs / "thousand.c")
+    if kernel is not None:
+        kernel.close()
+    return report
+
+
+def _kernel(missing: list[str]) -> Any:
+    from tcbpf.datapath.kernel import Kernel
+
+    try:
+        kernel = Kernel()
+        kernel.load(measure.c.compile(Path(__file__).parents[3] / "benchmarks" / "empty.c"))
+    except (NotSupported, SysError) as error:
+        missing.append(f"the kernel's JIT: {error}")
+        return None
+    return kernel
+
+
+def _captures(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
+    """Return the comparison over a capture, and what starting costs."""
+    program = str(args.programs / "port.c")
+    with tempfile.TemporaryDirectory(prefix="tcbpf-bench-") as scratch:
+        capture, small = f"{scratch}/large.pcap", f"{scratch}/small.pcap"
+        generate(capture, args.packets)
+        generate(small, 10)
+        home = {"XDG_CACHE_HOME": f"{scratch}/cache", "TCBPF_HOME": f"{scratch}/home"}
+        command = [sys.executable, "-m", "tcbpf", "run", program]
+        cold = measure.wall([*command, small], home, times=1)
+        started = measure.wall([*command, small], home)
+        ours, loop = measure.wall([*command, capture], home), _loop(program, capture, home["TCBPF_HOME"])
+        report: dict[str, Any] = {
+            "start": {"cold_s": cold, "warm_s": started}, "pcap_vs_tcpdump": None, "wall_vs_tcpdump": None,
+            "pcap": {"packets": args.packets, "loop_mpps": args.packets / loop / 1e6, "wall_s": ours}}
+        tcpdump = shutil.which("tcpdump")
+        if tcpdump is None:
+            missing.append("tcpdump: not installed")
+            return report
+        theirs = measure.wall([tcpdump, "-r", capture, "-w", "/dev/null", EXPRESSION])
+        report["pcap"].update({"tcpdump_mpps": args.packets / theirs / 1e6, "tcpdump_wall_s": theirs})
+        report["pcap_vs_tcpdump"] = {"ratio": theirs / loop, "programs": {"port": theirs / loop}}
+        report["wall_vs_tcpdump"] = {"ratio": ours / theirs, "programs": {"port": ours / theirs}}
+        return report
+
+
+def _loop(program: str, capture: str, home: str) -> float:
+    """Return the seconds that the packet loop takes over the capture, the file's reading included."""
+    from tcbpf.datapath.user import User
+
+    with User(home=home) as dp:
+        prog = dp.load(measure.c.compile(program))
+        return min(prog.run_pcap(capture).duration_ns for _ in range(5)) / 1e9
+
+
+def geomean(values: Iterable[float]) -> float:
+    """Return the geometric mean."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report for a person."""
+    kernel, native, compiling = (report[key] for key in ("run_vs_kernel_jit", "run_vs_native", "compile_us_per_insn"))
+    rows = []
+    for name, insns in compiling["insns"].items():
+        times = report["times_ns"][name]
+        rows.append((name, insns, *(_ns(times.get(engine)) for engine in ("jit", "kernel", "native")), _ratio(kernel, name),
+                     _ratio(native, name), round(compiling["programs"][name])))
+    rows.append(("geometric mean", "", "", "", "", _ratio(kernel), _ratio(native), round(compiling["geomean"])))
+    table(("program", "insns", "ns", "kernel", "native", "/kernel", "/native", "µs/insn"), rows,
+          title="one run: ours, the kernel's JIT and C at -O3; what an empty program costs is subtracted from the ratios")
+    load, start, pcap = report["load"], report["start"], report["pcap"]
+    rest = [
+        (f"load {load['insns']:.0f} instructions, cold", f"{load['cold_ms']:.0f} ms"),
+        ("the same, from the code cache", f"{load['cached_ms']:.2f} ms"),
+        ("start to verdict, nothing cached", f"{start['cold_s']:.2f} s"),
+        ("start to verdict, warm", f"{start['warm_s']:.2f} s"),
+        (f"packet loop over {pcap['packets']} packets", f"{pcap['loop_mpps']:.1f} million a second"),
+    ]
+    if report["pcap_vs_tcpdump"] is not None:
+        rest += [
+            (f"tcpdump '{EXPRESSION}'", f"{pcap['tcpdump_mpps']:.1f} million a second"),
+            ("packet loop over tcpdump, rate", f"{report['pcap_vs_tcpdump']['ratio']:.1f} times"),
+            ("whole process over tcpdump, wall time", f"{report['wall_vs_tcpdump']['ratio']:.2f} of it"),
+        ]
+    print()
+    table(("measure", ""), rest)
+    for line in report["missing"]:
+        print(f"not measured: {line}")
+
+
+def _ns(time: float | None) -> str:
+    return "-" if time is None else f"{time:.1f}"
+
+
+def _ratio(part: dict[str, Any] | None, name: str = "") -> str:
+    if part is None:
+        return "-"
+    return f"{part['programs'][name] if name else part['geomean']:.2f}"
