@@ -42,7 +42,7 @@ def read_object(path: str) -> Object:
     """
     if not Path(path).is_file():
         raise InputError("no such file", where=path, hint="a C source or a BPF object file")
-    if path.endswith(".c"):
+    if path.endswith((".c", ".s")):
         from tcbpf.lang import compile
         obj = compile(path)
     else:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("input", metavar="FILE|HEX", nargs="?", default="-",
-                        help="an object (.o), a C source (.c), bytecode, or its bytes in hexadecimal (standard input)")
+                        help="an object (.o), a source (.c, .s), bytecode, or its bytes in hexadecimal (standard input)")
     parser.add_argument("--section", default="", metavar="S", help="only the functions of this ELF section")
     parser.add_argument("--bytes", action="store_true", help="show each instruction's bytes")
     add_json(parser)
@@ -123,7 +123,7 @@ def read(name: str, section: str) -> Iterator[Block]:
     Raises:  InputError.
     """
     path = Path(name)
-    if name != "-" and (path.suffix == ".c" or is_elf(path)):
+    if name != "-" and (path.suffix in (".c", ".s") or is_elf(path)):
         yield from of_object(read_object(name), section)
         return
     if section:

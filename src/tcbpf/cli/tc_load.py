@@ -200,7 +200,7 @@ def read_object(path: str) -> Object:
     """
     if not os.path.isfile(path):
         raise InputError("no such file", where=path, hint="a BPF object file or a C source")
-    if path.endswith(".c"):
+    if path.endswith((".c", ".s")):
         from tcbpf.lang import compile
         return compile(path)
     from tcbpf.obj import load

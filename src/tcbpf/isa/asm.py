@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from tcbpf.errors import AsmError
@@ -101,22 +102,43 @@ class Fixup(NamedTuple):
     line: int
 
 
+class Assembled(NamedTuple):
+    """A program with where its slots came from.
+
+    Units:   labels are pcs; lines counts the text's lines from 1, one for each slot.
+    """
+
+    insns: tuple[Insn, ...]
+    labels: dict[str, int]
+    lines: tuple[int, ...]
+
+
 def assemble(text: str, *, path: str = "<asm>") -> tuple[Insn, ...]:
     """Return the slots of a program written as text.
 
     Raises:  AsmError with line and column, and what was expected there.
     """
-    program = _Program(path)
+    return assemble_lines(text, path=path).insns
+
+
+def assemble_lines(text: str, *, path: str = "<asm>", maps: Sequence[str] = ()) -> Assembled:
+    """Return the slots with their labels and lines; `maps` names what `map[NAME]` may mean, by its index.
+
+    Raises:  AsmError.
+    """
+    program = _Program(path, maps)
+    lines: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
         program.line(line, number)
-    return program.link()
+        lines += [number] * (len(program.insns) - len(lines))
+    return Assembled(program.link(), program.labels, tuple(lines))
 
 
 class _Program:
     """What has been assembled so far: slots, labels, and the slots that wait for labels."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, maps: Sequence[str]) -> None:
+        self.path, self.maps = path, list(maps)
         self.insns: list[Insn] = []
         self.labels: dict[str, int] = {}
         self.fixups: list[Fixup] = []
@@ -368,7 +390,7 @@ class _Line:
         self.emit(0, imm=high)
 
     def pseudo(self, dst: int) -> None:
-        """`map[fd:5]`, `map[idx:0]+16`, `btf[id:7]`, `subprog[+3]`, `subprog[label]`."""
+        """`map[fd:5]`, `map[idx:0]+16`, `map[name]`, `btf[id:7]`, `subprog[+3]`, `subprog[label]`."""
         word = self.take().text
         self.expect("[")
         if word == "subprog":
@@ -377,12 +399,7 @@ class _Line:
             self.expect("]")
             self.emit(0)
             return
-        kind = self.take()
-        kinds = ("fd", "idx") if word == "map" else ("id",)
-        if kind.text not in kinds:
-            self.expected(" or ".join(f"`{k}`" for k in kinds), kind)
-        self.expect(":")
-        number = self.imm32(unsigned=False)
+        kind, number = self.named_map() if word == "map" and self.tokens[self.at + 1].text == "]" else self.numbered(word)
         self.expect("]")
         value = self.accept("+")
         offset = self.imm32(unsigned=True) if value else 0
@@ -390,8 +407,25 @@ class _Line:
             "fd": PSEUDO_MAP_VALUE if value else PSEUDO_MAP_FD,
             "idx": PSEUDO_MAP_IDX_VALUE if value else PSEUDO_MAP_IDX,
             "id": PSEUDO_BTF_ID,
-        }[kind.text]
+        }[kind]
         self.emit_imm64(dst, source, number, offset)
+
+    def numbered(self, word: str) -> tuple[str, int]:
+        """Take `idx:0` and return its two parts."""
+        kind = self.take()
+        kinds = ("fd", "idx") if word == "map" else ("id",)
+        if kind.text not in kinds:
+            self.expected(" or ".join(f"`{k}`" for k in kinds), kind)
+        self.expect(":")
+        return kind.text, self.imm32(unsigned=False)
+
+    def named_map(self) -> tuple[str, int]:
+        """Take a map's name and return its index."""
+        token = self.take()
+        if token.text not in self.program.maps:
+            hint = self.program.like(token.text, self.program.maps) or "write `map[idx:N]`, or name it with `.map`"
+            self.refuse(f"there is no map `{token.text}`", token, hint)
+        return "idx", self.program.maps.index(token.text)
 
     def sign_extend(self, cls: int, letter: str, dst: int) -> None:
         """`r1 = (s8)r2`."""

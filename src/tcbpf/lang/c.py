@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcbpf.errors import CompileError, InputError
-from tcbpf.lang import cache
+from tcbpf.lang import assembly, cache
 from tcbpf.lang.compiler import TARGET, Compiler, find_compiler
 from tcbpf.obj import load
 from tcbpf.obj.program import Object
@@ -53,8 +53,12 @@ def compile(
 ) -> Object:
     """Return the Object that a C source file compiles to; what the compiler warned of is among its `notes`.
 
-    Raises:  InputError when the file cannot be read; CompileError; ObjectError.
+    A file whose name ends in ".s" is assembly text: `lang.assembly`.
+
+    Raises:  InputError when the file cannot be read; CompileError; ObjectError; AsmError.
     """
+    if os.fspath(path).endswith(".s"):
+        return assembly.read(path)
     raw, words = _cached(_job(Path(path), mcpu, include_dirs, defines, debug, ()))
     obj = load(raw, path=os.fspath(path))
     return replace(obj, notes=(words.rstrip(), *obj.notes)) if words else obj
@@ -119,7 +123,7 @@ def _cached(job: _Job) -> tuple[bytes, str]:
     held = _held(key)
     if held is not None:
         return held
-    import tempfile                  # a warm start does without
+    import tempfile  # a warm start does without
 
     with tempfile.TemporaryDirectory(prefix="tcbpf-") as scratch:
         raw, words, headers = _run(job, scratch)

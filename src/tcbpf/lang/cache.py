@@ -32,7 +32,7 @@ def write(key: str, suffix: str, data: bytes) -> None:
     with contextlib.suppress(OSError):
         place = directory()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        import tempfile              # a warm start does without
+        import tempfile  # a warm start does without
 
         handle, name = tempfile.mkstemp(dir=place, prefix=".new-")
         try:

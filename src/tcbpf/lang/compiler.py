@@ -76,7 +76,7 @@ def _has_bpf(compiler: Compiler) -> bool:
     key = hashlib.sha256(f"probe {compiler.identity()}".encode()).hexdigest()
     known = cache.read(key, ".probe")
     if known is None:
-        import subprocess            # a warm start does without
+        import subprocess  # a warm start does without
 
         command = [*compiler.argv, "-target", TARGET, "-x", "c", "-c", "-o", "-", "-"]
         try:

@@ -72,7 +72,8 @@ def _find_subprograms(env: Env) -> None:
     for number, (start, end) in enumerate(zip(ordered, [*ordered[1:], count], strict=True)):
         func_row = named.get(start)
         name = func_row.name if func_row else (env.program.name if not start else f"func{number}")
-        env.subprogs.append(SubInfo(start, end, name, func_row.type_id if func_row else 0, bool(func_row and func_row.is_global)))
+        env.subprogs.append(SubInfo(start, end, name, func_row.type_id if func_row else 0,
+                                    bool(func_row and func_row.is_global and func_row.type_id)))   # no BTF: as static
         env.subprog_at[start] = number
 
 
