@@ -6,20 +6,20 @@ import pytest
 
 from kernel_oracle import missing, release, verdict
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import DW, LDX, MEM, SIZE_CODE, STX, B, H, W
+from tcbpf.tables.insns import ATOMIC, DW, LDX, MEM, MEMSX, SIZE_CODE, ST, STX, B, H, W
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, SKB_SIZE, XDP, XDP_SIZE, Field, field_at
 
 MOV, EXIT = 0xB7, Insn(0x95)
 
 
-def allowed(prog: str, off: int, size: int, write: bool, attach_type: int = 0) -> bool:
+def allowed(prog: str, off: int, size: int, write: bool, *, signed: bool = False) -> bool:
     """Return whether the rows allow one access: the rule that the module's docstring states."""
     table = XDP if PROG_TYPES[prog].context == "xdp" else SKB
     field = field_at(table, off)
     if field is None or off % size or prog not in (field.write if write else field.read):
         return False
-    if field.attach_type and field.attach_type != attach_type:
+    if field.attach_type or (signed and field.pointer):
         return False
     if off == field.off and size == field.size:
         return True
@@ -58,17 +58,20 @@ def test_every_access_as_the_kernel_judges_it(prog: str) -> None:
     size_of_context = XDP_SIZE if PROG_TYPES[prog].context == "xdp" else SKB_SIZE
     differ = []
     for off in range(-8, size_of_context + 8):
-        for size in (1, 2, 4, 8):
-            for write in (False, True):
-                if write:
-                    insns = [Insn(MOV, 0), Insn(STX | MEM | SIZE_CODE[size], 1, 0, off), EXIT]
-                else:
-                    insns = [Insn(LDX | MEM | SIZE_CODE[size], 0, 1, off), Insn(MOV, 0), EXIT]
-                error, log = verdict(insns, prog)
-                # An access across a boundary that is misaligned is refused with other words; all say no.
-                if (error == 0) != allowed(prog, off, size, write):
-                    differ.append((off, size, "write" if write else "read", error, log.splitlines()[-3:-1]))
-    assert not differ
+        for size, code in SIZE_CODE.items():
+            accesses = [
+                (allowed(prog, off, size, False), [Insn(LDX | MEM | code, 0, 1, off)]),
+                (allowed(prog, off, size, True), [Insn(MOV, 0), Insn(STX | MEM | code, 1, 0, off)]),
+                (allowed(prog, off, size, True), [Insn(ST | MEM | code, 1, 0, off, 5)]),
+                (False, [Insn(MOV, 0), Insn(STX | ATOMIC | code, 1, 0, off)]),
+            ]
+            if size < 8:
+                accesses.append((allowed(prog, off, size, False, signed=True), [Insn(LDX | MEMSX | code, 0, 1, off)]))
+            for expected, access in accesses:
+                error, log = verdict([*access, Insn(MOV, 0), EXIT], prog)
+                if (error == 0) != expected:
+                    differ.append((off, size, access[-1], error, log.splitlines()[-3:-1]))
+    assert not differ, differ[:5]
 
 
 @pytest.mark.kernel

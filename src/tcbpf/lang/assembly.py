@@ -97,7 +97,8 @@ def _directive(source: _Source, number: int, line: str) -> None:
                 numbers.append(int(word, 0))
             except ValueError:
                 raise refuse(f"{word} is no number", at) from None
-        source.maps[rest[0]] = MapSpec(rest[0], rest[1], *numbers)
+        key_size, value_size, entries, *flags = numbers
+        source.maps[rest[0]] = MapSpec(rest[0], rest[1], key_size, value_size, entries, flags[0] if flags else 0)
     else:
         forms = {".license": ".license NAME", ".section": ".section NAME",
                  ".map": ".map NAME TYPE KEY_SIZE VALUE_SIZE ENTRIES [FLAGS]"}

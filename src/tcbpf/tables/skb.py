@@ -1,7 +1,8 @@
 """The fields of struct __sk_buff and struct xdp_md: where, who may read and write them, one row each.
 
 Every access is aligned to its own size. Beyond that a row says all: a full-size read or write by the program types it
-names; a narrow read (or, for cb, write) of part of it; an 8-byte access over a pair. What no row covers is refused.
+names; a narrow read (or, for cb, write) of part of it; an 8-byte access over a pair. A sign-extending load reads what a load
+reads, save for pointers; a store of an immediate writes what a store writes; no atomic does. What no row covers is refused.
 
 Source:  include/uapi/linux/bpf.h; bpf_skb_is_valid_access(), tc_cls_act_is_valid_access(), sk_filter_is_valid_access(),
          cg_skb_is_valid_access(), xdp_is_valid_access() and bpf_convert_ctx_access(), net/core/filter.c (v6.18).
