@@ -264,6 +264,9 @@ def atomic(env: Env, ins: Ins) -> int:
     loaded = (0 if name == "CMPXCHG" else ins.src) if ins.row.fetch else -1
     if loaded == REG_FP:
         env.refuse("frame_pointer_write")
+    if loaded >= 0:
+        regs[loaded] = UNKNOWN_REG                 # even when it is the address itself, which is then one no longer
+        pointer = regs[ins.dst]
     _read(env, ins, ins.dst, pointer, strict=True, wanted=False)
     if loaded >= 0:
         result = _read(env, ins, ins.dst, pointer, strict=True)

@@ -10,7 +10,7 @@ from typing import Final
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.paths import push_path
-from tcbpf.verifier.pointer import add_to_pointer
+from tcbpf.verifier.pointer import SYMBOLS, add_to_pointer
 from tcbpf.verifier.precision import mark_precise
 from tcbpf.verifier.scalar import Scalar, const, sign_extend
 from tcbpf.verifier.state import REG_FP, UNKNOWN_REG, Reg
@@ -189,7 +189,7 @@ def binary_reg(env: Env, ins: Ins) -> int:
         return ins.next
     if src.type != SCALAR and dst.type != SCALAR:
         if ins.code & 0xF0 != 0x10 or not env.allow_leaks:
-            env.refuse("pointer_pointer", reg=ins.dst, op=_symbol(ins))
+            env.refuse("pointer_pointer", reg=ins.dst, op=SYMBOLS[ins.code >> 4])
         regs[ins.dst] = UNKNOWN_REG
         return ins.next
     if src.type != SCALAR:
@@ -212,9 +212,7 @@ def split(env: Env, ins: Ins, dst: Reg, src: Scalar) -> Reg:
     return Reg(SCALAR, ways[0], 0, dst.id, 0, dst.extra)
 
 
-def _symbol(ins: Ins) -> str:
-    symbol: str = ins.row.symbol
-    return symbol
+
 
 
 def constant(ins: Ins) -> Reg:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tcbpf.tables.insns import ALU
 from tcbpf.verifier import tnum
 from tcbpf.verifier.env import MAX_VAR_OFF, Env
 from tcbpf.verifier.insns import Ins
@@ -41,6 +42,7 @@ from tcbpf.verifier.types import (
 
 _MOVABLE: Final = frozenset((CTX, MAP_VALUE, MAP_KEY, STACK, PACKET_META, PACKET, BTF_ID, MEM, BUF, FUNC, DYNPTR))
 _ADD, _SUB = 0x00, 0x10
+SYMBOLS: Final = {row.code: row.symbol for row in ALU if not row.off}
 _BITWISE: Final = (0x40, 0x50, 0xA0)
 _NEVER_NULL: Final = frozenset((SOCKET, TCP_SOCK, XDP_SOCK, BUF, MAP_VALUE, MAP_KEY, SOCK_COMMON, MEM, MAP_PTR))
 
@@ -92,7 +94,7 @@ def add_to_pointer(env: Env, ins: Ins, pointer: Reg, offset: Reg, *, pointer_is_
             env.refuse("pointer_stack_subtraction", reg=dst)
         result = _difference(env, pointer, offset, known, value)
     else:
-        env.refuse("pointer_bitwise" if op in _BITWISE else "pointer_operator", reg=dst, op=ins.row.symbol)
+        env.refuse("pointer_bitwise" if op in _BITWISE else "pointer_operator", reg=dst, op=SYMBOLS[ins.code >> 4])
     _check_sane(env, result, type)
     if not env.bypass_spec:
         _check_unprivileged_result(env, dst, result)

@@ -263,7 +263,7 @@ def is_visited(env: Env, pc: int) -> bool:
     known = env.explored.get(key)
     if known:
         _clean(env, known, cur)
-        kept: list[State] | None = None
+        seen = len(known)
         for old in list(known):
             if old.branches:
                 equal, loop = _equal_in_progress(env, pc, old, cur)
@@ -284,15 +284,11 @@ def is_visited(env: Env, pc: int) -> bool:
                 old.misses += 1
             patience = 64 if env.force_checkpoint[pc] and old.branches else 3
             if old.misses > old.hits * patience + patience:
-                kept = kept or known
-                kept = [state for state in kept if state is not old]
-                old.evicted = True
+                known.remove(old)
                 env.explored_count -= 1
-        if kept is not None:
-            env.explored[key] = known = kept
-        if len(known) > env.stats.max_states_per_insn:
-            env.stats.max_states_per_insn = len(known)
-        if not env.capable and len(known) > MAX_STATES_UNPRIVILEGED:
+        if seen > env.stats.max_states_per_insn:
+            env.stats.max_states_per_insn = seen
+        if not env.capable and seen > MAX_STATES_UNPRIVILEGED:
             return False
     if add:
         _remember(env, key, cur, pc)

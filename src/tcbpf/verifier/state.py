@@ -208,7 +208,7 @@ class State:
     """
 
     __slots__ = (
-        "branches", "callback_unroll", "cleaned", "depth", "equal", "evicted", "first_pc", "frames", "hist", "hits", "irq_id", "last_pc",
+        "branches", "callback_unroll", "cleaned", "depth", "equal", "first_pc", "frames", "hist", "hits", "irq_id", "last_pc",
         "lock_id", "lock_owner", "locks", "may_goto_depth", "misses", "parent", "pc", "preempt_locks", "rcu_locks", "refs",
         "sleepable", "speculative",
     )
@@ -234,7 +234,6 @@ class State:
         self.may_goto_depth = 0
         self.callback_unroll = 0
         self.cleaned = False
-        self.evicted = False
         self.equal: State | None = None
         self.hits = 0
         self.misses = 0
@@ -262,7 +261,6 @@ class State:
         new.may_goto_depth = self.may_goto_depth
         new.callback_unroll = self.callback_unroll
         new.cleaned = False
-        new.evicted = False
         new.equal = None
         new.hits = 0
         new.misses = 0
