@@ -112,7 +112,7 @@ def attached(dp: Datapath, hook: str = "ingress") -> Prog:
 def shared_map(dp: Datapath, path: str) -> list[int]:
     found = dp.obj_get(path)
     assert isinstance(found, Map)
-    return [int.from_bytes(found.lookup(key) or b"", "little") for key in found.keys()]
+    return [int.from_bytes(found.lookup(slot.to_bytes(4, "little")) or b"", "little") for slot in range(2)]
 
 
 def test_legacy_maps_tail_calls_and_scopes(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:
@@ -201,7 +201,8 @@ def test_a_pinned_program_is_attached_by_its_path(bench: tuple[Bench, Datapath])
     try:
         said = made.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "object-pinned", path)
         assert (said.status, said.err) == (0, "")
-        assert f"handle 0x1 {path.rsplit('/', 1)[1]}:[*fsobj] direct-action" in made.tc("filter", "show", "dev", "em1", "ingress").out
+        shown = made.tc("filter", "show", "dev", "em1", "ingress").out
+        assert f"handle 0x1 {path.rsplit('/', 1)[1]}:[*fsobj] direct-action" in shown
         assert attached(dp).run(FRAME).verdict == 77
     finally:
         if dp.name == "kernel":
@@ -209,7 +210,7 @@ def test_a_pinned_program_is_attached_by_its_path(bench: tuple[Bench, Datapath])
 
 
 def test_maps_are_handed_to_another_process(legacy: tuple[Bench, Datapath, Path, str, str], tmp_path: Path) -> None:
-    bench, dp, path, shared, _ = legacy
+    bench, _, path, _, _ = legacy
     uds, seen = str(tmp_path / "uds"), tmp_path / "seen"
     script = f"env | grep ^BPF_ > {seen}; ls -l /proc/self/fd > {seen}.fds"
     importer = subprocess.Popen(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_INSN = re.compile(r"^(?:\d+: )?(\d+): \([0-9a-f]{2}\) ")
+_INSN = re.compile(r"^(?:\d+: )?(\d+): (?:\([0-9a-f]{2}\) |BUG_)")
+_AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![;R]|\d+: |$)(?P<message>.+)$")     # where the kernel found no line break to add
 _NUMBERED = re.compile(r"\binsn (\d+)")
 _PROCESSED = re.compile(r"^processed (\d+) insns")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]*?):(?P<line>\d+))?$")
@@ -35,7 +36,8 @@ def reason(log: str) -> Reason:
     processed = next((int(m[1]) for line in reversed(lines) if (m := _PROCESSED.match(line))), 0)
     walked = [(i, int(m[1])) for i, line in enumerate(lines) if (m := _INSN.match(line))]
     after, pc = walked[-1] if walked else (-1, -1)
-    message = next((line for line in lines[after + 1:] if not _PASSING.match(line)), "")
+    behind = _AFTER_JUMP.search(lines[after]) if walked else None
+    message = behind["message"] if behind else next((line for line in lines[after + 1:] if not _PASSING.match(line)), "")
     if not message:                                    # the reason stands before an instruction that only describes it
         message = next((line for line in reversed(lines) if not _PASSING.match(line) and not _INSN.match(line)), "")
     if not walked and (named := _NUMBERED.search(message)):

@@ -62,11 +62,13 @@ def class_attrs(made: TcClass) -> bytes:
         raise InputError('"rate" is required.', where="class htb")
     ceil = _int(options, "ceil") or rate
     burst, cburst = (_int(options, name) or DEFAULT_BURST for name in ("burst", "cburst"))
-    params = (_ratespec(rate, options) + _ratespec(ceil, options) + _OPT.pack(
-        xmit_time(rate, burst, ticks_per_us()), xmit_time(ceil, cburst, ticks_per_us()), _int(options, "quantum"), 0, _int(options, "prio")))
-    rows = [attr(HTB_PARMS, params)]
-    rows += [attr(kind, struct.pack("=Q", value)) for kind, value in ((HTB_RATE64, rate), (HTB_CEIL64,
-    ceil)) if value >> 32]
+    clock = ticks_per_us()
+    times = _OPT.pack(xmit_time(rate, burst, clock), xmit_time(ceil, cburst, clock), _int(options, "quantum"), 0,
+                      _int(options, "prio"))
+    rows = [attr(HTB_PARMS, _ratespec(rate, options) + _ratespec(ceil, options) + times)]
+    for kind, value in ((HTB_RATE64, rate), (HTB_CEIL64, ceil)):
+        if value >> 32:
+            rows.append(attr(kind, struct.pack("=Q", value)))
     return text(TCA_KIND, "htb") + nest(TCA_OPTIONS, *rows)
 
 
