@@ -526,7 +526,11 @@ HELPERS: Table[Helper] = Table(
         "long (u64 dev, u64 ino, struct bpf_pidns_info *nsdata, u32 size)",
         ALL, "none", since=(5, 7), source=HELPERS_C,
     ),
-    Helper("get_netns_cookie", 122, INT, (CTX_OR_NULL,), "u64 (void *ctx)", SKB, "none", net_since=(6, 13), since=(5, 7), source=FILTER),
+    Helper(
+        "get_netns_cookie", 122, INT, (CTX_OR_NULL,),
+        "u64 (void *ctx)",
+        SKB, "none", net_since=(6, 13), since=(5, 7), source=FILTER,
+    ),
     Helper(
         "get_current_ancestor_cgroup_id", 123, INT, (ANY,),
         "u64 (int ancestor_level)",
