@@ -91,6 +91,17 @@ def test_an_object_shows_source_and_symbols(capsys: pytest.CaptureFixture[str], 
     assert status == 2 and "no function in section 'xdp' (there is " in err
 
 
+def test_text_with_directives_is_linked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = tmp_path / "two.s"
+    source.write_text(".map m array 4 8 1\n.section tc\na: r1 = map[m]\ncall b\nexit\n.section .text\nb: r0 = 0\nexit\n"
+                      ".section xdp\nc: r0 = 2\nexit\n")
+    out = run(capsys, "asm", str(source), "--section", "tc")[1]
+    assert assemble(run(capsys, "disasm", out)[1]) == assemble("r1 = map[idx:0]\ncall pc+1\nexit\nr0 = 0\nexit")
+    assert run(capsys, "asm", str(source), "--section", "xdp")[1] == "b7 00 00 00 02 00 00 00\n95 00 00 00 00 00 00 00\n"
+    status, _, err = run(capsys, "asm", str(source))
+    assert status == 2 and err.count("\n") == 1, err
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["disasm", "nofile"], "nofile: no such file"),
     (["disasm", "b700"], "2 bytes are not whole instructions"),

@@ -22,7 +22,7 @@ VERBS = {
     "verify": ("verify", "ask the verifier, and read its reasons"),
     "prog-run": ("prog_run", "run a program once, on one packet"),
     "diff": ("diff", "run a classifier on both datapaths and show the first difference"),
-    "asm": ("asm", "assemble text to bytecode or an object"),
+    "asm": ("asm", "assemble text to bytecode"),
     "disasm": ("disasm", "disassemble an object or bytecode"),
     "tc": ("tc", "qdiscs, classes, filters and actions, in the words of tc(8)"),
     "ip": ("ip", "devices of the datapath, in the words of ip(8)"),

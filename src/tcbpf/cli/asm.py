@@ -1,9 +1,13 @@
-"""`tcbpf asm`: text in the kernel's syntax to bytecode."""
+"""`tcbpf asm`: text in the kernel's syntax to bytecode.
+
+Text with directives (`.section`, `.map`, see lang/assembly.py) is linked: maps are named by their index, in the order of use.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLE
     parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="assembly text (standard input)")
+    parser.add_argument("--section", default="", metavar="S", help="of text with directives: the program in this section")
     parser.add_argument("-o", "--out", metavar="OUT", default="", help="write the bytes to OUT, which is replaced whole")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--hex", action="store_true", help="hexadecimal, one slot a line (what is printed without -o)")
@@ -32,10 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Assemble, and write the form that was asked for."""
-    text, path = read_text(args.file)
-    insns = assemble(text, path=path)
+    insns = program(*read_text(args.file), args.section)
     if not insns:
-        raise InputError("no instruction", where=path, hint="a program is at least `exit`")
+        raise InputError("no instruction", where=args.file, hint="a program is at least `exit`")
     if args.c:
         made = "".join(f"{row}\n" for row in c_rows(insns)).encode()
     elif args.hex or not args.out:
@@ -47,6 +51,18 @@ def main(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(made.decode())
     return 0
+
+
+def program(text: str, path: str, section: str) -> tuple[Insn, ...]:
+    """Return the slots of bare text, or of the program that directives name.
+
+    Raises:  AsmError; InputError when there is no such program, or several and none was named.
+    """
+    if not section and not re.search(r"^\s*\.(?!slot\b)", text, re.M):
+        return assemble(text, path=path)
+    from tcbpf.lang.assembly import read_text as read_object
+    from tcbpf.obj import link
+    return link(read_object(text, path=path), section=section).insns
 
 
 def read_text(path: str) -> tuple[str, str]:
