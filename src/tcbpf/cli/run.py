@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
         report: dict[str, Any] = {
             "program": prog.name, "datapath": dp.name, "packets": stats.packets, "bytes": stats.bytes,
             "verdicts": {str(verdict): count for verdict, count in sorted(stats.verdicts.items())},
-            "duration_ns": stats.duration_ns,
+            "duration_ns": stats.duration_ns, "skipped": stats.skipped,
         }
         if args.out:
             report["kept"] = stats.kept
@@ -52,7 +52,8 @@ def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None
            for number, count in report["verdicts"].items()],
           title=f"{report['program']} on the {report['datapath']} datapath")
     print(f"{packets} packets, {report['bytes']} bytes, {rate(packets, report['duration_ns'])}"
-          + (f", {report['kept']} kept" if "kept" in report else ""))
+          + (f", {report['kept']} kept" if "kept" in report else "")
+          + (f"; {report['skipped']} not run: larger or smaller than this datapath takes" if report["skipped"] else ""))
     for name, items in maps.items():
         table(("key", "value"), [(text(k), text(v)) for k, v in items], title=f"map {name}")
 
