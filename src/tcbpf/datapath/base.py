@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tcbpf.control.objects import TcObject
-from tcbpf.control.request import Request
 from tcbpf.maps.map import Map
 from tcbpf.obj.program import MapSpec, Object, Program
+
+if TYPE_CHECKING:
+    from tcbpf.control.objects import TcObject
+    from tcbpf.control.request import Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pytest
 from tcbpf.control.objects import TC_H_CLSACT, Action, Bpf, Filter, Link, Qdisc, Stats, TcClass
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import record
-from tcbpf.datapath.user.store import Change, FileStore, MemoryStore, Store
+from tcbpf.datapath.user.store import FileStore, MemoryStore, Store
 from tcbpf.errors import SysError, TcError
 from tcbpf.tc import link
 from tcbpf.tc.apply import apply
@@ -84,8 +84,7 @@ def test_numbers_are_never_used_again(tmp_path: Path) -> None:
     one, two = FileStore(tmp_path / "state.db"), FileStore(tmp_path / "state.db")
     seen = []
     for store in one, two, one, two:
-        with store.change() as change:
-            seen.append(change.number("map"))
+        seen.append(store.number("map"))
     assert seen == [1, 2, 3, 4]
 
 
@@ -95,7 +94,6 @@ def test_a_refused_request_changes_nothing(tmp_path: Path, kind: str) -> None:
     fill(store)
     before = store.read()
     with pytest.raises(TcError), store.change() as change:
-        change.number("map")
         change.state, _ = apply(change.state, Request(Op.ADD, Link("new")))
         change.state, _ = apply(change.state, Request(Op.ADD, Link("em1")))
     assert store.read() == before
@@ -162,8 +160,3 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         assert child.exitcode == 0
     links = FileStore(path).read().links
     assert len(links) == 41 and sorted(links) == list(range(1, 42))
-
-
-def test_a_change_is_a_value() -> None:
-    change = Change(link.initial())
-    assert (change.number("x"), change.number("x"), change.number("y")) == (1, 2, 1)

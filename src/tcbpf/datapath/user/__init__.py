@@ -20,8 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from tcbpf.control.objects import Action, Bpf, Filter, TcObject
-from tcbpf.control.request import Op, Request
 from tcbpf.datapath import loader
 from tcbpf.datapath.base import Prog, Run
 from tcbpf.datapath.user import private
@@ -29,13 +27,14 @@ from tcbpf.datapath.user.store import FileStore, MemoryStore, Store
 from tcbpf.errors import InputError, SysError
 from tcbpf.maps.map import Map
 from tcbpf.obj.program import MapSpec, Object, Program
-from tcbpf.tc.apply import apply
-from tcbpf.tc.state import State
 
 if TYPE_CHECKING:
+    from tcbpf.control.objects import TcObject
+    from tcbpf.control.request import Request
     from tcbpf.datapath.user.host import Host
     from tcbpf.datapath.user.objects import Objects
     from tcbpf.datapath.user.prog import UserProg
+    from tcbpf.tc.state import State
     from tcbpf.vm.executable import Options
 
 
@@ -162,50 +161,9 @@ class User:
 
     def apply(self, request: Request) -> tuple[TcObject, ...]:
         """Do one request of traffic control or on a device, all of it or nothing."""
-        if request.op in (Op.SHOW, Op.GET):
-            return apply(self.store.read(), request)[1]
-        with self.store.change() as change:
-            change.state, answer = apply(change.state, Request(request.op, self._resolved(request.object)))
-        return answer
+        from tcbpf.datapath.user.attach import apply
 
-    def _resolved(self, thing: TcObject) -> TcObject:
-        """Return a filter or action with its program named by number, as it is kept."""
-        if isinstance(thing, Filter):
-            actions = tuple(a for a in map(self._resolved, thing.actions) if isinstance(a, Action))
-            if isinstance(thing.options, Bpf) and thing.options.prog is not None:
-                return replace(thing, options=self._described(thing.options), actions=actions)
-            return replace(thing, actions=actions)
-        if isinstance(thing, Action) and (prog := thing.options.get("prog")) is not None:
-            fields = self._described(Bpf(prog=prog, name=str(thing.options.get("name", ""))), "sched_act")
-            rest = {key: value for key, value in thing.options.items() if key != "prog"}
-            return replace(
-                thing,
-                options=rest
-                | {
-                    "id": fields.id,
-                    "tag": fields.tag,
-                    "name": fields.name,
-                    "prog_name": fields.prog_name,
-                    "jited": fields.jited,
-                },
-            )
-        return thing
-
-    def _described(self, options: Bpf, type: str = "sched_cls") -> Bpf:
-        prog: Any = options.prog
-        head = self.objects.head(prog.fileno())
-        if head["type"] != type:
-            raise SysError(errno.EINVAL, f"attach {head['name']}", f"a {head['type']} program where {type} is needed")
-        return replace(
-            options,
-            prog=None,
-            id=head["id"],
-            tag=bytes.fromhex(head["tag"]),
-            jited=self.options.engine == "jit",
-            prog_name=head["name"][:15],
-            load_time=head["load_time"],
-            uid=head["uid"],
-        )
+        return apply(self, request)
 
     def progs(self) -> Sequence[UserProg]:
         """Return all programs of the home."""

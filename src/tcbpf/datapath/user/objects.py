@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcbpf.control.objects import Bpf
 from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import OF_MAPS, OF_PROGRAMS, UserMap
 from tcbpf.datapath.user.progfile import ProgRecord
@@ -38,8 +37,7 @@ class Objects:
         """
         fd = self.maps.create()
         try:
-            with self.store.change() as change:
-                id = change.number("map")
+            id = self.store.number("map")
             made = MapFile.create(replace(spec, contents=None, frozen=False), fd, id=id)
         except BaseException:
             os.close(fd)
@@ -63,8 +61,7 @@ class Objects:
         """Keep a proved program, and return the descriptor that holds it and its record."""
         fd = self.progs.create()
         try:
-            with self.store.change() as change:
-                id = change.number("prog")
+            id = self.store.number("prog")
             record = ProgRecord(
                 id,
                 program,
@@ -142,6 +139,8 @@ class Objects:
 
     def _named_programs(self, state: State) -> set[int]:
         """Return the programs that filters, actions and program arrays name."""
+        from tcbpf.control.objects import Bpf
+
         named = {f.options.id for filters in state.filters.values() for f in filters if isinstance(f.options, Bpf)} | {
             int(str(a.options["id"])) for a in state.actions.values() if "id" in a.options
         }

@@ -10,17 +10,17 @@ import contextlib
 import errno
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tcbpf.datapath.user import record
 from tcbpf.errors import SysError
-from tcbpf.tc import link
-from tcbpf.tc.state import State
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from tcbpf.tc.state import State
 
 TABLES = ("links", "qdiscs", "classes", "filters", "actions", "counters")
 """The mappings of a State, each a table of rows: a key and a value."""
@@ -34,31 +34,39 @@ class Change:
 
     state: State
 
-    def number(self, name: str) -> int:
-        """Give out the next number of that name; numbers are never used again."""
-        last = self.state.counters.get(name, 0) + 1
-        self.state = self.state.counted(name, last)
-        return last
-
 
 class Store(Protocol):
-    """Keeps one State."""
+    """Keeps one State, and gives out the numbers of maps and programs, which are never used again."""
 
     def read(self) -> State: ...
+    def number(self, name: str) -> int: ...
     def change(self) -> contextlib.AbstractContextManager[Change]: ...
     def close(self) -> None: ...
 
 
-@dataclass
 class MemoryStore:
     """A State that lives and dies with this process."""
 
-    state: State = field(default_factory=link.initial)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.numbers: dict[str, int] = {}
+
+    @cached_property
+    def state(self) -> State:
+        """The State now."""
+        from tcbpf.tc import link
+
+        return link.initial()
 
     def read(self) -> State:
         """Return the State."""
         return self.state
+
+    def number(self, name: str) -> int:
+        """Give out the next number of that name."""
+        with self.lock:
+            self.numbers[name] = self.numbers.get(name, 0) + 1
+            return self.numbers[name]
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Change]:
@@ -87,6 +95,9 @@ class FileStore:
             with self._writing():
                 self.db.execute("create table if not exists row (name text, key text, value text, primary key (name, key))")
                 if not self.db.execute("select 1 from row limit 1").fetchone():
+                    from tcbpf.tc import link
+                    from tcbpf.tc.state import State
+
                     self._write(State(), link.initial())
         except sqlite3.Error as error:
             raise refused(error, path) from None
@@ -97,9 +108,25 @@ class FileStore:
         with self.lock:
             version = self.db.execute("pragma data_version").fetchone()[0]
             if self.seen is None or self.seen[0] != version:
-                rows = self.db.execute("select name, key, value from row order by rowid").fetchall()
+                rows = self.db.execute("select name, key, value from row where name <> 'numbers' order by rowid").fetchall()
                 self.seen = version, state_of(rows)
             return self.seen[1]
+
+    def number(self, name: str) -> int:
+        """Give out the next number of that name, of all processes."""
+        import sqlite3
+
+        with self.lock:
+            try:
+                with self._writing():
+                    self.db.execute(
+                        "insert into row values ('numbers', ?, 1) on conflict do update set value = value + 1", (name,)
+                    )
+                    return int(
+                        self.db.execute("select value from row where name = 'numbers' and key = ?", (name,)).fetchone()[0]
+                    )
+            except sqlite3.Error as error:
+                raise refused(error, self.path) from None
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Change]:
@@ -133,15 +160,17 @@ class FileStore:
             raise
 
     def _write(self, before: State, after: State) -> None:
+        from tcbpf.datapath.user import record
+
         for name in TABLES:
             old, new = table(before, name), table(after, name)
             for key in old.keys() - new.keys():
-                self.db.execute("delete from row where name = ? and key = ?", (name, key_text(key)))
+                self.db.execute("delete from row where name = ? and key = ?", (name, record.encode(key)))
             for key, value in new.items():
                 if key not in old or (old[key] is not value and old[key] != value):
                     self.db.execute(
                         "insert into row values (?, ?, ?) on conflict do update set value = excluded.value",
-                        (name, key_text(key), record.encode(value)),
+                        (name, record.encode(key), record.encode(value)),
                     )
 
     def close(self) -> None:
@@ -157,13 +186,11 @@ def table(state: State, name: str) -> Mapping[Any, object]:
     return found
 
 
-def key_text(key: object) -> str:
-    """Return a mapping's key as its row has it."""
-    return record.encode(key)
-
-
 def state_of(rows: list[tuple[str, str, str]]) -> State:
     """Return the State that rows hold."""
+    from tcbpf.datapath.user import record
+    from tcbpf.tc.state import State
+
     tables: dict[str, dict[Any, Any]] = {name: {} for name in TABLES}
     for name, key, value in rows:
         tables[name][record.decode(key)] = record.decode(value)
