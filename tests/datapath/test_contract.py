@@ -160,6 +160,17 @@ def test_verdicts(datapath: Datapath, text: str, message: str | None, pc: int | 
     assert caught.value.errno == errno.EACCES and message in caught.value.log
 
 
+def test_programs_that_are_none(datapath: Datapath) -> None:
+    with pytest.raises(VerifierError) as caught:
+        datapath.prog_load(Program.from_bytes(b"", license="GPL"))
+    assert caught.value.errno == errno.E2BIG
+    insns = [*assemble("r1 = 7 ll\nr0 = 0\nexit")]
+    insns[0] = insns[0]._replace(src=5)
+    with pytest.raises(VerifierError, match="fd 7 is not pointing to valid bpf_map") as caught:
+        datapath.prog_load(Program.from_bytes(encode(insns), maps=[spec()], license="GPL"))
+    assert caught.value.errno == errno.EBADF
+
+
 def test_a_loaded_program_tells_of_itself(datapath: Datapath) -> None:
     with datapath.prog_load(code("r0 = 2\nexit", name="two")) as prog:
         assert (prog.name, prog.type, len(prog.tag), prog.insns_processed) == ("two", "sched_cls", 8, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 5,
 REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_len", "gso_segs", "hwtstamp")
 """The context fields that BPF_PROG_TEST_RUN gives back, beside cb."""
 
+MAX_INSNS = 1_000_000
+_ABOUT_BTF = re.compile(r"func_info|line_info|btf|BTF")
 _CB = struct.Struct("<5I")
 _CB_OFF = 48
 
@@ -137,10 +140,14 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
         log_level=log_level | syscall.LOG_STATS if log_level else 0, kernel_version=program.kernel_version)
     try:
         fd, log = syscall.prog_load(request)
-        if fd < 0 and request.btf_fd and fd != -errno.EACCES:
-            fd, log = _without_btf(request, fd, log)
+        if fd < 0 and not log:
+            again, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
+            if again >= 0:
+                os.close(again)
+        if fd < 0 and request.btf_fd and _ABOUT_BTF.search(reason(log).message):
+            fd, log = syscall.prog_load(replace(request, btf_fd=0, func_info=b"", line_info=b""))
         if fd < 0:
-            raise _verdict(program, request, -fd, log)
+            raise _refusal(program, -fd, log)
     finally:
         if request.btf_fd:
             os.close(request.btf_fd)
@@ -150,14 +157,14 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
 def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:
     """Return the instructions with every map index replaced by the map's fd.
 
-    Raises:  InputError for an index that names no map.
+    Raises:  VerifierError for an index that names no map, as for an fd that is none.
     """
     code = list(insns)
     for pc, insn in enumerate(code):
         if insn.code != LD_IMM64 or insn.src not in (PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE):
             continue
         if not 0 <= insn.imm < len(fds):
-            raise InputError(f"map index {insn.imm}, of {len(fds)} maps", where=f"pc {pc}")
+            raise VerifierError(f"fd {insn.imm} is not pointing to valid bpf_map", pc=pc, errno=errno.EBADF)
         source = PSEUDO_MAP_FD if insn.src == PSEUDO_MAP_IDX else PSEUDO_MAP_VALUE
         code[pc] = insn._replace(src=source, imm=fds[insn.imm])
     return code
@@ -242,24 +249,13 @@ def _btf(program: Program) -> int:
         return 0
 
 
-def _without_btf(request: syscall.Load, fd: int, log: str) -> tuple[int, str]:
-    """Load again without BTF, which is an ornament; keep the first answer when that changes nothing."""
-    bare = replace(request, btf_fd=0, func_info=b"", line_info=b"")
-    again, text = syscall.prog_load(bare)
-    return (again, text) if again >= 0 else (fd, log)
-
-
-def _verdict(program: Program, request: syscall.Load, code: int, log: str) -> SysError | VerifierError:
-    """Return the error for a refused load; ask once more for the log when there is none."""
-    if code == errno.EPERM and not log:
-        _, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
-        if not log.strip():
-            return syscall.failure(code, syscall.PROG_LOAD, program.name)
-    if not log:
-        fd, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
-        if fd >= 0:
-            os.close(fd)
+def _refusal(program: Program, code: int, log: str) -> SysError | VerifierError:
+    """Return the error for a load that ended in errno `code`."""
     found = reason(log)
+    if code == errno.E2BIG and not found.message:
+        return VerifierError(f"the program has {len(program.insns)} instructions, the limit is {MAX_INSNS}", errno=code)
     if not found.message:
         return syscall.failure(code, syscall.PROG_LOAD, program.name)
-    return VerifierError(found.message, pc=found.pc, errno=code, source=found.source, log=log)
+    line = max((line for line in program.lines if line.pc <= found.pc), key=lambda line: line.pc, default=None)
+    source = f"{line.file}:{line.line}: {line.text.strip()}" if line else found.source
+    return VerifierError(found.message, pc=found.pc, errno=code, source=source, log=log)
