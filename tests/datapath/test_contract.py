@@ -400,6 +400,15 @@ def test_deleting_filters(tc: Tc) -> None:
     assert tc.shown() == []
 
 
+def test_a_device_takes_another_name(tc: Tc) -> None:
+    tc(Op.ADD, CLSACT)
+    tc(Op.CHANGE, Link("em1", options={"name": "eth7"}))
+    assert [row.kind for row in tc(Op.SHOW, Qdisc("eth7", "", parent=0)) if row.kind == "clsact"] == ["clsact"]
+    assert tc(Op.GET, Link("em2"))[0].peer == "eth7"
+    refused(lambda: tc(Op.CHANGE, Link("eth7", options={"name": "em2"})), errno.EEXIST)
+    refused(lambda: tc(Op.GET, Link("em1")), errno.ENODEV)
+
+
 def test_htb_classes(tc: Tc) -> None:
     tc(Op.ADD, Qdisc("em1", "htb", 0x10000, TC_H_ROOT, {"default": 0x10}))
     tc(Op.ADD, TcClass("em1", "htb", 0x10001, 0x10000, options={"rate": 125000}))

@@ -37,7 +37,8 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device. With CHANGE, `up` is set as it stands, mtu when not 0 and address when not empty.
+    """A network device. With CHANGE, `up` is set as it stands, mtu when not 0, address when not empty, and
+    options["name"], the new name, when there is one.
 
     Units:   mtu in bytes, 0 lets the datapath choose; address as aa:bb:cc:dd:ee:ff.
     """

@@ -435,6 +435,21 @@ def test_a_map_too_large_for_memory(home: str) -> None:
             dp.map_create(MapSpec("huge", "array", 4, 1 << 20, 1 << 24))
 
 
+def test_a_full_disk_under_the_home(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with User(home) as dp:
+        m = dp.map_create(COUNTER)
+        for name, asked in ("pwrite", "keep program"), ("link", "keep map|keep program"), ("posix_fallocate", "create"):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, full)
+                with pytest.raises(SysError, match=asked) as caught:
+                    dp.prog_load(count_program(m if name == "pwrite" else COUNTER))
+                assert caught.value.errno == errno.ENOSPC
+        assert list(dp.progs()) == [] and len(dp.all_maps()) == 1
+
+
 def test_a_home_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SysError, match="home"):

@@ -159,6 +159,8 @@ def _link(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:
 
 def _link_values(link: Link) -> Iterator[bytes]:
     """Yield the attributes that a new and a changed device share."""
+    if renamed := link.options.get("name"):
+        yield text(IFLA_IFNAME, str(renamed))
     if link.mtu:
         yield u32(IFLA_MTU, link.mtu)
     if link.address:

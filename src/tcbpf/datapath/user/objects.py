@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import OF_MAPS, OF_PROGRAMS, UserMap
 from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.datapath.user.shelf import Shelf
-from tcbpf.errors import InputError, SysError
+from tcbpf.errors import InputError, SysError, TcbpfError
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.progs import PROG_TYPES
@@ -36,13 +38,10 @@ class Objects:
         Raises:  MapError with the errno of bpf(BPF_MAP_CREATE).
         """
         fd = self.maps.create()
-        try:
+        with unless_wrong(fd, f"keep map {spec.name}"):
             id = self.store.number("map")
             made = MapFile.create(replace(spec, contents=None, frozen=False), fd, id=id)
-        except BaseException:
-            os.close(fd)
-            raise
-        self.maps.publish(fd, id)
+            self.maps.publish(fd, id)
         return UserMap(made, self)
 
     def open_map(self, id: int) -> UserMap:
@@ -51,31 +50,19 @@ class Objects:
 
     def adopt_map(self, fd: int) -> UserMap:
         """Take a descriptor of a map's file, which is then this object's."""
-        try:
+        with unless_wrong(fd, "open a map"):
             return UserMap(MapFile.open(fd), self)
-        except BaseException:
-            os.close(fd)
-            raise
 
     def create_prog(self, program: Program, maps: tuple[UserMap, ...], insns_processed: int) -> tuple[int, ProgRecord]:
         """Keep a proved program, and return the descriptor that holds it and its record."""
         fd = self.progs.create()
-        try:
+        with unless_wrong(fd, f"keep program {program.name}"):
             id = self.store.number("prog")
-            record = ProgRecord(
-                id,
-                program,
-                tuple(m.id for m in maps),
-                progfile.tag_of(program),
-                time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-                os.getuid(),
-                insns_processed,
-            )
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            named = tuple(m.id for m in maps)
+            record = ProgRecord(id, program, named, progfile.tag_of(program), now, os.getuid(), insns_processed)
             progfile.write(fd, record)
             self.progs.publish(fd, id)
-        except BaseException:
-            os.close(fd)
-            raise
         return fd, record
 
     def is_program(self, fd: int) -> bool:
@@ -165,6 +152,22 @@ class Objects:
                 found.update(int.from_bytes(file.lookup(slot) or b"", "little") for slot in slots(file))
             file.close()
         return found
+
+
+@contextlib.contextmanager
+def unless_wrong(fd: int, asked: str) -> Iterator[None]:
+    """Close a descriptor when the block fails, and say what was asked where only the host spoke."""
+    try:
+        yield
+    except TcbpfError:
+        os.close(fd)
+        raise
+    except OSError as error:
+        os.close(fd)
+        raise SysError(error.errno or errno.EIO, asked) from None
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def slots(file: MapFile) -> list[bytes]:
