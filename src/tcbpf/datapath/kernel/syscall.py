@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from tcbpf.errors import SysError
 
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
-PROG_TEST_RUN, PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = range(10,
-16)
+PROG_TEST_RUN, PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = range(10, 16)
 BTF_LOAD, BTF_GET_FD_BY_ID, MAP_LOOKUP_AND_DELETE_ELEM, MAP_FREEZE, MAP_LOOKUP_BATCH = 18, 19, 21, 22, 24
 
 LOG_LEVEL1, LOG_LEVEL2, LOG_STATS = 1, 2, 4
 LOG_START, LOG_LIMIT = 1 << 16, 1 << 26
 
 _NUMBERS = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361,
-"s390x": 351}
+            "s390x": 351}
 """The number of bpf(2) by machine."""
 
 _NUMBER = _NUMBERS.get(os.uname().machine)
@@ -44,108 +43,91 @@ PRIVILEGE = "run as root or with CAP_BPF and CAP_NET_ADMIN, or use --datapath us
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def _rows(text: str) -> list[tuple[str, type]]:
+    """Return a structure's fields from "TYPE NAME NAME ...; TYPE NAME ...": u32, u64, charN, bytesN."""
+    found: list[tuple[str, type]] = []
+    for group in text.split(";"):
+        kind, *names = group.split()
+        found += [(name, _TYPES[kind]) for name in names]
+    return found
+
+
+_TYPES: dict[str, type] = {"u32": c_uint32, "u64": c_uint64, "char16": c_char * 16, "bytes8": c_uint8 * 8}
+
+
 class _MapCreate(ctypes.Structure):
-    _fields_ = [
-        ("map_type", c_uint32), ("key_size", c_uint32), ("value_size", c_uint32), ("max_entries", c_uint32),
-        ("map_flags", c_uint32), ("inner_map_fd", c_uint32), ("numa_node", c_uint32), ("map_name", c_char * 16),
-        ("map_ifindex", c_uint32), ("btf_fd", c_uint32), ("btf_key_type_id", c_uint32), ("btf_value_type_id", c_uint32),
-        ("btf_vmlinux_value_type_id", c_uint32), ("map_extra", c_uint64),
-    ]
+    _fields_ = _rows(
+        "u32 map_type key_size value_size max_entries map_flags inner_map_fd numa_node; char16 map_name; u32 "
+        "map_ifindex btf_fd btf_key_type_id btf_value_type_id btf_vmlinux_value_type_id; u64 map_extra"
+    )
 
 
 class _Elem(ctypes.Structure):
-    _fields_ = [("map_fd", c_uint32), ("key", c_uint64), ("value", c_uint64), ("flags", c_uint64)]
+    _fields_ = _rows("u32 map_fd; u64 key value flags")
 
 
 class _Batch(ctypes.Structure):
-    _fields_ = [
-        ("in_batch", c_uint64), ("out_batch", c_uint64), ("keys", c_uint64), ("values", c_uint64), ("count", c_uint32),
-        ("map_fd", c_uint32), ("elem_flags", c_uint64), ("flags", c_uint64),
-    ]
+    _fields_ = _rows("u64 in_batch out_batch keys values; u32 count map_fd; u64 elem_flags flags")
 
 
 class _ProgLoad(ctypes.Structure):
-    _fields_ = [
-        ("prog_type", c_uint32), ("insn_cnt", c_uint32), ("insns", c_uint64), ("license", c_uint64), ("log_level",
-        c_uint32),
-        ("log_size", c_uint32), ("log_buf", c_uint64), ("kern_version", c_uint32), ("prog_flags", c_uint32),
-        ("prog_name", c_char * 16), ("prog_ifindex", c_uint32), ("expected_attach_type", c_uint32), ("prog_btf_fd",
-        c_uint32),
-        ("func_info_rec_size", c_uint32), ("func_info", c_uint64), ("func_info_cnt", c_uint32),
-        ("line_info_rec_size", c_uint32), ("line_info", c_uint64), ("line_info_cnt", c_uint32), ("attach_btf_id",
-        c_uint32),
-        ("attach_prog_fd", c_uint32), ("core_relo_cnt", c_uint32), ("fd_array", c_uint64), ("core_relos", c_uint64),
-        ("core_relo_rec_size", c_uint32), ("log_true_size", c_uint32),
-    ]
+    _fields_ = _rows(
+        "u32 prog_type insn_cnt; u64 insns license; u32 log_level log_size; u64 log_buf; u32 kern_version prog_flags; "
+        "char16 prog_name; u32 prog_ifindex expected_attach_type prog_btf_fd func_info_rec_size; u64 func_info; u32 "
+        "func_info_cnt line_info_rec_size; u64 line_info; u32 line_info_cnt attach_btf_id attach_prog_fd "
+        "core_relo_cnt; u64 fd_array core_relos; u32 core_relo_rec_size log_true_size"
+    )
 
 
 class _Obj(ctypes.Structure):
-    _fields_ = [("pathname", c_uint64), ("bpf_fd", c_uint32), ("file_flags", c_uint32)]
+    _fields_ = _rows("u64 pathname; u32 bpf_fd file_flags")
 
 
 class _TestRun(ctypes.Structure):
-    _fields_ = [
-        ("prog_fd", c_uint32), ("retval", c_uint32), ("data_size_in", c_uint32), ("data_size_out", c_uint32),
-        ("data_in", c_uint64), ("data_out", c_uint64), ("repeat", c_uint32), ("duration", c_uint32), ("ctx_size_in",
-        c_uint32),
-        ("ctx_size_out", c_uint32), ("ctx_in", c_uint64), ("ctx_out", c_uint64), ("flags", c_uint32), ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    ]
+    _fields_ = _rows(
+        "u32 prog_fd retval data_size_in data_size_out; u64 data_in data_out; u32 repeat duration ctx_size_in "
+        "ctx_size_out; u64 ctx_in ctx_out; u32 flags cpu batch_size"
+    )
 
 
 class _Id(ctypes.Structure):
-    _fields_ = [("id", c_uint32), ("next_id", c_uint32), ("open_flags", c_uint32)]
+    _fields_ = _rows("u32 id next_id open_flags")
 
 
 class _Info(ctypes.Structure):
-    _fields_ = [("bpf_fd", c_uint32), ("info_len", c_uint32), ("info", c_uint64)]
+    _fields_ = _rows("u32 bpf_fd info_len; u64 info")
 
 
 class _Btf(ctypes.Structure):
-    _fields_ = [
-        ("btf", c_uint64), ("btf_log_buf", c_uint64), ("btf_size", c_uint32), ("btf_log_size", c_uint32),
-        ("btf_log_level", c_uint32), ("btf_log_true_size", c_uint32),
-    ]
+    _fields_ = _rows("u64 btf btf_log_buf; u32 btf_size btf_log_size btf_log_level btf_log_true_size")
 
 
 class ProgInfo(ctypes.Structure):
     """struct bpf_prog_info."""
 
-    _fields_ = [
-        ("type", c_uint32), ("id", c_uint32), ("tag", c_uint8 * 8), ("jited_prog_len", c_uint32), ("xlated_prog_len",
-        c_uint32),
-        ("jited_prog_insns", c_uint64), ("xlated_prog_insns", c_uint64), ("load_time", c_uint64), ("created_by_uid",
-        c_uint32),
-        ("nr_map_ids", c_uint32), ("map_ids", c_uint64), ("name", c_char * 16), ("ifindex", c_uint32),
-        ("gpl_compatible", c_uint32), ("netns_dev", c_uint64), ("netns_ino", c_uint64), ("nr_jited_ksyms", c_uint32),
-        ("nr_jited_func_lens", c_uint32), ("jited_ksyms", c_uint64), ("jited_func_lens", c_uint64), ("btf_id",
-        c_uint32),
-        ("func_info_rec_size", c_uint32), ("func_info", c_uint64), ("nr_func_info", c_uint32), ("nr_line_info",
-        c_uint32),
-        ("line_info", c_uint64), ("jited_line_info", c_uint64), ("nr_jited_line_info", c_uint32),
-        ("line_info_rec_size", c_uint32), ("jited_line_info_rec_size", c_uint32), ("nr_prog_tags", c_uint32),
-        ("prog_tags", c_uint64), ("run_time_ns", c_uint64), ("run_cnt", c_uint64), ("recursion_misses", c_uint64),
-        ("verified_insns", c_uint32), ("attach_btf_obj_id", c_uint32), ("attach_btf_id", c_uint32),
-    ]
+    _fields_ = _rows(
+        "u32 type id; bytes8 tag; u32 jited_prog_len xlated_prog_len; u64 jited_prog_insns xlated_prog_insns load_time; "
+        "u32 created_by_uid nr_map_ids; u64 map_ids; char16 name; u32 ifindex gpl_compatible; u64 netns_dev "
+        "netns_ino; u32 nr_jited_ksyms nr_jited_func_lens; u64 jited_ksyms jited_func_lens; u32 btf_id "
+        "func_info_rec_size; u64 func_info; u32 nr_func_info nr_line_info; u64 line_info jited_line_info; u32 "
+        "nr_jited_line_info line_info_rec_size jited_line_info_rec_size nr_prog_tags; u64 prog_tags run_time_ns "
+        "run_cnt recursion_misses; u32 verified_insns attach_btf_obj_id attach_btf_id"
+    )
 
 
 class MapInfo(ctypes.Structure):
     """struct bpf_map_info."""
 
-    _fields_ = [
-        ("type", c_uint32), ("id", c_uint32), ("key_size", c_uint32), ("value_size", c_uint32), ("max_entries",
-        c_uint32),
-        ("map_flags", c_uint32), ("name", c_char * 16), ("ifindex", c_uint32), ("btf_vmlinux_value_type_id", c_uint32),
-        ("netns_dev", c_uint64), ("netns_ino", c_uint64), ("btf_id", c_uint32), ("btf_key_type_id", c_uint32),
-        ("btf_value_type_id", c_uint32), ("btf_vmlinux_id", c_uint32), ("map_extra", c_uint64),
-    ]
+    _fields_ = _rows(
+        "u32 type id key_size value_size max_entries map_flags; char16 name; u32 ifindex btf_vmlinux_value_type_id; "
+        "u64 netns_dev netns_ino; u32 btf_id btf_key_type_id btf_value_type_id btf_vmlinux_id; u64 map_extra"
+    )
 
 
 class BtfInfo(ctypes.Structure):
     """struct bpf_btf_info."""
 
-    _fields_ = [("btf", c_uint64), ("btf_size", c_uint32), ("id", c_uint32), ("name", c_uint64), ("name_len", c_uint32),
-                ("kernel_btf", c_uint32)]
+    _fields_ = _rows("u64 btf; u32 btf_size id; u64 name; u32 name_len kernel_btf")
 
 
 def _call(command: int, attr: ctypes.Structure) -> int:
