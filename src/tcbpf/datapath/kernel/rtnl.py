@@ -16,6 +16,7 @@ from tcbpf.datapath.kernel.netlink import (
     NLM_F_EXCL,
     NLM_F_REPLACE,
     Rtnetlink,
+    attr,
     attrs,
     nest,
     number,
@@ -27,12 +28,12 @@ from tcbpf.errors import NotSupported, TcError
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWQDISC, NEWTCLASS, NEWTFILTER, NEWACTION = 36, 40, 44, 48
-FLAGS = {Op.ADD: NLM_F_CREATE | NLM_F_EXCL, Op.REPLACE: NLM_F_CREATE | NLM_F_REPLACE, Op.CHANGE: 0, Op.DELETE: 0,
-Op.GET: 0,
+FLAGS = {Op.ADD: NLM_F_CREATE | NLM_F_EXCL, Op.REPLACE: NLM_F_CREATE | NLM_F_REPLACE, Op.CHANGE: 0, Op.DELETE: 0, Op.GET: 0,
          Op.SHOW: NLM_F_DUMP}
 
 TCMSG = struct.Struct("=BxxxiIII")                     # family, ifindex, handle, parent, info
 _IFINFO = struct.Struct("=BxHiII")                     # family, type, index, flags, change
+_ANY_LINK = _IFINFO.pack(0, 0, 0, 0, 0)
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 5, 6, 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
@@ -85,8 +86,7 @@ class Names:
         if not name:
             return 0
         try:
-            (_, raw), *_ = self.rtnl.ask(GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name),
-            asked="find device")
+            (_, raw), *_ = self.rtnl.ask(GETLINK, 0, _ANY_LINK + text(IFLA_IFNAME, name), asked="find device")
         except TcError as error:
             if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
                 raise TcError(errno.ENODEV, f"find device {name}", f'Cannot find device "{name}"') from None
@@ -96,7 +96,7 @@ class Names:
     def name(self, index: int) -> str:
         """Return the name of a device index, or "if" and the number for one that went away."""
         if self._by_index is None:
-            rows = self.rtnl.ask(GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0), asked="list devices")
+            rows = self.rtnl.ask(GETLINK, NLM_F_DUMP, _ANY_LINK, asked="list devices")
             self._by_index = {_IFINFO.unpack_from(raw)[2]: string(attrs(raw[16:]).get(IFLA_IFNAME)) for _, raw in rows}
         return self._by_index.get(index, f"if{index}")
 
@@ -136,7 +136,7 @@ def _link(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:
     if op in (Op.SHOW, Op.GET):
         if link.name:
             names.index(link.name)
-        rows = rtnl.ask(GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0), asked=asked)
+        rows = rtnl.ask(GETLINK, NLM_F_DUMP, _ANY_LINK, asked=asked)
         found = tuple(_read_link(raw, names) for _, raw in rows)
         return tuple(row for row in found if link.name in ("", row.name))
     if op is Op.DELETE:
@@ -164,16 +164,14 @@ def _link_values(link: Link) -> Iterator[bytes]:
     if link.mtu:
         yield u32(IFLA_MTU, link.mtu)
     if link.address:
-        from tcbpf.datapath.kernel.netlink import attr
         yield attr(IFLA_ADDRESS, bytes.fromhex(link.address.replace(":", "")))
 
 
 def _link_info(link: Link) -> Iterator[bytes]:
     """Yield kind and data of a new device."""
-    from tcbpf.datapath.kernel.netlink import attr
     yield text(IFLA_INFO_KIND, link.kind)
     if link.kind == "veth" and link.peer:
-        peer = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, link.peer)
+        peer = _ANY_LINK + text(IFLA_IFNAME, link.peer)
         yield nest(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
     elif link.kind == "vxlan":
         port = int(str(link.options.get("dstport", 4789)))
@@ -194,6 +192,5 @@ def _read_link(raw: bytes, names: Names) -> Link:
     sort = string(info.get(IFLA_INFO_KIND)) or ("lo" if kind == 772 else "ether")
     peer = names.name(peer_index) if sort == "veth" and peer_index else ""
     return Link(
-        name=name, index=index, kind=sort, address=found.get(IFLA_ADDRESS, b"").hex(":"),
-        mtu=number(found.get(IFLA_MTU)),
+        name=name, index=index, kind=sort, address=found.get(IFLA_ADDRESS, b"").hex(":"), mtu=number(found.get(IFLA_MTU)),
         up=bool(flags & IFF_UP), peer=peer, peer_index=peer_index if peer else 0, qdisc=string(found.get(IFLA_QDISC)))
