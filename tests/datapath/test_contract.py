@@ -282,6 +282,10 @@ def test_a_pinned_program_runs(datapath: Datapath, pins: str) -> None:
     assert not isinstance(found, Map) and found.name == "nine" and found.run(FRAME).verdict == 9
 
 
+def test_a_pins_name_has_no_dot(datapath: Datapath, pins: str) -> None:
+    refused(lambda: datapath.obj_pin(f"{pins}/a.b", datapath.map_create(spec())), errno.EPERM)
+
+
 def test_a_pin_that_is_not_there(datapath: Datapath, pins: str) -> None:
     refused(lambda: datapath.obj_get(f"{pins}/nothing"), errno.ENOENT)
 

@@ -107,7 +107,7 @@ def c_number(word: str) -> int | None:
     """Return the value of a C integer literal, or None."""
     if re.fullmatch(r"0[0-7]+", word):
         return int(word, 8)
-    if re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", word):
+    if re.fullmatch(r"0[xX][0-9a-fA-F]+|0|[1-9][0-9]*", word):
         return int(word, 0)
     return None
 

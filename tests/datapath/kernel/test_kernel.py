@@ -119,13 +119,21 @@ def test_a_namespace_that_is_not_there() -> None:
         Kernel(netns="nosuch-namespace").apply(Request(Op.SHOW, Link("")))
 
 
-def test_a_pin_outside_of_a_bpf_fs(kernel: Kernel, tmp_path: Path) -> None:
+def test_places_that_hold_no_pins(kernel: Kernel, tmp_path: Path) -> None:
     m = kernel.map_create(MapSpec("m", "hash", 4, 4, 1))
     with pytest.raises(SysError, match="not in a bpf file system"):
         kernel.obj_pin(str(tmp_path / "m"), m)
-    with pytest.raises(SysError) as caught:
-        kernel.obj_pin("/sys/fs/bpf/a.b", m)
-    assert caught.value.errno == errno.EPERM
+    path = f"/sys/fs/bpf/tcbpf-test-{os.urandom(6).hex()}"
+    kernel.obj_pin(path, m)
+    try:
+        with pytest.raises(SysError) as caught:
+            kernel.obj_pin(f"{path}/below", m)
+        assert caught.value.errno == errno.ENOTDIR
+        with pytest.raises(SysError) as caught:
+            kernel.obj_get("/sys/fs/bpf")
+        assert caught.value.errno == errno.EACCES
+    finally:
+        os.unlink(path)
 
 
 # ---------------------------------------------------------------- real packets

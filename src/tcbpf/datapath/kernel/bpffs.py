@@ -40,6 +40,8 @@ def prepare(path: str) -> None:
             for name in ("ip", "xdp"):                 # their loaders share tc's directory
                 with suppress(FileExistsError):
                     os.symlink("tc/", f"{BPFFS}/{name}")
+    except FileExistsError:
+        raise SysError(errno.ENOTDIR, f"make directory {parent}") from None
     except OSError as error:
         raise SysError(error.errno or 0, f"make directory {parent}",
                        "names in a bpf fs have no dot" if error.errno == errno.EPERM and "." in path else "") from None
