@@ -153,6 +153,7 @@ static ALWAYS u32 step_receive(struct tcbpf_env *env, struct tcbpf_skb *skb, con
 
 static ALWAYS u32 step_transmit(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *dev, tcbpf_fn fn)
 {
+    skb->u.pkt_type = PACKET_HOST;                                /* sent by this host: no link header was looked at */
     return (u32)tcbpf_transmit(env, (struct tcbpf_dev *)dev, skb);
 }
 

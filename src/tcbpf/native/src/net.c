@@ -24,13 +24,24 @@ static void capture_on(struct tcbpf_env *env, struct tcbpf_sink *sink, const str
 
 /* --- hooks ------------------------------------------------------------------------------------------------------------------- */
 
+/* What a qdisc counts: the whole frame on its way out, what follows the link header on its way in (sch_handle_ingress() runs
+ * with data behind it). wire_len shows the same, and what a capture left out.
+ */
+static u32 qdisc_pkt_len(struct tcbpf_skb *skb)
+{
+    u32 len = skb->at_ingress && skb->u.len >= ETH_HLEN ? skb->u.len - ETH_HLEN : skb->u.len;
+
+    skb->u.wire_len = len + skb->cut;
+    return len;
+}
+
 static s32 hook_run(struct tcbpf_env *env, struct tcbpf_hook *hook, struct tcbpf_skb *skb)
 {
     struct tcbpf_result res;
     s32 code;
 
     hook->packets++;
-    hook->bytes += skb->u.len;
+    hook->bytes += qdisc_pkt_len(skb);
     code = tcbpf_classify(env, hook, skb, &res);
     if (code == TC_ACT_SHOT)
         hook->drops++;

@@ -40,7 +40,7 @@ static u8 *sink_open(struct tcbpf_sink *sink, u32 *kept, u32 len, u64 ns)
 static void sink_packet(struct tcbpf_sink *sink, const struct tcbpf_skb *skb)
 {
     u32 tag = skb->u.vlan_present && skb->u.len >= 2 * ETH_ALEN ? VLAN_HLEN : 0, kept = skb->u.len + tag;
-    u32 wire = skb->u.wire_len > skb->u.len ? skb->u.wire_len : skb->u.len;
+    u32 wire = skb->u.len + skb->cut;
     u8 head[2 * ETH_ALEN + VLAN_HLEN], *to = sink_open(sink, &kept, wire + tag, skb->ns);
 
     if (!to)

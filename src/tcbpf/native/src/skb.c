@@ -64,7 +64,8 @@ static ALWAYS void skb_place(struct tcbpf_skb *skb, u8 *data, u32 len, u32 wire_
 {
     skb->data = skb->data_meta = data;
     skb->data_end = data + len;
-    skb->u.len = skb->caplen = len;
+    skb->u.len = len;
+    skb->cut = wire_len - len;
     skb->u.wire_len = wire_len;
 }
 

@@ -139,7 +139,7 @@ struct tcbpf_skb {
     u8 ignore_df, encapsulation;
     u16 csum_start, csum_offset;                 /* PARTIAL: csum_start from data */
     u32 csum;
-    u32 caplen;                                  /* as captured: wire_len when not cut */
+    u32 cut;                                     /* bytes of its end that the capture left out */
     u64 ns;                                      /* when it was captured, or arrived */
     u32 gso_type;
     struct tcbpf_tunnel tunnel;
