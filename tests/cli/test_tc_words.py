@@ -17,7 +17,8 @@ def tc(home: Path, *words: str) -> Said:
 
 @pytest.mark.parametrize(
     ("word", "rate"),
-    [("1mbit", 125000), ("512kbit", 64000), ("100kbps", 100000), ("1gibit", (1 << 30) // 8), ("8000", 1000), ("1.5mbit", 187500)],
+    [("1mbit", 125000), ("512kbit", 64000), ("100kbps", 100000), ("1gibit", (1 << 30) // 8), ("8000", 1000),
+     ("1.5mbit", 187500)],
 )
 def test_rates(word: str, rate: int) -> None:
     assert read_rate(word) == rate
@@ -34,7 +35,8 @@ def test_what_is_no_rate(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "text"), [(125000, "1Mbit"), (64000, "512Kbit"), (125, "1Kbit"), (187500, "1500Kbit"), (1, "8bit"), (10**9, "8Gbit")])
+    ("rate", "text"),
+    [(125000, "1Mbit"), (64000, "512Kbit"), (125, "1Kbit"), (187500, "1500Kbit"), (1, "8bit"), (10**9, "8Gbit")])
 def test_rates_are_printed(rate: int, text: str) -> None:
     assert format_rate(rate) == text
 
@@ -44,7 +46,8 @@ def test_sizes_are_printed(size: int, text: str) -> None:
     assert format_size(size) == text
 
 
-@pytest.mark.parametrize(("word", "number"), [("10", 10), ("0x1f", 31), ("010", 8), ("0", 0), ("08", None), ("x", None), ("", None)])
+@pytest.mark.parametrize(
+    ("word", "number"), [("10", 10), ("0x1f", 31), ("010", 8), ("0", 0), ("08", None), ("x", None), ("", None)])
 def test_numbers_are_cs(word: str, number: int | None) -> None:
     assert c_number(word) == number
 
@@ -97,7 +100,8 @@ def test_help(tmp_path: Path, words: tuple[str, ...]) -> None:
         (("filter", "add", "dev", "lo", "ingress", "egress"), 255, '"egress" is duplicate parent ID'),
         (("class", "add", "dev", "lo", "classid", "1:1", "htb", "ceil", "1mbit"), 1, '"rate" is required.'),
         (("class", "add", "dev", "lo", "classid", "1:1", "htb", "rate", "fast"), 1, '"fast" is not a rate such as'),
-        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "nosuch"), 255, "Bad action type nosuch"),
+        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "nosuch"), 255,
+         "Bad action type nosuch"),
         (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action"), 1, "bad action empty"),
         (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "mirred", "egress"), 1,
          "It is: mirred egress|ingress"),

@@ -101,7 +101,7 @@ def test_what_the_kernel_lacks_is_said(kernel: Kernel) -> None:
 
 def test_without_privilege_the_error_says_what_is_needed(kernel: Kernel) -> None:
     code = (
-        "import os\nfrom tcbpf.datapath.kernel import Kernel\nfrom tcbpf.obj.program import MapSpec, Program\n"
+        "import os, tcbpf.datapath.kernel.maps, tcbpf.datapath.kernel.progs\nfrom tcbpf.datapath.kernel import Kernel\nfrom tcbpf.obj.program import MapSpec, Program\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "for call in (lambda: Kernel().map_create(MapSpec('m', 'hash', 4, 4, 1)),\n"
         "             lambda: Kernel().prog_load(Program.from_bytes(bytes.fromhex('b700000000000000 9500000000000000')))):\n"

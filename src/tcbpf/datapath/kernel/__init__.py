@@ -1,4 +1,7 @@
-"""The live Linux kernel as a datapath: bpf(2) and rtnetlink."""
+"""The live Linux kernel as a datapath: bpf(2) and rtnetlink.
+
+What a method needs is imported when it is called: a `tc qdisc show` has no use for maps, programs and objects.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,21 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from tcbpf.control.objects import TcObject
-from tcbpf.control.request import Request
-from tcbpf.datapath import loader
-from tcbpf.datapath.base import Prog, Run
-from tcbpf.datapath.kernel import bpffs, maps, progs, syscall
-from tcbpf.datapath.kernel.trace import trace_pipe
 from tcbpf.errors import SysError
-from tcbpf.maps.map import Map
-from tcbpf.obj.program import MapSpec, Object, Program
 
 if TYPE_CHECKING:
+    from tcbpf.control.objects import TcObject
+    from tcbpf.control.request import Request
+    from tcbpf.datapath.base import Prog, Run
     from tcbpf.datapath.kernel.netlink import Rtnetlink
+    from tcbpf.datapath.kernel.progs import KernelProg
+    from tcbpf.datapath.loader import Loaded
+    from tcbpf.maps.map import Map
+    from tcbpf.obj.program import MapSpec, Object, Program
 
 
 class Kernel:
-    """The live kernel. `netns` names the network namespace (as in /var/run/netns) that `apply` acts in.
+    """The live kernel. `netns` names the network namespace (as in /var/run/netns, or a path) that `apply` acts in.
 
     Raises:  SysError with EPERM where privilege is missing, saying which.
     """
@@ -32,9 +34,9 @@ class Kernel:
 
     def __init__(self, *, netns: str = "") -> None:
         self.netns = netns or os.environ.get("TCBPF_NETNS", "")
-        self._loaded: list[tuple[Object, loader.Loaded]] = []
-        self._rtnl: Rtnetlink | None = None
         self.warnings: list[str] = []                  # the kernel's sentences beside a success, until read
+        self._loaded: list[tuple[Object, Loaded]] = []
+        self._rtnl: Rtnetlink | None = None
 
     @property
     def maps(self) -> Mapping[str, Map]:
@@ -43,19 +45,25 @@ class Kernel:
 
     def load(self, obj: Object, *, section: str = "", program: str = "", pin_root: str = "") -> Prog:
         """Link one program of `obj` and load it; programs of one Object share its maps."""
+        from tcbpf.datapath.loader import load
         shared = {name: found for known, loaded in self._loaded if known is obj for name, found in loaded.maps.items()}
-        loaded = loader.load(self, obj, section=section, program=program, pin_root=pin_root, maps=shared)
+        loaded = load(self, obj, section=section, program=program, pin_root=pin_root, maps=shared)
         self._loaded.append((obj, loaded))
         return loaded.prog
 
     def map_create(self, spec: MapSpec) -> Map:
         """Make a map."""
-        return Map(maps.create(spec))
+        from tcbpf.datapath.kernel.maps import create
+        from tcbpf.maps.map import Map
+        return Map(create(spec))
 
-    def prog_load(self, program: Program, *, log_level: int = 0) -> progs.KernelProg:
+    def prog_load(self, program: Program, *, log_level: int = 0) -> KernelProg:
         """Verify and load a program; maps that are still specifications are made."""
-        live = [entry if isinstance(entry, Map) else loader.new_map(self, entry.spec) for entry in program.maps]
-        return progs.load(program, live, log_level=log_level)
+        from tcbpf.datapath.kernel.progs import load
+        from tcbpf.datapath.loader import new_map
+        from tcbpf.maps.map import Map
+        live = [entry if isinstance(entry, Map) else new_map(self, entry.spec) for entry in program.maps]
+        return load(program, live, log_level=log_level)
 
     def prog_run(self, prog: Prog, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
         """Run a program on one packet."""
@@ -63,17 +71,23 @@ class Kernel:
 
     def obj_pin(self, path: str, obj: Map | Prog) -> None:
         """Pin a map or a program below the bpf fs, which is mounted when it is not."""
+        from tcbpf.datapath.kernel import bpffs, syscall
+        from tcbpf.maps.map import Map
         bpffs.prepare(path)
         syscall.obj_pin(obj.raw.fileno() if isinstance(obj, Map) else obj.fileno(), path)
 
     def obj_get(self, path: str) -> Map | Prog:
         """Open what is pinned at `path`."""
+        from tcbpf.datapath.kernel import bpffs, syscall
+        from tcbpf.datapath.kernel.maps import adopt
+        from tcbpf.datapath.kernel.progs import KernelProg
+        from tcbpf.maps.map import Map
         fd = syscall.obj_get(path)
         kind = bpffs.kind_of(fd)
         if kind == "map":
-            return Map(maps.adopt(fd))
+            return Map(adopt(fd))
         if kind == "prog":
-            return progs.KernelProg(fd)
+            return KernelProg(fd)
         os.close(fd)
         raise SysError(errno.EINVAL, f"open a pin {path}", f"it is a {kind}, neither a map nor a program")
 
@@ -85,16 +99,22 @@ class Kernel:
             self._rtnl = Rtnetlink(self.netns, self.warnings)
         return rtnl.apply(self._rtnl, request)
 
-    def progs(self) -> Sequence[progs.KernelProg]:
+    def progs(self) -> Sequence[KernelProg]:
         """Return all programs of the kernel."""
-        return [progs.KernelProg(fd) for fd in _open_all(syscall.PROG_GET_NEXT_ID, syscall.PROG_GET_FD_BY_ID)]
+        from tcbpf.datapath.kernel import syscall
+        from tcbpf.datapath.kernel.progs import KernelProg
+        return [KernelProg(fd) for fd in syscall.open_all(syscall.PROG_GET_NEXT_ID, syscall.PROG_GET_FD_BY_ID)]
 
     def all_maps(self) -> Sequence[Map]:
         """Return all maps of the kernel."""
-        return [Map(maps.adopt(fd)) for fd in _open_all(syscall.MAP_GET_NEXT_ID, syscall.MAP_GET_FD_BY_ID)]
+        from tcbpf.datapath.kernel import syscall
+        from tcbpf.datapath.kernel.maps import adopt
+        from tcbpf.maps.map import Map
+        return [Map(adopt(fd)) for fd in syscall.open_all(syscall.MAP_GET_NEXT_ID, syscall.MAP_GET_FD_BY_ID)]
 
     def trace_pipe(self) -> Iterator[str]:
         """Yield what bpf_trace_printk() writes, line by line, of the whole machine."""
+        from tcbpf.datapath.kernel.trace import trace_pipe
         return trace_pipe()
 
     def close(self) -> None:
@@ -114,13 +134,3 @@ class Kernel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _open_all(next_command: int, open_command: int) -> Iterator[int]:
-    """Yield an fd of every object; one that goes on the way is passed over."""
-    for number in syscall.ids(next_command):
-        try:
-            yield syscall.fd_by_id(open_command, number)
-        except SysError as error:
-            if error.errno != errno.ENOENT:
-                raise

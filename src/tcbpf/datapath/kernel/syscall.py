@@ -397,6 +397,16 @@ def fd_by_id(command: int, number: int) -> int:
     return _check(command, _Id(id=number), str(number))
 
 
+def open_all(next_command: int, open_command: int) -> Iterator[int]:
+    """Yield an fd of every object; one that goes on the way is passed over."""
+    for number in ids(next_command):
+        try:
+            yield fd_by_id(open_command, number)
+        except SysError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+
 def prog_info(fd: int) -> ProgInfo:
     """Return what the kernel tells of a program."""
     info = ProgInfo()
