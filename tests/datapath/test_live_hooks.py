@@ -6,7 +6,9 @@ On the kernel the frames are sent with a packet socket over a veth pair; on the 
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,33 @@ from tcbpf.control.request import Op, Request
 from tcbpf.control.words import HOOKS
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.replay import replay
+from tcbpf.isa import assemble, encode
 from tcbpf.net.pcap import read
+from tcbpf.obj.program import Program
 
 pytestmark = pytest.mark.kernel
 
 CAPTURES = Path(__file__).parents[2] / "examples" / "captures"
 ADDRESS = "02:00:00:00:00:05"
 MTU = 9100
+ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING, TP_STATUS_VLAN_VALID = 3, 263, 8, 23, 0x10
+
+
+REDIRECTS = {
+    "out of em3": ("r1 = {em3}\nr2 = 0\ncall bpf_redirect\nexit", "em4"),
+    "into em3": ("r1 = {em3}\nr2 = 1\ncall bpf_redirect\nexit", "em3"),
+    "a copy out of em3": ("r2 = {em3}\nr3 = 0\ncall bpf_clone_redirect\nr0 = 2\nexit", "em4"),
+    "a tag, out of em3": (
+        "r6 = r1\nr2 = 0xa888\nr3 = 100\ncall bpf_skb_vlan_push\nr1 = {em3}\nr2 = 0\ncall bpf_redirect\nexit",
+        "em4",
+    ),
+    "no tag, out of em3": ("r6 = r1\ncall bpf_skb_vlan_pop\nr1 = {em3}\nr2 = 0\ncall bpf_redirect\nexit", "em4"),
+    "longer, out of em3": (
+        "r2 = *(u32 *)(r1 +0)\nr2 += 6\nr3 = 0\ncall bpf_skb_change_tail\nr1 = {em3}\nr2 = 0\ncall bpf_redirect\nexit",
+        "em4",
+    ),
+}
+"""Programs for em1's ingress, and the device whose stack the packets reach."""
 
 
 def prepared(dp: Any, hook: str) -> Any:
@@ -90,3 +112,67 @@ def test_a_classifier_sees_the_same(capture: str, hook: str) -> None:
     assert len(ours) == len(frames) and their_counts == our_counts
     for number, (mine, kernels) in enumerate(zip(ours, theirs, strict=True), 1):
         assert mine == kernels, f"packet {number}"
+
+
+def sent_on(dp: Any, text: str) -> None:
+    """Make two veth pairs and attach a program of assembly to em1's ingress."""
+    for near, far in ("em1", "em2"), ("em3", "em4"):
+        dp.apply(Request(Op.ADD, Link(near, kind="veth", peer=far, address=ADDRESS[:-1] + near[-1])))
+        for dev in near, far:
+            dp.apply(Request(Op.CHANGE, Link(dev, mtu=MTU, up=True)))
+    dp.apply(Request(Op.ADD, Qdisc("em1", "clsact", 0xFFFF0000, TC_H_CLSACT)))
+    em3 = dp.apply(Request(Op.GET, Link("em3")))[0].index
+    prog = dp.prog_load(Program.from_bytes(encode(assemble(text.format(em3=em3))), license="GPL"))
+    dp.apply(Request(Op.ADD, Filter("em1", HOOKS["ingress"], "bpf", options=Bpf(prog=prog, name="go", direct_action=True))))
+
+
+def received_on_the_kernel(frames: list[bytes], text: str, at: str) -> list[bytes]:
+    from tcbpf.datapath.kernel import Kernel
+
+    with netns() as path, Kernel(netns=path) as dp:
+        sent_on(dp, text)
+
+        def pass_through() -> list[bytes]:
+            tap, sock = (socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for _ in range(2))
+            with tap, sock:
+                tap.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+                tap.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+                tap.bind((at, ETH_P_ALL))
+                sock.bind(("em2", 0))
+                for frame in frames:
+                    sock.send(frame)
+                tap.settimeout(0.2)
+                found = []
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        data, extra, _, _ = tap.recvmsg(65536, 256)
+                        found.append(with_tag(data, extra))
+                return found
+
+        return within(path, pass_through)
+
+
+def with_tag(data: bytes, extra: list[tuple[int, int, bytes]]) -> bytes:
+    """Return a frame with the tag that the kernel keeps beside it put back."""
+    for level, kind, raw in extra:
+        if level == SOL_PACKET and kind == PACKET_AUXDATA:
+            status, _, _, _, _, tci, tpid = struct.unpack_from("IIIHHHH", raw)
+            if status & TP_STATUS_VLAN_VALID:
+                return data[:12] + struct.pack("!HH", tpid, tci) + data[12:]
+    return data
+
+
+@pytest.mark.parametrize("how", REDIRECTS)
+@pytest.mark.parametrize("capture", ["icmp", "vlan"])
+def test_packets_are_sent_on_alike(capture: str, how: str, tmp_path: Path) -> None:
+    from tcbpf.datapath.kernel import probe
+
+    if why := probe.missing():
+        pytest.skip(why)
+    (text, at), path = REDIRECTS[how], CAPTURES / f"{capture}.pcapng"
+    theirs = received_on_the_kernel([packet.data for packet in read(path)], text, at)
+    with User() as dp:
+        sent_on(dp, text)
+        replay(dp, str(path), "em1", ingress=True, out=str(tmp_path))
+    ours = [packet.data for packet in read(tmp_path / f"{at}-ingress.pcapng")]
+    assert len(theirs) > 10 and ours == theirs

@@ -51,11 +51,12 @@ class Box:
         classid: int = 0,
         actions: tuple[Action, ...] = (),
         chain: int = 0,
+        pref: int = 0,
     ) -> None:
         """Attach a program of assembly."""
         with self.dp.prog_load(Program.from_bytes(encode(assemble(text)), license="GPL")) as prog:
             options = Bpf(prog=prog, name="asm", direct_action=direct, classid=classid)
-            self(Op.ADD, Filter(dev, parent, "bpf", options=options, actions=actions, chain=chain))
+            self(Op.ADD, Filter(dev, parent, "bpf", options=options, actions=actions, chain=chain, pref=pref))
 
     def run(self, dev: str = "em1", *, ingress: bool = True) -> Replayed:
         """Replay the capture."""
@@ -168,6 +169,46 @@ def test_actions_follow_filters_that_are_not_direct(box: Box) -> None:
     assert box.landed() == {"em1-ingress": [60, 62, 64], "em3-egress": [61, 63]}
     shown = box.dp.apply(Request(Op.SHOW, Action("gact")))
     assert [(a.stats.packets, a.stats.drops) for a in shown if isinstance(a, Action)] == [(2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("action", "seen"),
+    [
+        (
+            Action("vlan", control="pipe", options={"action": "push", "id": 7, "protocol": 0x8100, "priority": 3}),
+            "8100 6007 0800",
+        ),
+        (Action("skbedit", control="pipe", options={"mark": 5, "priority": 9}), "0800"),
+    ],
+)
+def test_actions_change_the_packet(box: Box, action: Action, seen: str) -> None:
+    box.attach("em1", INGRESS, "r0 = -1\nexit", direct=False, actions=(action, Action("gact", control="pass")))
+    box.run()
+    raw = seen.replace(" ", "")
+    landed = [p.data[12:].hex() for p in read(box.directory / "out" / "em1-ingress.pcapng")]
+    assert all(data.startswith(raw) for data in landed)
+
+
+def test_what_an_action_sets_the_next_filter_sees(box: Box) -> None:
+    box.attach(
+        "em1",
+        INGRESS,
+        "r0 = -1\nexit",
+        direct=False,
+        actions=(Action("skbedit", control="continue", options={"mark": 2}),),
+        pref=1,
+    )
+    box.attach("em1", INGRESS, "r0 = *(u32 *)(r1 +8)\nexit", pref=2)
+    assert box.run().verdicts == {2: 5}
+
+
+def test_a_program_as_an_action(box: Box) -> None:
+    with box.dp.prog_load(Program.from_bytes(encode(assemble(odd("r0 = 2"))), type="sched_act", license="GPL")) as prog:
+        act = Action("bpf", control="pass", options={"prog": prog, "name": "act"})
+        box.attach("em1", INGRESS, "r0 = -1\nexit", direct=False, actions=(act,))
+    assert box.run().verdicts == {0: 3, 2: 2}
+    shown = box.dp.apply(Request(Op.SHOW, Action("bpf")))[0]
+    assert isinstance(shown, Action) and shown.options["name"] == "act" and "prog" not in shown.options
 
 
 def test_a_chain_is_reached_by_its_number(box: Box) -> None:

@@ -94,6 +94,8 @@ def test_pins_that_are_refused(tmp_path: Path, path: str, code: int) -> None:
         ("/sys/fs/bpf/nothing", errno.ENOENT),
         ("/sys/fs/bpf/directory", errno.EACCES),
         ("/sys/fs/bpf/link", errno.ELOOP),
+        ("/sys/fs/bpf/a.b/c", errno.EPERM),
+        ("/sys/fs/bpf/directory/../nothing", errno.ENOENT),
     ],
 )
 def test_pins_that_cannot_be_opened(tmp_path: Path, path: str, code: int) -> None:

@@ -19,11 +19,17 @@ from tcbpf.datapath.user.shelf import link
 from tcbpf.errors import SysError
 
 
-def place(root: Path, path: str) -> Path:
-    """Return the host's path of what `path` names, `root` being the home's bpf fs."""
-    if path == BPFFS or path.startswith(BPFFS + "/"):
-        return root / path[len(BPFFS) :].lstrip("/")
-    return Path(path)
+def place(root: Path, path: str, asked: str) -> Path:
+    """Return the host's path of what `path` names, `root` being the home's bpf fs.
+
+    Raises:  SysError with EPERM for a name with a dot.
+    """
+    path = os.path.normpath(path)
+    inside = path == BPFFS or path.startswith(BPFFS + "/")
+    names = path[len(BPFFS) :].strip("/").split("/") if inside else [os.path.basename(path)]
+    if any("." in name for name in names):
+        raise SysError(errno.EPERM, asked, "a name in the bpf fs has no dot")
+    return root.joinpath(*names) if inside else Path(path)
 
 
 def pin(root: Path, path: str, fd: int) -> None:
@@ -31,9 +37,7 @@ def pin(root: Path, path: str, fd: int) -> None:
 
     Raises:  SysError: EEXIST, EPERM for a name with a dot or another file system, and what the host says.
     """
-    asked, where = f"pin {path}", place(root, path)
-    if "." in where.name:
-        raise SysError(errno.EPERM, asked, "a name in the bpf fs has no dot")
+    where = place(root, path, asked := f"pin {path}")
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         link(fd, where)
@@ -45,20 +49,21 @@ def pin(root: Path, path: str, fd: int) -> None:
 
 def unpin(root: Path, path: str) -> None:
     """Remove a pin."""
+    where = place(root, path, asked := f"unpin {path}")
     try:
-        place(root, path).unlink()
+        where.unlink()
     except OSError as error:
-        raise SysError(error.errno or errno.EIO, f"unpin {path}") from None
+        raise SysError(error.errno or errno.EIO, asked) from None
 
 
 def open_pin(root: Path, path: str) -> int:
     """Return a descriptor of the object pinned at `path`, which has the same lifetime as any other one's."""
-    where = place(root, path)
+    where = place(root, path, asked := f"open {path}")
     try:
         return os.open(where, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         code = errno.EACCES if error.errno in (errno.EISDIR, errno.ENXIO) else error.errno or errno.EIO
-        raise SysError(code, f"open {path}") from None
+        raise SysError(code, asked) from None
 
 
 def pins(root: Path) -> dict[int, list[str]]:
