@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tcbpf.cli import tc_show
@@ -134,8 +134,9 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
         raise Quit(LOCAL, 'Illegal "handle"')
     if request.kind == "bpf":
         options, actions = read_bpf(dp, words)
-        return Filter(row.dev, row.parent, row.kind, row.protocol, row.pref, row.chain, handle, options, actions)
-    return Filter(row.dev, row.parent, row.kind, row.protocol, row.pref, row.chain, handle, *read_matchall(dp, words))
+        return replace(row, handle=handle, options=options, actions=actions)
+    matchall, actions = read_matchall(dp, words)
+    return replace(row, handle=handle, options=matchall, actions=actions)
 
 
 def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:

@@ -91,7 +91,8 @@ def apply(dp: Datapath, op: Op, what: TcObject, *, after: str = "") -> tuple[TcO
         if error.errno == errno.ENODEV and name and not error.extack:
             raise Quit(LOCAL, f'Cannot find device "{name}"') from None
         said = f"Error: {error.extack.rstrip('.')}." if error.extack else f"RTNETLINK answers: {error.strerror}"
-        raise Quit(REFUSED, said, *([after] if after else [])) from None
+        hint = ["It takes root or CAP_NET_ADMIN; --datapath user takes neither."] if error.errno == errno.EPERM else []
+        raise Quit(REFUSED, said, *([after] if after else []), *hint) from None
     except NotSupported as error:
         raise Quit(REFUSED, f"Error: {error}.", *([after] if after else [])) from None
     except SysError as error:

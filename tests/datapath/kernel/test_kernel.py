@@ -20,7 +20,7 @@ from tcbpf.control.words import HOOKS
 from tcbpf.datapath.kernel import Kernel, probe, syscall
 from tcbpf.datapath.kernel.maps import KernelMap, kernel_name
 from tcbpf.datapath.kernel.progs import packet_sizes
-from tcbpf.errors import InputError, NotSupported, SysError, TcError, VerifierError
+from tcbpf.errors import InputError, NotSupported, SysError, VerifierError
 from tcbpf.isa import assemble, encode
 from tcbpf.net.pcap import Writer
 from tcbpf.obj.program import MapSpec, Program
@@ -94,14 +94,22 @@ def test_probes_ask_and_do_not_guess(kernel: Kernel) -> None:
 
 def test_what_the_kernel_lacks_is_said(kernel: Kernel) -> None:
     kernel.apply(Request(Op.ADD, Link("em1", kind="veth", peer="em2")))
-    with pytest.raises((NotSupported, TcError)) as caught:
-        kernel.apply(Request(Op.ADD, Link("x1", kind="nosuchkind")))
-    assert "nosuchkind" in str(caught.value) or isinstance(caught.value, TcError)
+    kernel.apply(Request(Op.ADD, Qdisc("em1", "clsact", 0xFFFF0000, TC_H_CLSACT)))
+    everything = Bpf(bytecode=((6, 0, 0, 0xFFFFFFFF),))
+    for what, words in (
+        (Link("x1", kind="nosuch"), "this kernel has no nosuch devices"),
+        (Qdisc("em1", "nosuch", 0x10000), "Specified qdisc kind is unknown"),
+        (Filter("em1", HOOKS["ingress"], "nosuch"), "TC classifier not found"),
+        (Filter("em1", HOOKS["ingress"], "bpf", options=everything, actions=(Action("nosuch"),)), "action nosuch is not on"),
+    ):
+        with pytest.raises(NotSupported, match=words):
+            kernel.apply(Request(Op.ADD, what))
 
 
 def test_without_privilege_the_error_says_what_is_needed(kernel: Kernel) -> None:
     code = (
-        "import os, tcbpf.datapath.kernel.maps, tcbpf.datapath.kernel.progs\nfrom tcbpf.datapath.kernel import Kernel\nfrom tcbpf.obj.program import MapSpec, Program\n"
+        "import os, tcbpf.datapath.kernel.maps, tcbpf.datapath.kernel.progs\n"
+        "from tcbpf.datapath.kernel import Kernel\nfrom tcbpf.obj.program import MapSpec, Program\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "for call in (lambda: Kernel().map_create(MapSpec('m', 'hash', 4, 4, 1)),\n"
         "             lambda: Kernel().prog_load(Program.from_bytes(bytes.fromhex('b700000000000000 9500000000000000')))):\n"

@@ -40,6 +40,13 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 1, 7, 15, 25
 
 
+_NO_SUCH_KIND = frozenset({"Failed to load TC action module", "TC classifier not found", "Specified qdisc kind is unknown"})
+
+
+class Lacking(TcError, NotSupported):
+    """The kernel was asked for a kind of qdisc, filter or action that it has not, and said so."""
+
+
 def apply(rtnl: Rtnetlink, request: Request) -> tuple[TcObject, ...]:
     """Do one request and return the objects of the answer.
 
@@ -57,6 +64,8 @@ def apply(rtnl: Rtnetlink, request: Request) -> tuple[TcObject, ...]:
     try:
         answers = rtnl.ask(kind, FLAGS[request.op], body, asked=asked)
     except TcError as error:
+        if error.extack.rstrip(".") in _NO_SUCH_KIND:
+            raise Lacking(error.errno or 0, asked, error.extack) from None
         if error.errno == errno.ENODEV and not error.extack and request.op is Op.SHOW:
             return ()
         raise
