@@ -42,7 +42,7 @@ SHB, IDB, OPB, SPB, EPB = 0x0A0D0D0A, 1, 2, 3, 6  # pcapng block types
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 OPT_IF_NAME, OPT_TSRESOL, OPT_TSOFFSET, OPT_EPB_FLAGS = 2, 9, 14, 2
 MAX_CAPLEN = 0x40000  # 256 KiB, as tcpdump; more is a damaged length
-MAX_BLOCK = 0x1000000
+MAX_BLOCK = 4 * MAX_CAPLEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def _packet(source: _Source, start: int, order: str, kind: int, body: bytes, int
         index, _drops, high, low, caplen, wire_len = struct.unpack_from(order + "HHIIII", body)
     if index >= len(interfaces):
         raise source.wrong(start, f"interface {index} is not described", f"the section describes {len(interfaces)}")
-    if caplen > len(body) - head:
+    if caplen > min(len(body) - head, MAX_CAPLEN):
         raise source.wrong(start, f"a captured length of {caplen} in a block of {len(body)} bytes is damage")
     interface = interfaces[index]
     ticks = high << 32 | low

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -193,6 +194,34 @@ def test_records_that_straddle_chunks(tmp_path: Path, format: str) -> None:
     with User() as dp, dp.prog_load(code("r0 = 0\nexit")) as prog:
         stats = prog.run_pcap(str(tmp_path / "in"))
     assert stats.packets == 300 and stats.bytes == sum(40_000 + n for n in range(300))
+
+
+@pytest.mark.parametrize("size", [600_000, 1_048_000])
+def test_blocks_larger_than_the_room_before_a_chunk(tmp_path: Path, size: int) -> None:
+    """A block of another kind than a packet may be of any size; it is skipped."""
+    with Writer(tmp_path / "in") as out:
+        for number in range(20):
+            out.write(bytes(100 + number))
+            length = size + 12
+            head = (0xBAD).to_bytes(4, "little") + length.to_bytes(4, "little")
+            out.append(head + bytes(size) + length.to_bytes(4, "little"), 0)
+    with User() as dp, dp.prog_load(code("r0 = 0\nexit")) as prog:
+        assert prog.run_pcap(str(tmp_path / "in")).bytes == sum(range(100, 120))
+
+
+def test_a_pipe_is_read_as_it_comes(tmp_path: Path, capture: str) -> None:
+    pipe, whole = tmp_path / "pipe", Path(capture).read_bytes()
+    os.mkfifo(pipe)
+    for raw, wanted in (whole, None), (whole[:-7], "cut short"):
+        feeder = threading.Thread(target=pipe.write_bytes, args=(raw,))
+        feeder.start()
+        with User() as dp, dp.prog_load(code("r0 = 0\nexit")) as prog:
+            if wanted is None:
+                assert prog.run_pcap(str(pipe)).packets == 10
+            else:
+                with pytest.raises(InputError, match=wanted):
+                    prog.run_pcap(str(pipe))
+        feeder.join()
 
 
 def test_damaged_captures_say_where(capture: str, tmp_path: Path) -> None:

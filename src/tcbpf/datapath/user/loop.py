@@ -1,30 +1,21 @@
-"""A capture through the runtime's packet loop: the file is read in chunks, millions of packets a second.
-
-Python turns the pages: it reads a chunk, lets C work on it, drains what C put out, and carries the unfinished record
-over to the next chunk. What is wrong with a capture is said with the packet and the offset.
-"""
+"""A capture through the runtime's packet loop: Python turns the pages, C works on them, millions of packets a second."""
 
 from __future__ import annotations
 
 import ctypes
-import mmap
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
-from tcbpf.errors import InputError, InternalError
-from tcbpf.native.library import function, struct
-from tcbpf.net.pcap import Writer, read
+from tcbpf.datapath.user.reader import END, FULL, MORE, Buffer, Reader
+from tcbpf.native.library import struct
+from tcbpf.net.pcap import Writer
 from tcbpf.tables.progs import passes
 
-CHUNK = 4 << 20
-LARGEST = 64 << 20  # a record that needs more is damage
 PCAPNG = 3  # TCBPF_PCAPNG
-END, MORE, FULL = range(3)  # enum tcbpf_status; the rest are faults
 FIRST_SMALL, SMALL = -1, 32
 """Verdicts counted in the loop's array: from -1 on."""
 
@@ -41,25 +32,20 @@ class Counts:
 
 
 class Sink:
-    """A buffer that C writes packet records to, and the capture that they go to, begun when there is a first one.
-
-    The buffer is anonymous memory: what is never written to costs nothing.
-    """
+    """A buffer that C writes packet records to, and the capture that they go to, begun when there is a first one."""
 
     def __init__(self, begin: Callable[[], Writer], *, size: int = 8 << 20) -> None:
         self._begin = begin
         self._begun: Writer | None = None
-        self._memory = mmap.mmap(-1, size)
-        self._view = memoryview(self._memory)
-        self._start = ctypes.c_char.from_buffer(self._memory)
+        self._buffer = Buffer(size)
         self.struct = struct("tcbpf_sink")()
-        self.struct.buf, self.struct.size = ctypes.addressof(self._start), size
+        self.struct.buf, self.struct.size = self._buffer.address, size
         self.struct.format, self.struct.snaplen = PCAPNG, 0x40000
 
     def drain(self) -> None:
         """Write out what C put in."""
         if self.struct.used:
-            self.writer().append(self._view[: self.struct.used], self.struct.packets)
+            self.writer().append(self._buffer.view[: self.struct.used], self.struct.packets)
             self.struct.used = self.struct.packets = 0
 
     def writer(self) -> Writer:
@@ -67,49 +53,6 @@ class Sink:
         if self._begun is None:
             self._begun = self._begin()
         return self._begun
-
-
-class Reader:
-    """A capture file as struct tcbpf_capture, one chunk at a time."""
-
-    def __init__(self, file: BinaryIO, path: str, *, chunk: int = CHUNK) -> None:
-        self.file, self.path = file, path
-        self.size = os.fstat(file.fileno()).st_size
-        self.buffer = ctypes.create_string_buffer(chunk)
-        self.view = memoryview(self.buffer).cast("B")
-        self.capture: Any = struct("tcbpf_capture")()
-        self.capture.file_size = self.size
-        self.fill()
-        status = function("tcbpf_capture_open", ctypes.c_uint32, ctypes.c_void_p)(ctypes.addressof(self.capture))
-        if status not in (END, MORE):
-            self.fail(status)
-
-    def fill(self) -> bool:
-        """Move the unread rest to the front and read on; False when nothing more came."""
-        capture = self.capture
-        rest = self.view[capture.pos : capture.size]
-        if len(rest) == len(self.view):
-            self._grow(bytes(rest))
-        else:
-            self.view[: len(rest)] = bytes(rest)
-        got = self.file.readinto(self.view[len(rest) :]) or 0  # type: ignore[attr-defined]
-        capture.window += capture.pos
-        capture.base, capture.pos, capture.size = ctypes.addressof(self.buffer), 0, len(rest) + got
-        return got > 0
-
-    def _grow(self, rest: bytes) -> None:
-        if len(rest) >= LARGEST:
-            raise InputError(f"a record of more than {LARGEST} bytes is damage", where=self.path)
-        buffer = ctypes.create_string_buffer(2 * len(rest))
-        self.buffer, self.view = buffer, memoryview(buffer).cast("B")
-        self.view[: len(rest)] = rest
-
-    def fail(self, status: int) -> None:
-        """Raise the error of a status that ends the loop."""
-        # The plain reader finds the fault again and has the words for it; the loop only knows that there is one.
-        for _ in read(self.path):
-            pass
-        raise InternalError(f"{self.path}: the packet loop stopped with status {status} on a sound capture")
 
 
 class Loop:
@@ -131,6 +74,7 @@ class Loop:
         setattr(self.struct, "in", ctypes.addressof(reader.capture))
         self.struct.keep = sum(1 << i for i in range(SMALL) if passes(type, i + FIRST_SMALL))
         self.struct.keep_others = passes(type, SMALL)
+        self.struct.timed = bool(self.sinks)
 
     def run(self, limit: int, turn: Callable[[], None] = lambda: None) -> Counts:
         """Work through the capture, or `limit` packets of it; `turn` is called between chunks."""
@@ -174,7 +118,7 @@ class Progress:
 
     def __init__(self, reader: Reader) -> None:
         self.reader, self.start, self.told = reader, time.monotonic(), False
-        self.on = sys.stderr.isatty() and reader.size > 0
+        self.on = sys.stderr.isatty() and reader.is_file
 
     def tell(self) -> None:
         """Say how much of the file is done."""

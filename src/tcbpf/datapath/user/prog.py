@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.loop import Loop, Reader, Sink
+from tcbpf.datapath.user.loop import Loop, Sink
 from tcbpf.datapath.user.maps import UserMap
+from tcbpf.datapath.user.reader import open_reader
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
@@ -139,7 +140,7 @@ class UserProg:
         if not self._runnable().address:
             return self._step_pcap(path, out, limit)
         with contextlib.ExitStack() as stack:
-            reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path)
+            reader = stack.enter_context(open_reader(path))
             sinks = []
             if out:
                 writer = stack.enter_context(Writer(out))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcbpf.control.objects import Bpf
-from tcbpf.datapath.user.loop import Loop, Reader, Sink
+from tcbpf.datapath.user.loop import Loop, Sink
 from tcbpf.datapath.user.prog import UserProg
+from tcbpf.datapath.user.reader import open_reader
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import function
 from tcbpf.net.pcap import Writer
@@ -95,7 +96,7 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
     link = state.link(dev, "replay")
     state = state.with_link(replace(link, up=True))
     with contextlib.ExitStack() as stack:
-        reader = Reader(stack.enter_context(open(path, "rb", buffering=0)), path, chunk=CHUNK)
+        reader = stack.enter_context(open_reader(path, chunk=CHUNK))
         programs = Programs(dp)
         stack.callback(programs.close)
         plan = lay_out(state, programs)

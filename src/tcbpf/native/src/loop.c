@@ -160,6 +160,5 @@ static ALWAYS u32 step_transmit(struct tcbpf_env *env, struct tcbpf_skb *skb, co
 u32 tcbpf_loop_device(struct tcbpf_loop *loop, struct tcbpf_env *env, struct tcbpf_dev *dev, u32 ingress)
 {
     loop->skb->dev = dev;
-    loop->timed = 1;
     return ingress ? loop_over(loop, env, step_receive, dev, NULL) : loop_over(loop, env, step_transmit, dev, NULL);
 }
