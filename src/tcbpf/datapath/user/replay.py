@@ -23,7 +23,6 @@ from tcbpf.tc.plan import Plan, counted, lay_out
 if TYPE_CHECKING:
     from tcbpf.datapath.user import User
 
-CHUNK, SINK = 1 << 20, 16 << 20  # a chunk's packets fit into a device's buffer, copied and encapsulated
 CLONES, BUFFER = 32, 1 << 17  # buffers for packets in transit; TCBPF_BUFFER
 COUNTERS = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped")
 
@@ -96,7 +95,7 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
     link = state.link(dev, "replay")
     state = state.with_link(replace(link, up=True))
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(open_reader(path, chunk=CHUNK))
+        reader = stack.enter_context(open_reader(path))
         programs = Programs(dp)
         stack.callback(programs.close)
         plan = lay_out(state, programs)
@@ -137,7 +136,7 @@ def attach_sinks(
     sinks: list[Sink] = []
     for index, device in plan.devices.items():
         for word, place in ("ingress", "rx"), ("egress", "tx"):
-            sinks.append(Sink(partial(begin, names[index], word), size=SINK))
+            sinks.append(Sink(partial(begin, names[index], word)))
             setattr(device, place, ctypes.addressof(sinks[-1].struct))
             if (names[index], word) == own:
                 sinks[-1].writer()
