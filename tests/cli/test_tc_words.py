@@ -135,3 +135,26 @@ def test_actions_of_the_user_datapath(tmp_path: Path) -> None:
         "\t index # ref 1 bind 1",
         "",
     ]
+
+
+def test_prio_on_the_user_datapath(tmp_path: Path) -> None:
+    said = tc(tmp_path, "qdisc", "add", "dev", "lo", "root", "handle", "1:", "prio", "bands", "4", "priomap", "3", "2")
+    assert (said.status, said.err) == (0, "")
+    priomap = "3 2 2 2 1 2 0 0 1 1 1 1 1 1 1 1"
+    assert f"qdisc prio 1: root refcnt 2 bands 4 priomap {priomap}\n" == tc(tmp_path, "qdisc", "show", "dev", "lo").out
+    shown = tc(tmp_path, "-j", "qdisc", "show", "dev", "lo").out
+    assert f'"options":{{"bands":4,"priomap":[{priomap.replace(" ", ",")}]}}' in shown
+    assert tc(tmp_path, "class", "show", "dev", "lo").out.splitlines()[0] == "class prio 1:1 parent 1: "
+
+
+def test_vlan_and_skbedit_on_the_user_datapath(tmp_path: Path) -> None:
+    assert tc(tmp_path, "qdisc", "add", "dev", "lo", "clsact").status == 0
+    said = tc(tmp_path, "filter", "add", "dev", "lo", "egress", "bpf", "bytecode", "1,6 0 0 4294967295",
+              "action", "vlan", "push", "id", "5", "priority", "3", "action", "vlan", "pop", "continue",
+              "action", "skbedit", "priority", "1:2", "mark", "7/0xff", "ptype", "otherhost", "index", "9")
+    assert (said.status, said.err) == (0, "")
+    lines = tc(tmp_path, "filter", "show", "dev", "lo", "egress").out.splitlines()
+    assert [line for line in lines if "order" in line] == [
+        "\taction order 1: vlan  push id # protocol 802.1Q priority 3 pipe", "\taction order 2: vlan  pop continue",
+        "\taction order 3: skbedit  priority 1:2 mark 7/0xff ptype otherhost pipe"]
+    assert "priority" in tc(tmp_path, "-j", "filter", "show", "dev", "lo", "egress").out

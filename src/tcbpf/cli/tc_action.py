@@ -1,12 +1,14 @@
-"""The actions of a filter, in tc(8)'s grammar: gact's control words, mirred, bpf."""
+"""The actions of a filter, in tc(8)'s grammar: gact's control words, mirred, bpf, vlan, skbedit."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc_load import prepare, read_source
-from tcbpf.cli.tc_words import LOCAL, USAGE, Quit, Words, c_number, matches
+from tcbpf.cli.tc_show_action import PACKET_TYPES
+from tcbpf.cli.tc_words import LOCAL, USAGE, Quit, Words, c_number, matches, parsed
 from tcbpf.control.objects import Action
+from tcbpf.control.words import parse_classid, parse_protocol
 from tcbpf.tables.actions import ACTIONS
 
 if TYPE_CHECKING:
@@ -42,13 +44,15 @@ def _action(dp: Datapath, words: Words) -> Action:
         return _mirred(dp, words, left)
     if kind == "bpf":
         return _bpf(dp, words)
+    if kind in ("vlan", "skbedit"):
+        return _edit(kind, words)
     if kind == "gact":
         words.accept("action")
         kind = words.take()
     control = read_control(kind, words)
     if control is None:
         raise Quit(USAGE, f"Bad action type {kind}",
-                   "It is one of: " + ", ".join(CONTROLS) + ", goto chain N, jump N, mirred, bpf")
+                   "It is one of: " + ", ".join(CONTROLS) + ", goto chain N, jump N, mirred, bpf, vlan, skbedit")
     return Action("gact", index=_index(words), control=control)
 
 
@@ -65,7 +69,7 @@ def read_control(word: str, words: Words) -> str | None:
 
 def _mirred(dp: Datapath, words: Words, left: int) -> Action:
     options: dict[str, object] = {"direction": "egress", "action": "redirect", "dev": ""}
-    index, control, deed = 0, "", ""
+    index, deed = 0, ""
     while words and words.next not in ENDS:
         word = words.next
         if word in ("egress", "ingress"):
@@ -83,13 +87,9 @@ def _mirred(dp: Datapath, words: Words, left: int) -> Action:
     if not deed or (not options["dev"] and not index):
         raise Quit(LOCAL, "bad action parsing", f"parse_action: bad value ({left}:mirred)!", 'Illegal "action"',
                    "It is: mirred egress|ingress redirect|mirror dev DEVICE [ CONTROL ]")
-    if words and words.next not in ("action", *ENDS):
-        control = read_control(words.take(), words) or ""
-        if not control:
-            raise Quit(LOCAL, f'"{words.next}" is no control', 'Illegal "action"')
-    index = index or _index(words)
     options["action"] = deed
-    return Action("mirred", index=index, control=control or ("stolen" if deed == "redirect" else "pipe"), options=options)
+    control = _control(words, "stolen" if deed == "redirect" else "pipe")
+    return Action("mirred", control=control, index=index or _index(words), options=options)
 
 
 def _device(dp: Datapath, name: str, left: int) -> str:
@@ -113,14 +113,73 @@ def _bpf(dp: Datapath, words: Words) -> Action:
         options["prog"] = ready.prog
     else:
         options["bytecode"] = ready.bytecode
-    control = "pipe"
-    if words and words.next not in ("action", "index", *ENDS):
-        word = words.take()
-        found = read_control(word, words)
-        if found is None:
-            raise Quit(LOCAL, f'"{word}" is no control', 'Illegal "action"')
-        control = found
-    return Action("bpf", index=_index(words), control=control, options=options)
+    return Action("bpf", control=_control(words), index=_index(words), options=options)
+
+
+def _edit(kind: str, words: Words) -> Action:
+    """Take what vlan and skbedit take."""
+    options: dict[str, object] = {}
+    while words:
+        word = words.next
+        if kind == "vlan" and word in ("push", "pop", "modify"):
+            options["action"] = words.take()
+        elif kind == "vlan" and word == "id":
+            words.take()
+            options["id"] = words.number("id is invalid", limit=0xFFF)
+        elif kind == "vlan" and word == "protocol":
+            words.take()
+            options["protocol"] = parsed(parse_protocol, words.take(), "protocol is invalid")
+        elif kind == "vlan" and matches(word, "priority"):
+            words.take()
+            options["priority"] = words.number("prio is invalid", limit=7)
+        elif kind == "skbedit" and matches(word, "queue_mapping"):
+            words.take()
+            options["queue_mapping"] = words.number("Illegal queue_mapping", limit=0xFFFF, status=LOCAL)
+        elif kind == "skbedit" and matches(word, "priority"):
+            words.take()
+            options["priority"] = parsed(parse_classid, words.take(), "Illegal priority")
+        elif kind == "skbedit" and matches(word, "mark"):
+            words.take()
+            options |= _mark(words.take())
+        elif kind == "skbedit" and matches(word, "ptype"):
+            words.take()
+            options["ptype"] = _packet_type(words.take())
+        else:
+            break
+    if kind == "vlan" and options.get("action") != "pop":
+        if "action" not in options or "id" not in options:
+            raise Quit(LOCAL, "id needs to be set for " + str(options.get("action", "vlan")), 'Illegal "action"',
+                       "It is: vlan pop | vlan push|modify id ID [ protocol 802.1Q|802.1ad ] [ priority PRIO ]")
+        options.setdefault("protocol", 0x8100)
+    if not options:
+        raise Quit(LOCAL, "bad action parsing", 'Illegal "action"',
+                   "It is: skbedit [ queue_mapping N ] [ priority CLASSID ] [ mark MARK[/MASK] ] [ ptype TYPE ]")
+    return Action(kind, control=_control(words), index=_index(words), options=options)
+
+
+def _mark(word: str) -> dict[str, object]:
+    mark, slash, mask = word.partition("/")
+    numbers = [c_number(mark), c_number(mask) if slash else 0]
+    if None in numbers:
+        raise Quit(LOCAL, "Illegal mark", 'Illegal "action"')
+    return {"mark": numbers[0], "mask": numbers[1]} if slash else {"mark": numbers[0]}
+
+
+def _packet_type(word: str) -> int:
+    if word not in PACKET_TYPES:
+        raise Quit(LOCAL, f"Illegal ptype ({word})", "It is one of: " + ", ".join(PACKET_TYPES), 'Illegal "action"')
+    return PACKET_TYPES.index(word)
+
+
+def _control(words: Words, default: str = "pipe") -> str:
+    """Take the control word that may end an action."""
+    if not words or words.next in ("action", "index", *ENDS):
+        return default
+    word = words.take()
+    found = read_control(word, words)
+    if found is None:
+        raise Quit(LOCAL, f'"{word}" is no control', 'Illegal "action"', "It is one of: " + ", ".join(CONTROLS))
+    return found
 
 
 def _index(words: Words) -> int:

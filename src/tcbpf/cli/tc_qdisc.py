@@ -22,7 +22,7 @@ from tcbpf.cli.tc_words import (
     read_rate,
     read_size,
 )
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.control.words import parse_classid, parse_qdisc_handle
 from tcbpf.errors import NotSupported, SysError, TcError
@@ -50,6 +50,7 @@ KIND_USAGE = {
     "htb": "Usage: ... qdisc add ... htb [ default MINOR ] [ r2q N ] [ direct_qlen PACKETS ]\n"
            "       ... class add ... htb rate RATE [ ceil RATE ] [ burst SIZE ] [ cburst SIZE ] [ prio N ]\n"
            "                             [ quantum SIZE ] [ mpu SIZE ] [ overhead SIZE ]",
+    "prio": "Usage: ... prio [ bands NUMBER ] [ priomap P1 P2 ... P16 ]",
     "pfifo": "Usage: ... pfifo [ limit NUMBER ]",
     "bfifo": "Usage: ... bfifo [ limit NUMBER ]",
     "pfifo_head_drop": "Usage: ... pfifo_head_drop [ limit NUMBER ]",
@@ -190,6 +191,10 @@ def qdisc_options(kind: str, words: Words) -> dict[str, Any]:
             values["r2q"] = words.number('Illegal "r2q"', status=LOCAL)
         elif kind == "htb" and word == "direct_qlen":
             values["direct_qlen"] = words.number('Illegal "direct_qlen"', status=LOCAL)
+        elif kind == "prio" and word == "bands":
+            values["bands"] = words.number('Illegal "bands"', status=LOCAL)
+        elif kind == "prio" and word == "priomap":
+            values["priomap"] = _priomap(words)
         elif kind in ("pfifo", "bfifo", "pfifo_head_drop") and word == "limit":
             values["limit"] = _size(words, "limit")
         else:
@@ -287,6 +292,16 @@ def class_options(kind: str, words: Words) -> dict[str, Any]:
     if values and "rate" not in values:
         raise Quit(LOCAL, '"rate" is required.')
     return values
+
+
+def _priomap(words: Words) -> tuple[int, ...]:
+    """Take the bands of the 16 priorities; those that are not said keep their defaults."""
+    bands = list(PRIOMAP)
+    for place in range(len(bands)):
+        if not words.next.isdigit():
+            break
+        bands[place] = words.number('Illegal "priomap" element', limit=15, status=LOCAL)
+    return tuple(bands)
 
 
 def _hex(words: Words, name: str) -> int:

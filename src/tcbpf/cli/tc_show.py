@@ -1,10 +1,11 @@
-"""Print qdiscs, classes, filters and actions as tc(8) 6.1 does."""
+"""Print qdiscs, classes and filters as tc(8) 6.1 does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from tcbpf.cli import tc_show_action
 from tcbpf.cli.tc_sheet import Sheet
 from tcbpf.cli.tc_words import Options, format_rate, format_size
 from tcbpf.control.objects import (
@@ -13,11 +14,9 @@ from tcbpf.control.objects import (
     SKIP_HW,
     SKIP_SW,
     TC_H_ROOT,
-    Action,
     Bpf,
     Filter,
     Qdisc,
-    Stats,
     TcClass,
 )
 from tcbpf.control.words import HOOKS, format_handle, format_protocol
@@ -51,7 +50,7 @@ def qdisc(sheet: Sheet, row: Qdisc, options: Options, selected: Selection) -> No
             _qdisc_options(sheet, row, options)
         sheet.line()
         if options.stats:
-            stats(sheet, row.stats, " ")
+            tc_show_action.stats(sheet, row.stats, " ")
             sheet.line()
 
 
@@ -65,6 +64,9 @@ def _qdisc_options(sheet: Sheet, row: Qdisc, options: Options) -> None:
             sheet.put("ver", values.get("ver", "3.17"), " ver {}")
         if "direct_qlen" in values:
             sheet.put("direct_qlen", values["direct_qlen"], " direct_qlen {}")
+    elif row.kind in ("prio", "pfifo_fast") and "bands" in values:
+        sheet.put("bands", values["bands"], "bands {} ")
+        sheet.put("priomap", list(values["priomap"]), "priomap {}", shown=" ".join(str(band) for band in values["priomap"]))
     elif row.kind == "ingress":
         sheet.say("---------------- ")
     elif row.kind in ("pfifo", "pfifo_head_drop") and "limit" in values:
@@ -86,7 +88,7 @@ def klass(sheet: Sheet, row: TcClass, options: Options, selected: Selection) -> 
     sheet.line()
     if options.stats:
         with sheet.object():
-            stats(sheet, row.stats, " ")
+            tc_show_action.stats(sheet, row.stats, " ")
         sheet.line()
         if "lended" in row.options:
             sheet.say(" lended: {lended} borrowed: {borrowed} giants: {giants}\n tokens: {tokens} ctokens: {ctokens}\n".format(
@@ -150,40 +152,12 @@ def _bpf(sheet: Sheet, row: Filter, bpf: Bpf, options: Options) -> None:
     if bpf.gen_flags & (NOT_IN_HW | IN_HW) == NOT_IN_HW:
         sheet.put("not_in_hw", True, "not_in_hw ")
     if bpf.bytecode:
-        bytecode(sheet, bpf.bytecode)
+        tc_show_action.bytecode(sheet, bpf.bytecode)
     if bpf.id:
-        program(sheet, bpf, options)
+        tc_show_action.program(sheet, bpf, options)
     elif bpf.tag:
         sheet.put("tag", bpf.tag.hex(), "tag {} ")
-    actions(sheet, row.actions, options)
-
-
-def bytecode(sheet: Sheet, code: tuple[tuple[int, int, int, int], ...]) -> None:
-    """Put classic bytecode as the command line takes it."""
-    with sheet.object("bytecode"):
-        sheet.put("length", len(code), "bytecode '{},")
-        with sheet.list("insns"):
-            for i, insn in enumerate(code):
-                with sheet.object():
-                    for key, value in zip(("code", "jt", "jf", "k"), insn, strict=True):
-                        sheet.put(key, value)
-                sheet.say("{} {} {} {}".format(*insn) + ("'" if i == len(code) - 1 else ","))
-
-
-def program(sheet: Sheet, bpf: Bpf, options: Options) -> None:
-    """Put what is known of a filter's program."""
-    with sheet.object("prog"):
-        sheet.put("id", bpf.id, "id {} ")
-        if bpf.prog_name:
-            sheet.put("name", bpf.prog_name, "name {} ")
-        sheet.put("tag", bpf.tag.hex(), "tag {} ")
-        sheet.put("jited", int(bpf.jited), "jited " if bpf.jited else "")
-        if options.details:
-            if bpf.load_time:
-                sheet.put("load_time", bpf.load_time, "load_time {} ")
-                sheet.put("created_by_uid", bpf.uid, "created_by_uid {} ")
-            if bpf.btf_id:
-                sheet.put("btf_id", bpf.btf_id, "btf_id {} ")
+    tc_show_action.actions(sheet, row.actions, options)
 
 
 def _plain(sheet: Sheet, row: Filter, options: Options) -> None:
@@ -194,94 +168,7 @@ def _plain(sheet: Sheet, row: Filter, options: Options) -> None:
         sheet.put("flowid", format_handle(int(values["classid"])), "flowid {} ")
     if values.get("not_in_hw"):
         sheet.put("not_in_hw", True, "\n  not_in_hw")
-    actions(sheet, row.actions, options)
-
-
-def actions(sheet: Sheet, rows: tuple[Action, ...], options: Options) -> None:
-    """Put a filter's actions in their order."""
-    if not rows:
-        return
-    with sheet.list("actions"):
-        for order, row in enumerate(rows, 1):
-            with sheet.object():
-                sheet.line()
-                sheet.put("order", order, "\taction order {}: ")
-                action(sheet, row, options)
-
-
-def action(sheet: Sheet, row: Action, options: Options) -> None:
-    """Put one action."""
-    values: dict[str, Any] = row.options
-    sheet.put("kind", row.kind, "{} ")
-    if row.kind == "mirred":
-        direction, deed = values.get("direction", "egress"), values.get("action", "redirect")
-        sheet.put("mirred_action", deed)
-        sheet.put("direction", direction)
-        sheet.say(f"({direction.capitalize()} {deed.capitalize()}")
-        sheet.put("to_dev", values.get("dev", ""), " to device {})")
-        control(sheet, row.control, " ", "")
-        sheet.line()
-        sheet.put("index", row.index, "\tindex {}")
-    elif row.kind == "bpf":
-        if values.get("name"):
-            sheet.put("bpf_name", values["name"], "{} ")
-        if values.get("bytecode"):
-            bytecode(sheet, values["bytecode"])
-            sheet.say(" ")
-        if values.get("id"):
-            known = {key: values[key] for key in ("prog_name", "load_time", "uid", "btf_id", "jited") if key in values}
-            program(sheet, Bpf(id=values["id"], tag=values.get("tag", b""), **known), options)
-        control(sheet, row.control, "default-action ", "\n")
-        sheet.put("index", row.index, "\t index {}")
-    else:
-        control(sheet, row.control, "action ", "")
-        with sheet.object("prob"):
-            sheet.line()
-            sheet.put("random_type", "none", "\t random type {}")
-            control(sheet, "pass", " ", " ")
-            sheet.put("val", 0, "val {}")
-        sheet.line()
-        sheet.put("index", row.index, "\t index {}")
-    sheet.put("ref", row.ref, " ref {}")
-    sheet.put("bind", row.bind, " bind {}")
-    if options.stats:
-        sheet.put("installed", row.installed, " installed {} sec")
-        sheet.put("last_used", row.used, " used {} sec")
-        if row.first_used >= 0:
-            sheet.put("first_used", row.first_used, " firstused {} sec")
-    sheet.line()
-    if options.stats:
-        sheet.say("\tAction statistics:\n")
-        with sheet.object("stats"):
-            stats(sheet, row.stats, "\t")
-        sheet.line()
-
-
-def control(sheet: Sheet, word: str, before: str, after: str) -> None:
-    """Put what an action ends in: "drop", "goto chain 3", "jump 2"."""
-    name, number = word.rpartition(" ")[::2] if word[-1:].isdigit() else (word, "")
-    with sheet.object("control_action"):
-        sheet.put("type", name.removesuffix(" chain"), before + "{}")
-        if number and name.endswith("chain"):
-            sheet.put("chain", int(number), " chain {}")
-        elif number:
-            sheet.put("jump", int(number), " {}")
-    sheet.say(after)
-
-
-def stats(sheet: Sheet, row: Stats, before: str) -> None:
-    """Put counters on two lines, without the last line's end."""
-    sheet.say(before)
-    sheet.put("bytes", row.bytes, "Sent {} bytes")
-    sheet.put("packets", row.packets, " {} pkt")
-    sheet.put("drops", row.drops, " (dropped {}")
-    sheet.put("overlimits", row.overlimits, ", overlimits {}")
-    sheet.put("requeues", row.requeues, " requeues {}) ")
-    sheet.line()
-    sheet.say(before)
-    sheet.put("backlog", row.backlog, "backlog {}", shown=format_size(row.backlog))
-    sheet.put("qlen", row.qlen, " {}p")
-    sheet.put("", row.requeues, " requeues {}")
+    tc_show_action.actions(sheet, row.actions, options)
 
 
 def _device(sheet: Sheet, name: str, selected: Selection) -> None:

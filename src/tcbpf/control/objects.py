@@ -14,6 +14,7 @@ TC_H_ROOT, TC_H_UNSPEC = 0xFFFFFFFF, 0
 TC_H_CLSACT = TC_H_INGRESS = 0xFFFFFFF1
 TC_H_MIN_INGRESS, TC_H_MIN_EGRESS = 0xFFF2, 0xFFF3
 ETH_P_ALL = 0x0003
+PRIOMAP = (1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)       # prio's band of each priority, where nothing else is said
 SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8
 
 
@@ -60,7 +61,7 @@ class Qdisc:
     """A queueing discipline. `kind` "clsact", "ingress", "htb", ...; handle 0 lets the datapath choose.
 
     Options by kind. htb: default (minor), r2q, direct_qlen, direct_packets_stat, ver ("3.17", dumped only).
-    pfifo, bfifo, pfifo_head_drop: limit (packets, for bfifo bytes).
+    pfifo, bfifo, pfifo_head_drop: limit (packets, for bfifo bytes). prio: bands, priomap (16 bands).
     """
 
     dev: str
@@ -96,8 +97,8 @@ class TcClass:
 class Action:
     """An action. kind "gact" (control), "mirred", "bpf", "vlan", "skbedit", "pedit"; options by tc(8)'s words.
 
-    Options by kind. mirred: direction ("egress", "ingress"), action ("redirect", "mirror"),
-    dev. bpf: as the fields of Bpf.
+    Options by kind. mirred: direction ("egress", "ingress"), action ("redirect", "mirror"), dev. bpf: as the fields of Bpf.
+    vlan: action ("push", "pop", "modify"), id, protocol, priority. skbedit: queue_mapping, priority, mark, mask, ptype.
 
     Units:   installed, used and first_used in seconds before the dump.
     """

@@ -10,7 +10,7 @@ import errno
 import os
 from dataclasses import replace
 
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Link, Qdisc, TcClass
+from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_ROOT, Link, Qdisc, TcClass
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
 from tcbpf.tc.state import State
@@ -18,7 +18,6 @@ from tcbpf.tc.state import State
 INGRESS_HANDLE = 0xFFFF0000
 CLASSFUL = frozenset({"htb", "prio"})
 KINDS = frozenset({"clsact", "ingress", "pfifo", "bfifo", "pfifo_head_drop", "pfifo_fast", "noqueue"}) | CLASSFUL
-PRIOMAP = (1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
 TX_QUEUE_LEN = 1000
 
 

@@ -10,7 +10,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tcbpf.control.objects import Qdisc, Stats, TcClass
+from tcbpf.control.objects import PRIOMAP, Qdisc, Stats, TcClass
 from tcbpf.control.psched import xmit_size, xmit_time
 from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u32
 from tcbpf.errors import InputError, TcError
@@ -42,6 +42,9 @@ def qdisc_attrs(qdisc: Qdisc) -> bytes:
         if "direct_qlen" in qdisc.options:
             rows.append(u32(HTB_DIRECT_QLEN, _int(qdisc.options, "direct_qlen")))
         options = nest(TCA_OPTIONS, *rows)
+    elif qdisc.kind == "prio" and qdisc.options:
+        bands: Any = qdisc.options.get("priomap", PRIOMAP)
+        options = attr(TCA_OPTIONS, struct.pack("=i16B", _int(qdisc.options, "bands", 3), *bands))
     elif qdisc.kind in _FIFO and "limit" in qdisc.options:
         options = u32(TCA_OPTIONS, _int(qdisc.options, "limit"))
     return text(TCA_KIND, qdisc.kind) + options
@@ -90,6 +93,9 @@ def read_qdisc(raw: bytes, names: Names) -> Qdisc:
                       "ver": f"{version >> 16}.{version & 0xFFFF}"}
         if HTB_DIRECT_QLEN in rows:
             values["direct_qlen"] = number(rows[HTB_DIRECT_QLEN])
+    elif options and kind in ("prio", "pfifo_fast"):
+        bands, *priomap = struct.unpack_from("=i16B", options)
+        values = {"bands": bands, "priomap": tuple(priomap)}
     elif options and kind in _FIFO:
         values = {"limit": number(options[:4])}
     return Qdisc(dev=names.name(index), kind=kind, handle=handle, parent=parent, options=values, stats=read_stats(found),
