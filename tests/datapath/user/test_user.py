@@ -161,6 +161,17 @@ def test_what_a_closed_program_held_is_gone() -> None:
         assert list(dp.progs()) == [] and list(dp.all_maps()) == []
 
 
+def test_threads_run_one_program_at_once() -> None:
+    with User() as dp, dp.prog_load(count_program()) as prog:
+        prog.run(bytes(64))
+        threads = [threading.Thread(target=prog.run, args=(bytes(64), {}, 20_000)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert hits(prog.maps[0]) == 80_001
+
+
 # ---------------------------------------------------------------- captures
 
 
@@ -404,6 +415,49 @@ def test_an_array_of_programs_takes_one_type(home: str) -> None:
             assert caught.value.errno == wanted
 
 
+IN_MAP = """
+    r1 = 1
+    *(u32 *)(r10 -4) = r1
+    r2 = r10
+    r2 += -4
+    r1 = 0 ll
+    call bpf_map_lookup_elem
+    if r0 == 0 goto out
+    r1 = 0
+    *(u32 *)(r10 -4) = r1
+    r2 = r10
+    r2 += -4
+    r1 = r0
+    call bpf_map_lookup_elem
+    if r0 == 0 goto out
+    r0 = *(u32 *)(r0 +0)
+    exit
+out:
+    r0 = 99
+    exit
+"""
+
+
+def test_a_map_in_a_map_is_found_by_its_number(home: str) -> None:
+    with User(home) as dp:
+        outer = dp.map_create(MapSpec("outer", "array_of_maps", 4, 4, 4, inner=COUNTER))
+        insns = [i._replace(src=5) if i.code == 0x18 else i for i in assemble(textwrap.dedent(IN_MAP))]
+        prog = dp.prog_load(Program(name="p", type="sched_cls", insns=tuple(insns), maps=(outer,), license="GPL"))
+        assert prog.run(bytes(64)).verdict == 99
+        for number in 5, 6:
+            inner = dp.map_create(COUNTER)
+            inner.update(bytes(4), number.to_bytes(8, "little"))
+            outer.update(bytes([1, 0, 0, 0]), inner.raw.fileno().to_bytes(4, "little"))
+            assert outer.lookup(bytes([1, 0, 0, 0])) == inner.raw.id.to_bytes(4, "little")
+            del inner
+            assert prog.run(bytes(64)).verdict == number
+        for shape in MapSpec("x", "array", 4, 4, 1), MapSpec("x", "hash", 4, 8, 1), MapSpec("x", "array", 4, 8, 2):
+            wrong = dp.map_create(shape)
+            with pytest.raises(MapError) as caught:
+                outer.update(bytes(4), wrong.raw.fileno().to_bytes(4, "little"))
+            assert caught.value.errno == errno.EINVAL
+
+
 def test_an_array_that_no_user_holds_is_emptied(home: str) -> None:
     with User(home) as dp:
         devices(dp)
@@ -477,6 +531,11 @@ def test_a_full_disk_under_the_home(home: str, monkeypatch: pytest.MonkeyPatch) 
                     dp.prog_load(count_program(m if name == "pwrite" else COUNTER))
                 assert caught.value.errno == errno.ENOSPC
         assert list(dp.progs()) == [] and len(dp.all_maps()) == 1
+
+
+def test_a_map_type_that_the_runtime_lacks() -> None:
+    with User() as dp, pytest.raises(NotSupported, match="no ringbuf maps"):
+        dp.map_create(MapSpec("ring", "ringbuf", 0, 0, 4096))
 
 
 def test_a_home_that_cannot_be(tmp_path: Path) -> None:

@@ -15,14 +15,20 @@ from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import OF_MAPS, OF_PROGRAMS, UserMap
 from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.datapath.user.shelf import Shelf
-from tcbpf.errors import InputError, SysError, TcbpfError
+from tcbpf.errors import InputError, NotSupported, SysError, TcbpfError
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program
+from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user.store import Store
     from tcbpf.tc.state import State
+
+
+BPF_F_INNER_MAP = 1 << 12
+SIZED = frozenset({"array", "percpu_array"})
+"""Types whose programs are compiled for the number of elements."""
 
 
 class Objects:
@@ -35,8 +41,11 @@ class Objects:
     def create_map(self, spec: MapSpec) -> UserMap:
         """Make a map.
 
-        Raises:  MapError with the errno of bpf(BPF_MAP_CREATE).
+        Raises:  MapError with the errno of bpf(BPF_MAP_CREATE); NotSupported for a type that the runtime lacks.
         """
+        row = MAP_TYPES.get(spec.type)
+        if row is not None and not row.user:
+            raise NotSupported(f"map {spec.name}: the user datapath has no {spec.type} maps")
         fd = self.maps.create()
         with unless_wrong(fd, f"keep map {spec.name}"):
             id = self.store.number("map")
@@ -93,9 +102,20 @@ class Objects:
         return int(head["id"])
 
     def check_inner(self, file: MapFile, fd: int) -> int:
-        """Return the id of the map open as `fd`, which a map of maps with this template may hold."""
-        inner = MapFile.open(os.dup(fd))
+        """Return the id of the map open as `fd`, which a map of maps with this template may hold.
+
+        Raises:  OSError: EBADF; SysError with EINVAL for a map of another shape.
+        Source:  bpf_map_meta_equal(), kernel/bpf/map_in_map.c; array_map_meta_equal(), kernel/bpf/arraymap.c (v6.18).
+        """
+        copy = os.dup(fd)
         try:
+            inner = MapFile.open(copy)
+        except InputError:
+            os.close(copy)
+            raise SysError(errno.EINVAL, "insert a map", "it is none") from None
+        try:
+            if file.spec.inner is None or not same_shape(file.spec.inner, inner.spec):
+                raise SysError(errno.EINVAL, "insert a map", "it is not of the shape of the template")
             return inner.id
         finally:
             inner.close()
@@ -152,6 +172,14 @@ class Objects:
                 found.update(int.from_bytes(file.lookup(slot) or b"", "little") for slot in slots(file))
             file.close()
         return found
+
+
+def same_shape(template: MapSpec, inner: MapSpec) -> bool:
+    """Tell whether a map may stand where a program expects the template."""
+    alike = all(getattr(template, name) == getattr(inner, name) for name in ("type", "key_size", "value_size", "flags"))
+    if template.type in SIZED and not template.flags & BPF_F_INNER_MAP:
+        return alike and template.max_entries == inner.max_entries
+    return alike
 
 
 @contextlib.contextmanager
