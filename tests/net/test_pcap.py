@@ -53,9 +53,7 @@ def test_pcapng_blocks(tmp_path: Path, order: str) -> None:
     simple = block(order, 3, struct.pack(order + "I", 60) + FRAME[:40])
     obsolete = block(order, 2, struct.pack(order + "HHIIII", 0, 9, 0, 3, 2, 2) + b"ab")
     unknown = block(order, 0x1234, b"skip me!")
-    (tmp_path / "x.pcapng").write_bytes(
-        section(order) + interface + nanoseconds + unknown + enhanced + simple + obsolete
-    )
+    (tmp_path / "x.pcapng").write_bytes(section(order) + interface + nanoseconds + unknown + enhanced + simple + obsolete)
     assert list(read(tmp_path / "x.pcapng")) == [
         Packet(FRAME, (1 << 32) + 2, 61, interface=1, number=1),
         Packet(FRAME[:40], 0, 60, number=2),
@@ -64,16 +62,8 @@ def test_pcapng_blocks(tmp_path: Path, order: str) -> None:
 
 
 def test_a_new_section_begins_afresh(tmp_path: Path) -> None:
-    one = (
-        section("<")
-        + block("<", 1, struct.pack("<HHI", 1, 0, 0))
-        + block("<", 6, struct.pack("<5I", 0, 0, 0, 2, 2) + b"ab")
-    )
-    two = (
-        section(">")
-        + block(">", 1, struct.pack(">HHI", 1, 0, 0))
-        + block(">", 6, struct.pack(">5I", 0, 0, 0, 2, 2) + b"cd")
-    )
+    one = section("<") + block("<", 1, struct.pack("<HHI", 1, 0, 0)) + block("<", 6, struct.pack("<5I", 0, 0, 0, 2, 2) + b"ab")
+    two = section(">") + block(">", 1, struct.pack(">HHI", 1, 0, 0)) + block(">", 6, struct.pack(">5I", 0, 0, 0, 2, 2) + b"cd")
     (tmp_path / "x").write_bytes(one + two)
     assert [p.data for p in read(tmp_path / "x")] == [b"ab", b"cd"]
 
@@ -151,6 +141,29 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
     error = full_disk(work)
     assert error.filename == str(tmp_path / "x.pcapng") and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tmpfile", [True, False])
+def test_a_writer_that_is_killed_leaves_no_name(tmp_path: Path, tmpfile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not tmpfile:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)  # what a file system without it makes of it: EISDIR
+    (tmp_path / "x").write_bytes(b"old")
+    if (child := os.fork()) == 0:
+        out = Writer(tmp_path / "x")
+        out.write(FRAME)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == (1 if tmpfile else 2)
+    with Writer(tmp_path / "x") as out:
+        out.write(FRAME)
+    assert len(list(read(tmp_path / "x"))) == 1 and (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:

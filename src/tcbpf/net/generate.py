@@ -55,9 +55,7 @@ def generate(
 
         for start in range(0, count, _BATCH):
             picks = rng.choices(range(flows), weights, k=min(_BATCH, count - start))
-            out.append(
-                b"".join([record(pick, second + (start + i) * 1000) for i, pick in enumerate(picks)]), len(picks)
-            )
+            out.append(b"".join([record(pick, second + (start + i) * 1000) for i, pick in enumerate(picks)]), len(picks))
 
 
 def _frame(rng: random.Random, index: int, size: int) -> bytes:

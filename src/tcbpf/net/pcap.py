@@ -12,14 +12,12 @@ from __future__ import annotations
 import io
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import cast
 
 from tcbpf.errors import InputError
+from tcbpf.net.newfile import NewFile
 
 LINKTYPE_ETHERNET = 1
 LINK_TYPES = {
@@ -248,9 +246,7 @@ def _options(order: str, raw: bytes) -> Iterator[tuple[int, bytes]]:
 class Writer:
     """A capture being written: the file has its name only once it is whole.
 
-    Bytes go to a file without a name beside `path`; `close` (or leaving the `with` block in peace) gives it the name,
-    an error
-    leaves nothing behind.
+    `close`, or leaving the `with` block in peace, gives it the name; an error leaves nothing behind.
 
     Units:   nanoseconds. pcapng says so in its interface description; pcap uses the nanosecond magic.
     Raises:  OSError (ENOSPC, EFBIG ...) with the path, from write or close.
@@ -265,59 +261,30 @@ class Writer:
         interfaces: tuple[str, ...] = ("",),
         snaplen: int = MAX_CAPLEN,
     ) -> None:
-        self.path = Path(path)
-        self.format = format or format_of_name(path)
-        fd, self._temp = tempfile.mkstemp(dir=self.path.parent or ".", prefix=f".{self.path.name}.")
-        self._file: io.BufferedWriter | None = cast(io.BufferedWriter, os.fdopen(fd, "wb", buffering=1 << 20))
-        self.count = 0
-        self._put(capture_header(self.format, link_type, interfaces, snaplen))
+        self.format, self.count = format or format_of_name(path), 0
+        self._file = NewFile(path)
+        self._file.write(capture_header(self.format, link_type, interfaces, snaplen))
 
     def write(self, data: bytes, ts_ns: int = 0, *, wire_len: int = 0, interface: int = 0, direction: str = "") -> None:
         """Append one packet."""
         if self.format == "pcap":
             head = struct.pack("<IIII", *divmod(ts_ns, 1_000_000_000), len(data), wire_len or len(data))
-            self._put(head + data)
+            self.append(head + data, 1)
         else:
-            self._put(enhanced_block(data, ts_ns, wire_len or len(data), interface, direction))
-        self.count += 1
+            self.append(enhanced_block(data, ts_ns, wire_len or len(data), interface, direction), 1)
 
     def append(self, records: bytes | memoryview, count: int) -> None:
         """Append `count` packets that are records of this format already."""
-        self._put(records)
+        self._file.write(records)
         self.count += count
 
     def close(self) -> None:
         """Give the file its name."""
-        if (file := self._file) is None:
-            return
-        try:
-            file.close()
-            os.chmod(self._temp, 0o666 & ~_umask())
-            os.replace(self._temp, self.path)
-            self._file = None
-        except OSError as error:
-            self.discard()
-            raise OSError(error.errno, error.strerror, os.fspath(self.path)) from None
+        self._file.keep()
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            except OSError:
-                file.raw.close()
-            if os.path.exists(self._temp):
-                os.unlink(self._temp)
-
-    def _put(self, data: bytes | memoryview) -> None:
-        if self._file is None:
-            raise ValueError("capture is closed")
-        try:
-            self._file.write(data)
-        except OSError as error:
-            self.discard()
-            raise OSError(error.errno, error.strerror, os.fspath(self.path)) from None
+        self._file.discard()
 
     def __enter__(self) -> Writer:
         return self
@@ -362,9 +329,3 @@ def _block(kind: int, body: bytes) -> bytes:
 
 def _option(code: int, value: bytes) -> bytes:
     return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
