@@ -103,14 +103,16 @@ class Kernel:
         """Return all programs of the kernel."""
         from tcbpf.datapath.kernel import syscall
         from tcbpf.datapath.kernel.progs import KernelProg
-        return [KernelProg(fd) for fd in syscall.open_all(syscall.PROG_GET_NEXT_ID, syscall.PROG_GET_FD_BY_ID)]
+        from tcbpf.uapi import bpf as uapi
+        return [KernelProg(fd) for fd in syscall.open_all(uapi.BPF_PROG_GET_NEXT_ID, uapi.BPF_PROG_GET_FD_BY_ID)]
 
     def all_maps(self) -> Sequence[Map]:
         """Return all maps of the kernel."""
         from tcbpf.datapath.kernel import syscall
         from tcbpf.datapath.kernel.maps import adopt
         from tcbpf.maps.map import Map
-        return [Map(adopt(fd)) for fd in syscall.open_all(syscall.MAP_GET_NEXT_ID, syscall.MAP_GET_FD_BY_ID)]
+        from tcbpf.uapi import bpf as uapi
+        return [Map(adopt(fd)) for fd in syscall.open_all(uapi.BPF_MAP_GET_NEXT_ID, uapi.BPF_MAP_GET_FD_BY_ID)]
 
     def trace_pipe(self) -> Iterator[str]:
         """Yield what bpf_trace_printk() writes, line by line, of the whole machine."""

@@ -14,16 +14,14 @@ from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, pairs, stri
 from tcbpf.datapath.kernel.sch import read_stats
 from tcbpf.errors import InputError, NotSupported
 from tcbpf.tables.actions import ACTIONS, GOTO_CHAIN, JUMP, VALUE_MASK
+from tcbpf.uapi import tc as uapi
 
 if TYPE_CHECKING:
     from tcbpf.datapath.kernel.rtnl import Names
 
-TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_ACT_INDEX, TCA_ACT_STATS = 1, 2, 3, 4
 _GEN = struct.Struct("=IIiii")                         # tc_gen: index, capab, action, refcnt, bindcnt
-MIRRED_TM, MIRRED_PARMS = 1, 2
-GACT_TM, GACT_PARMS = 1, 2
-BPF_TM, BPF_PARMS, BPF_OPS_LEN, BPF_OPS, BPF_FD, BPF_NAME, BPF_TAG, BPF_ID = 1, 2, 3, 4, 5, 6, 8, 9
-MIRRED = {("egress", "redirect"): 1, ("egress", "mirror"): 2, ("ingress", "redirect"): 3, ("ingress", "mirror"): 4}
+MIRRED = {("egress", "redirect"): uapi.TCA_EGRESS_REDIR, ("egress", "mirror"): uapi.TCA_EGRESS_MIRROR,
+          ("ingress", "redirect"): uapi.TCA_INGRESS_REDIR, ("ingress", "mirror"): uapi.TCA_INGRESS_MIRROR}
 KINDS = frozenset({"mirred", "gact", "bpf"})
 
 _CONTROLS = {row.tc or row.name: row.number for row in ACTIONS}
@@ -69,19 +67,19 @@ def _action(action: Action, names: Names) -> tuple[bytes, bytes]:
         way = (str(options.get("direction", "egress")), str(options.get("action", "redirect")))
         if way not in MIRRED:
             raise InputError(f"mirred {way[0]} {way[1]}", hint="egress or ingress, mirror or redirect")
-        rows = [attr(MIRRED_PARMS, gen + struct.pack("=iI", MIRRED[way], names.index(str(options.get("dev", "")))))]
+        rows = [attr(uapi.TCA_MIRRED_PARMS, gen + struct.pack("=iI", MIRRED[way], names.index(str(options.get("dev", "")))))]
     elif action.kind == "gact":
-        rows = [attr(GACT_PARMS, gen)]
+        rows = [attr(uapi.TCA_GACT_PARMS, gen)]
     else:
-        rows = [attr(BPF_PARMS, gen)]
+        rows = [attr(uapi.TCA_ACT_BPF_PARMS, gen)]
         prog: Any = options.get("prog")
         bytecode = options.get("bytecode")
         if prog is not None:
-            rows += [u32(BPF_FD, prog.fileno()), text(BPF_NAME, str(options.get("name", "")))]
+            rows += [u32(uapi.TCA_ACT_BPF_FD, prog.fileno()), text(uapi.TCA_ACT_BPF_NAME, str(options.get("name", "")))]
         elif isinstance(bytecode, tuple):
             code = b"".join(struct.pack("=HBBI", *row) for row in bytecode)
-            rows += [u16(BPF_OPS_LEN, len(bytecode)), attr(BPF_OPS, code)]
-    return text(TCA_ACT_KIND, action.kind), nest(TCA_ACT_OPTIONS, *rows)
+            rows += [u16(uapi.TCA_ACT_BPF_OPS_LEN, len(bytecode)), attr(uapi.TCA_ACT_BPF_OPS, code)]
+    return text(uapi.TCA_ACT_KIND, action.kind), nest(uapi.TCA_ACT_OPTIONS, *rows)
 
 
 def read_actions(raw: bytes, names: Names) -> tuple[Action, ...]:
@@ -90,7 +88,7 @@ def read_actions(raw: bytes, names: Names) -> tuple[Action, ...]:
 
 
 def _read(found: dict[int, bytes], names: Names) -> Action:
-    kind, rows = string(found.get(TCA_ACT_KIND)), attrs(found.get(TCA_ACT_OPTIONS, b""))
+    kind, rows = string(found.get(uapi.TCA_ACT_KIND)), attrs(found.get(uapi.TCA_ACT_OPTIONS, b""))
     times = rows.get(1)
     options: dict[str, object] = {}
     params = rows.get(2, bytes(_GEN.size + 8))
@@ -100,11 +98,14 @@ def _read(found: dict[int, bytes], names: Names) -> Action:
         direction, deed = next((words for words, number in MIRRED.items() if number == way), ("egress", "redirect"))
         options = {"direction": direction, "action": deed, "dev": names.name(device)}
     elif kind == "bpf":
-        options = {"name": string(rows.get(BPF_NAME)), "id": number(rows.get(BPF_ID)), "tag": rows.get(BPF_TAG, b""),
-                   "bytecode": tuple(struct.iter_unpack("=HBBI", rows.get(BPF_OPS, b"")))}
+        options = {
+            "name": string(rows.get(uapi.TCA_ACT_BPF_NAME)), "id": number(rows.get(uapi.TCA_ACT_BPF_ID)),
+            "tag": rows.get(uapi.TCA_ACT_BPF_TAG, b""),
+            "bytecode": tuple(struct.iter_unpack("=HBBI", rows.get(uapi.TCA_ACT_BPF_OPS, b""))),
+        }
     installed, used, _, first = struct.unpack_from("=4Q", times) if times and len(times) >= 32 else (0, 0, 0, 0)
     hz = os.sysconf("SC_CLK_TCK")
     return Action(
-        kind=kind, index=index, control=control_word(code), options=options, stats=read_stats(found, TCA_ACT_STATS),
+        kind=kind, index=index, control=control_word(code), options=options, stats=read_stats(found, uapi.TCA_ACT_STATS),
         ref=ref, bind=bind, installed=installed // hz, used=used // hz,
         first_used=first // hz if first else -1)

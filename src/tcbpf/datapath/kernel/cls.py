@@ -17,14 +17,11 @@ from tcbpf.datapath.kernel.act import actions_attr, read_actions
 from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u16, u32
 from tcbpf.datapath.kernel.sch import HEAD, TCA_CHAIN, TCA_KIND, TCA_OPTIONS
 from tcbpf.errors import InputError, NotSupported, SysError
+from tcbpf.uapi import bpf as bpf_uapi
+from tcbpf.uapi import tc as uapi
 
 if TYPE_CHECKING:
     from tcbpf.datapath.kernel.rtnl import Names
-
-BPF_ACT, BPF_CLASSID, BPF_OPS_LEN, BPF_OPS, BPF_FD = 1, 3, 4, 5, 6
-BPF_NAME, BPF_FLAGS, BPF_FLAGS_GEN, BPF_TAG, BPF_ID = 7, 8, 9, 10, 11
-BPF_FLAG_ACT_DIRECT = 1
-MATCHALL_CLASSID, MATCHALL_ACT, MATCHALL_FLAGS = 1, 2, 3
 
 
 def filter_attrs(made: Filter, names: Names, *, options: bool) -> bytes:
@@ -49,18 +46,18 @@ def _bpf(made: Filter, names: Names) -> list[bytes]:
         raise InputError("a bpf filter takes Bpf options")
     rows = []
     if options.prog is not None:
-        rows += [u32(BPF_FD, options.prog.fileno()), text(BPF_NAME, options.name)]    # type: ignore[attr-defined]
+        rows += [u32(uapi.TCA_BPF_FD, options.prog.fileno()), text(uapi.TCA_BPF_NAME, options.name)]    # type: ignore[attr-defined]
     elif options.bytecode:
         code = b"".join(struct.pack("=HBBI", *row) for row in options.bytecode)
-        rows += [u16(BPF_OPS_LEN, len(options.bytecode)), attr(BPF_OPS, code)]
+        rows += [u16(uapi.TCA_BPF_OPS_LEN, len(options.bytecode)), attr(uapi.TCA_BPF_OPS, code)]
     if options.classid:
-        rows.append(u32(BPF_CLASSID, options.classid))
+        rows.append(u32(uapi.TCA_BPF_CLASSID, options.classid))
     if options.direct_action:
-        rows.append(u32(BPF_FLAGS, BPF_FLAG_ACT_DIRECT))
+        rows.append(u32(uapi.TCA_BPF_FLAGS, uapi.TCA_BPF_FLAG_ACT_DIRECT))
     if options.gen_flags & (SKIP_HW | SKIP_SW):
-        rows.append(u32(BPF_FLAGS_GEN, options.gen_flags & (SKIP_HW | SKIP_SW)))
+        rows.append(u32(uapi.TCA_BPF_FLAGS_GEN, options.gen_flags & (SKIP_HW | SKIP_SW)))
     if made.actions:
-        rows.append(actions_attr(BPF_ACT, made.actions, names))
+        rows.append(actions_attr(uapi.TCA_BPF_ACT, made.actions, names))
     return rows
 
 
@@ -68,8 +65,8 @@ def _matchall(made: Filter, names: Names) -> list[bytes]:
     options = made.options
     if not isinstance(options, dict):
         raise InputError("a matchall filter takes no Bpf options")
-    rows = [u32(MATCHALL_CLASSID, int(str(options["classid"])))] if "classid" in options else []
-    return rows + ([actions_attr(MATCHALL_ACT, made.actions, names)] if made.actions else [])
+    rows = [u32(uapi.TCA_MATCHALL_CLASSID, int(str(options["classid"])))] if "classid" in options else []
+    return rows + ([actions_attr(uapi.TCA_MATCHALL_ACT, made.actions, names)] if made.actions else [])
 
 
 _OPTIONS = {"bpf": _bpf, "matchall": _matchall}
@@ -81,7 +78,7 @@ def read_filter(raw: bytes, names: Names) -> Filter:
     found = attrs(raw[HEAD.size:])
     kind, rows = string(found.get(TCA_KIND)), attrs(found.get(TCA_OPTIONS, b""))
     options: Bpf | dict[str, object] = _read_bpf(rows) if kind == "bpf" else {}
-    holder = {"bpf": BPF_ACT, "matchall": MATCHALL_ACT}.get(kind)
+    holder = {"bpf": uapi.TCA_BPF_ACT, "matchall": uapi.TCA_MATCHALL_ACT}.get(kind)
     actions = read_actions(rows[holder], names) if holder in rows else ()
     return Filter(dev=names.name(index), parent=parent, kind=kind, protocol=socket.ntohs(info & 0xFFFF), pref=info >> 16,
                   chain=number(found.get(TCA_CHAIN)), handle=handle, options=options, actions=actions)
@@ -89,19 +86,25 @@ def read_filter(raw: bytes, names: Names) -> Filter:
 
 def _read_bpf(rows: dict[int, bytes]) -> Bpf:
     """Return the options of a dumped bpf filter, with what bpf(2) tells of its program where it may be asked."""
-    number_of = number(rows.get(BPF_ID))
+    number_of = number(rows.get(uapi.TCA_BPF_ID))
     described = _describe(number_of) if number_of else {}
-    tag = rows.get(BPF_TAG, b"")
+    tag = rows.get(uapi.TCA_BPF_TAG, b"")
     return Bpf(
-        bytecode=tuple(struct.iter_unpack("=HBBI", rows.get(BPF_OPS, b""))), name=string(rows.get(BPF_NAME)),
-        classid=number(rows.get(BPF_CLASSID)), direct_action=bool(number(rows.get(BPF_FLAGS)) & BPF_FLAG_ACT_DIRECT),
-        gen_flags=number(rows.get(BPF_FLAGS_GEN)), id=number_of, tag=tag, **described)
+        bytecode=tuple(struct.iter_unpack("=HBBI", rows.get(uapi.TCA_BPF_OPS, b""))),
+        name=string(rows.get(uapi.TCA_BPF_NAME)),
+        classid=number(rows.get(uapi.TCA_BPF_CLASSID)),
+        direct_action=bool(number(rows.get(uapi.TCA_BPF_FLAGS)) & uapi.TCA_BPF_FLAG_ACT_DIRECT),
+        gen_flags=number(rows.get(uapi.TCA_BPF_FLAGS_GEN)),
+        id=number_of,
+        tag=tag,
+        **described,
+    )
 
 
 def _describe(id: int) -> dict[str, Any]:
     """Return the fields of Bpf that bpf(2) knows of a program, or none where it may not be asked."""
     with suppress(SysError):
-        fd = syscall.fd_by_id(syscall.PROG_GET_FD_BY_ID, id)
+        fd = syscall.fd_by_id(bpf_uapi.BPF_PROG_GET_FD_BY_ID, id)
         try:
             info = syscall.prog_info(fd)
         finally:

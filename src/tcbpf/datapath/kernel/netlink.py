@@ -14,14 +14,8 @@ import threading
 from collections.abc import Iterator
 
 from tcbpf.errors import SysError, TcError
+from tcbpf.uapi import netlink as uapi
 
-NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
-NLM_F_DUMP = 0x300
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
-NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 2, 3, 4
-NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
-NLMSGERR_ATTR_MSG = 1
-NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 CLONE_NEWNET = 0x40000000
 
@@ -37,7 +31,7 @@ def attr(kind: int, payload: bytes) -> bytes:
 
 def nest(kind: int, *attrs: bytes) -> bytes:
     """Return a nested attribute."""
-    return attr(kind | NLA_F_NESTED, b"".join(attrs))
+    return attr(kind | uapi.NLA_F_NESTED, b"".join(attrs))
 
 
 def text(kind: int, value: str) -> bytes:
@@ -62,7 +56,7 @@ def pairs(raw: bytes) -> Iterator[tuple[int, bytes]]:
         size, kind = _ATTR.unpack_from(raw, at)
         if size < _ATTR.size or at + size > len(raw):
             return
-        yield kind & NLA_TYPE_MASK, raw[at + _ATTR.size:at + size]
+        yield kind & uapi.NLA_TYPE_MASK, raw[at + _ATTR.size:at + size]
         at += (size + 3) & ~3
 
 
@@ -104,22 +98,22 @@ class Rtnetlink:
         Raises:  TcError with the kernel's errno and its extended acknowledgement.
         """
         self._sequence += 1
-        flags |= NLM_F_REQUEST | (0 if flags & NLM_F_DUMP == NLM_F_DUMP else NLM_F_ACK)
+        flags |= uapi.NLM_F_REQUEST | (0 if flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP else uapi.NLM_F_ACK)
         header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
         self.socket.send(header + body)
         answers: list[tuple[int, bytes]] = []
         while True:
             for answer, bits, payload in self._receive():
-                if answer == NLMSG_ERROR:
+                if answer == uapi.NLMSG_ERROR:
                     code, words = _acknowledgement(bits, payload)
                     if code:
                         raise TcError(code, asked, words)
                     if words:
                         self.warnings.append(words)
                     return answers
-                if answer == NLMSG_DONE:
+                if answer == uapi.NLMSG_DONE:
                     return answers
-                if answer == NLMSG_OVERRUN:
+                if answer == uapi.NLMSG_OVERRUN:
                     raise TcError(errno.ENOBUFS, asked)
                 answers.append((answer, payload))
 
@@ -137,12 +131,12 @@ class Rtnetlink:
 
 
 def _acknowledgement(flags: int, payload: bytes) -> tuple[int, str]:
-    """Return (errno or 0, the kernel's sentence) of an NLMSG_ERROR."""
+    """Return (errno or 0, the kernel's sentence) of an uapi.NLMSG_ERROR."""
     code = -struct.unpack_from("=i", payload)[0]
-    if not flags & NLM_F_ACK_TLVS:
+    if not flags & uapi.NLM_F_ACK_TLVS:
         return code, ""
-    echoed = struct.unpack_from("=I", payload, 4)[0] if not flags & NLM_F_CAPPED else _HEADER.size
-    return code, string(attrs(payload[4 + ((echoed + 3) & ~3):]).get(NLMSGERR_ATTR_MSG))
+    echoed = struct.unpack_from("=I", payload, 4)[0] if not flags & uapi.NLM_F_CAPPED else _HEADER.size
+    return code, string(attrs(payload[4 + ((echoed + 3) & ~3):]).get(uapi.NLMSGERR_ATTR_MSG))
 
 
 def _open() -> socket.socket:

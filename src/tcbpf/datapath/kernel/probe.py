@@ -13,6 +13,7 @@ from tcbpf.datapath.kernel import syscall
 from tcbpf.isa.insn import Insn, encode
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.uapi import bpf as uapi
 
 _RETURN_0 = encode([Insn(0xB7), Insn(0x95)])
 
@@ -22,7 +23,7 @@ def missing() -> str:
     """Return why this process cannot use bpf(2), or "" when it can."""
     fd, _ = syscall.prog_load(syscall.Load(PROG_TYPES["sched_cls"].number, _RETURN_0, b"GPL"))
     if fd < 0:
-        return str(syscall.failure(-fd, syscall.PROG_LOAD))
+        return str(syscall.failure(-fd, uapi.BPF_PROG_LOAD))
     os.close(fd)
     return ""
 

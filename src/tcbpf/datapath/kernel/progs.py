@@ -24,9 +24,9 @@ from tcbpf.maps.map import Map
 from tcbpf.obj.program import Program
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
+from tcbpf.uapi import bpf as uapi
 
 LD_IMM64 = 0x18
-PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 5, 6
 REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_len", "gso_segs", "hwtstamp")
 """The context fields that BPF_PROG_TEST_RUN gives back, beside cb."""
 
@@ -53,7 +53,7 @@ class KernelProg:
     def maps(self) -> tuple[Map, ...]:
         """The maps it uses."""
         if self._maps is None:
-            opened = (syscall.fd_by_id(syscall.MAP_GET_FD_BY_ID, id) for id in syscall.prog_maps(self._fd))
+            opened = (syscall.fd_by_id(uapi.BPF_MAP_GET_FD_BY_ID, id) for id in syscall.prog_maps(self._fd))
             self._maps = tuple(Map(adopt(fd)) for fd in opened)
         return self._maps
 
@@ -161,11 +161,11 @@ def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:
     """
     code = list(insns)
     for pc, insn in enumerate(code):
-        if insn.code != LD_IMM64 or insn.src not in (PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE):
+        if insn.code != LD_IMM64 or insn.src not in (uapi.BPF_PSEUDO_MAP_IDX, uapi.BPF_PSEUDO_MAP_IDX_VALUE):
             continue
         if not 0 <= insn.imm < len(fds):
             raise VerifierError(f"fd {insn.imm} is not pointing to valid bpf_map", pc=pc, errno=errno.EBADF)
-        source = PSEUDO_MAP_FD if insn.src == PSEUDO_MAP_IDX else PSEUDO_MAP_VALUE
+        source = uapi.BPF_PSEUDO_MAP_FD if insn.src == uapi.BPF_PSEUDO_MAP_IDX else uapi.BPF_PSEUDO_MAP_VALUE
         code[pc] = insn._replace(src=source, imm=fds[insn.imm])
     return code
 
@@ -209,7 +209,7 @@ def packet_sizes() -> tuple[int, int]:
     """Return (shortest, one more than the longest) packet that BPF_PROG_TEST_RUN takes here, as probed."""
     fd, _ = syscall.prog_load(syscall.Load(PROG_TYPES["sched_cls"].number, encode([Insn(0xB7), Insn(0x95)])))
     if fd < 0:
-        raise syscall.failure(-fd, syscall.PROG_LOAD)
+        raise syscall.failure(-fd, uapi.BPF_PROG_LOAD)
     try:
         test = syscall.TestRun(fd, largest=1 << 17)
 
@@ -255,7 +255,7 @@ def _refusal(program: Program, code: int, log: str) -> SysError | VerifierError:
     if code == errno.E2BIG and not found.message:
         return VerifierError(f"the program has {len(program.insns)} instructions, the limit is {MAX_INSNS}", errno=code)
     if not found.message:
-        return syscall.failure(code, syscall.PROG_LOAD, program.name)
+        return syscall.failure(code, uapi.BPF_PROG_LOAD, program.name)
     line = max((line for line in program.lines if line.pc <= found.pc), key=lambda line: line.pc, default=None)
     source = f"{line.file}:{line.line}: {line.text.strip()}" if line else found.source
     return VerifierError(found.message, pc=found.pc, errno=code, source=source, log=log)

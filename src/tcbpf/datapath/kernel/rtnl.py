@@ -10,36 +10,22 @@ from collections.abc import Callable, Iterator
 from tcbpf.control.objects import Action, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import cls, sch
-from tcbpf.datapath.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_DUMP,
-    NLM_F_EXCL,
-    NLM_F_REPLACE,
-    Rtnetlink,
-    attr,
-    attrs,
-    nest,
-    number,
-    string,
-    text,
-    u32,
-)
+from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, string, text, u32
 from tcbpf.errors import NotSupported, TcError
+from tcbpf.uapi import netlink as uapi
 
-NEWLINK, DELLINK, GETLINK = 16, 17, 18
-NEWQDISC, NEWTCLASS, NEWTFILTER, NEWACTION = 36, 40, 44, 48
-FLAGS = {Op.ADD: NLM_F_CREATE | NLM_F_EXCL, Op.REPLACE: NLM_F_CREATE | NLM_F_REPLACE, Op.CHANGE: 0, Op.DELETE: 0, Op.GET: 0,
-         Op.SHOW: NLM_F_DUMP}
+FLAGS = {
+    Op.ADD: uapi.NLM_F_CREATE | uapi.NLM_F_EXCL,
+    Op.REPLACE: uapi.NLM_F_CREATE | uapi.NLM_F_REPLACE,
+    Op.CHANGE: 0,
+    Op.DELETE: 0,
+    Op.GET: 0,
+    Op.SHOW: uapi.NLM_F_DUMP,
+}
 
 TCMSG = struct.Struct("=BxxxiIII")                     # family, ifindex, handle, parent, info
 _IFINFO = struct.Struct("=BxHiII")                     # family, type, index, flags, change
 _ANY_LINK = _IFINFO.pack(0, 0, 0, 0, 0)
-IFF_UP = 1
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 5, 6, 18, 28
-IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
-IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 1, 7, 15, 25
-
-
 _NO_SUCH_KIND = frozenset({"Failed to load TC action module", "TC classifier not found", "Specified qdisc kind is unknown"})
 
 
@@ -95,7 +81,7 @@ class Names:
         if not name:
             return 0
         try:
-            (_, raw), *_ = self.rtnl.ask(GETLINK, 0, _ANY_LINK + text(IFLA_IFNAME, name), asked="find device")
+            (_, raw), *_ = self.rtnl.ask(uapi.RTM_GETLINK, 0, _ANY_LINK + text(uapi.IFLA_IFNAME, name), asked="find device")
         except TcError as error:
             if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
                 raise TcError(errno.ENODEV, f"find device {name}", f'Cannot find device "{name}"') from None
@@ -105,8 +91,8 @@ class Names:
     def name(self, index: int) -> str:
         """Return the name of a device index, or "if" and the number for one that went away."""
         if self._by_index is None:
-            rows = self.rtnl.ask(GETLINK, NLM_F_DUMP, _ANY_LINK, asked="list devices")
-            self._by_index = {_IFINFO.unpack_from(raw)[2]: string(attrs(raw[16:]).get(IFLA_IFNAME)) for _, raw in rows}
+            rows = self.rtnl.ask(uapi.RTM_GETLINK, uapi.NLM_F_DUMP, _ANY_LINK, asked="list devices")
+            self._by_index = {_IFINFO.unpack_from(raw)[2]: string(attrs(raw[16:]).get(uapi.IFLA_IFNAME)) for _, raw in rows}
         return self._by_index.get(index, f"if{index}")
 
 
@@ -124,10 +110,11 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter) -> tuple[int,
             row = sch.read_qdisc(raw, names)
             return None if op is Op.SHOW and what.dev and row.dev != what.dev else row
 
-        return NEWQDISC, head + options, qdisc
+        return uapi.RTM_NEWQDISC, head + options, qdisc
     if isinstance(what, TcClass):
         head = TCMSG.pack(0, index, what.classid, what.parent if op is not Op.SHOW else 0, 0)
-        return NEWTCLASS, head + (sch.class_attrs(what) if op is not Op.SHOW else b""), lambda raw: sch.read_class(raw, names)
+        options = sch.class_attrs(what) if op is not Op.SHOW else b""
+        return uapi.RTM_NEWTCLASS, head + options, lambda raw: sch.read_class(raw, names)
     info = what.pref << 16 | socket.htons(what.protocol)
     head = TCMSG.pack(0, index, what.handle, what.parent, info)
 
@@ -136,7 +123,7 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter) -> tuple[int,
         return None if op is Op.SHOW and what.kind not in ("", row.kind) else row
 
     body = cls.filter_attrs(what, names, options=op in (Op.ADD, Op.REPLACE, Op.CHANGE))
-    return NEWTFILTER, head + body, filter
+    return uapi.RTM_NEWTFILTER, head + body, filter
 
 
 def _link(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:
@@ -145,20 +132,20 @@ def _link(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:
     if op in (Op.SHOW, Op.GET):
         if link.name:
             names.index(link.name)
-        rows = rtnl.ask(GETLINK, NLM_F_DUMP, _ANY_LINK, asked=asked)
+        rows = rtnl.ask(uapi.RTM_GETLINK, uapi.NLM_F_DUMP, _ANY_LINK, asked=asked)
         found = tuple(_read_link(raw, names) for _, raw in rows)
         return tuple(row for row in found if link.name in ("", row.name))
     if op is Op.DELETE:
-        rtnl.ask(DELLINK, 0, _IFINFO.pack(0, 0, names.index(link.name), 0, 0), asked=asked)
+        rtnl.ask(uapi.RTM_DELLINK, 0, _IFINFO.pack(0, 0, names.index(link.name), 0, 0), asked=asked)
         return ()
-    up = IFF_UP if link.up else 0
+    up = uapi.IFF_UP if link.up else 0
     if op is Op.CHANGE:
-        head, rest = _IFINFO.pack(0, 0, names.index(link.name), up, IFF_UP), b"".join(_link_values(link))
+        head, rest = _IFINFO.pack(0, 0, names.index(link.name), up, uapi.IFF_UP), b"".join(_link_values(link))
     else:
         head = _IFINFO.pack(0, 0, 0, up, up)
-        rest = b"".join([text(IFLA_IFNAME, link.name), *_link_values(link), nest(IFLA_LINKINFO, *_link_info(link))])
+        rest = b"".join([text(uapi.IFLA_IFNAME, link.name), *_link_values(link), nest(uapi.IFLA_LINKINFO, *_link_info(link))])
     try:
-        rtnl.ask(NEWLINK, FLAGS[op], head + rest, asked=asked)
+        rtnl.ask(uapi.RTM_NEWLINK, FLAGS[op], head + rest, asked=asked)
     except TcError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise NotSupported(f"this kernel has no {link.kind} devices") from None
@@ -169,37 +156,45 @@ def _link(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:
 def _link_values(link: Link) -> Iterator[bytes]:
     """Yield the attributes that a new and a changed device share."""
     if renamed := link.options.get("name"):
-        yield text(IFLA_IFNAME, str(renamed))
+        yield text(uapi.IFLA_IFNAME, str(renamed))
     if link.mtu:
-        yield u32(IFLA_MTU, link.mtu)
+        yield u32(uapi.IFLA_MTU, link.mtu)
     if link.address:
-        yield attr(IFLA_ADDRESS, bytes.fromhex(link.address.replace(":", "")))
+        yield attr(uapi.IFLA_ADDRESS, bytes.fromhex(link.address.replace(":", "")))
 
 
 def _link_info(link: Link) -> Iterator[bytes]:
     """Yield kind and data of a new device."""
-    yield text(IFLA_INFO_KIND, link.kind)
+    yield text(uapi.IFLA_INFO_KIND, link.kind)
     if link.kind == "veth" and link.peer:
-        peer = _ANY_LINK + text(IFLA_IFNAME, link.peer)
-        yield nest(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
+        peer = _ANY_LINK + text(uapi.IFLA_IFNAME, link.peer)
+        yield nest(uapi.IFLA_INFO_DATA, attr(uapi.VETH_INFO_PEER, peer))
     elif link.kind == "vxlan":
         port = int(str(link.options.get("dstport", 4789)))
-        rows = [attr(IFLA_VXLAN_PORT, struct.pack(">H", port))]
+        rows = [attr(uapi.IFLA_VXLAN_PORT, struct.pack(">H", port))]
         if link.options.get("external"):
-            rows += [attr(IFLA_VXLAN_COLLECT_METADATA, b"\1"), attr(IFLA_VXLAN_LEARNING, b"\0")]
+            rows += [attr(uapi.IFLA_VXLAN_COLLECT_METADATA, b"\1"), attr(uapi.IFLA_VXLAN_LEARNING, b"\0")]
         if "id" in link.options:
-            rows.append(u32(IFLA_VXLAN_ID, int(str(link.options["id"]))))
-        yield nest(IFLA_INFO_DATA, *rows)
+            rows.append(u32(uapi.IFLA_VXLAN_ID, int(str(link.options["id"]))))
+        yield nest(uapi.IFLA_INFO_DATA, *rows)
 
 
 def _read_link(raw: bytes, names: Names) -> Link:
     """Return the device of one message."""
     _, kind, index, flags, _ = _IFINFO.unpack_from(raw)
     found = attrs(raw[_IFINFO.size:])
-    info = attrs(found.get(IFLA_LINKINFO, b""))
-    name, peer_index = string(found.get(IFLA_IFNAME)), number(found.get(IFLA_LINK))
-    sort = string(info.get(IFLA_INFO_KIND)) or ("lo" if kind == 772 else "ether")
+    info = attrs(found.get(uapi.IFLA_LINKINFO, b""))
+    name, peer_index = string(found.get(uapi.IFLA_IFNAME)), number(found.get(uapi.IFLA_LINK))
+    sort = string(info.get(uapi.IFLA_INFO_KIND)) or ("lo" if kind == 772 else "ether")
     peer = names.name(peer_index) if sort == "veth" and peer_index else ""
     return Link(
-        name=name, index=index, kind=sort, address=found.get(IFLA_ADDRESS, b"").hex(":"), mtu=number(found.get(IFLA_MTU)),
-        up=bool(flags & IFF_UP), peer=peer, peer_index=peer_index if peer else 0, qdisc=string(found.get(IFLA_QDISC)))
+        name=name,
+        index=index,
+        kind=sort,
+        address=found.get(uapi.IFLA_ADDRESS, b"").hex(":"),
+        mtu=number(found.get(uapi.IFLA_MTU)),
+        up=bool(flags & uapi.IFF_UP),
+        peer=peer,
+        peer_index=peer_index if peer else 0,
+        qdisc=string(found.get(uapi.IFLA_QDISC)),
+    )

@@ -14,14 +14,12 @@ from tcbpf.control.objects import PRIOMAP, Qdisc, Stats, TcClass
 from tcbpf.control.psched import xmit_size, xmit_time
 from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u32
 from tcbpf.errors import InputError, TcError
+from tcbpf.uapi import tc as uapi
 
 if TYPE_CHECKING:
     from tcbpf.datapath.kernel.rtnl import Names
 
-TCA_KIND, TCA_OPTIONS, TCA_STATS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 3, 4, 7, 11
-TCA_STATS_BASIC, TCA_STATS_QUEUE, TCA_STATS_APP, TCA_STATS_PKT64 = 1, 3, 4, 8
-HTB_PARMS, HTB_INIT, HTB_DIRECT_QLEN, HTB_RATE64, HTB_CEIL64 = 1, 2, 5, 6, 7
-LINKLAYER_ETHERNET = 1
+TCA_KIND, TCA_OPTIONS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 4, 7, 11    # linux/rtnetlink.h, which gives them no BTF name
 HEAD = struct.Struct("=BxxxiIII")                      # struct tcmsg
 _GLOB = struct.Struct("=5I")                           # tc_htb_glob: version, rate2quantum, defcls, debug, direct_pkts
 _RATE = struct.Struct("=BBHhHI")                       # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
@@ -38,9 +36,9 @@ def qdisc_attrs(qdisc: Qdisc) -> bytes:
     options = b""
     if qdisc.kind == "htb":
         glob = _GLOB.pack(3, _int(qdisc.options, "r2q", 10), _int(qdisc.options, "default"), 0, 0)
-        rows = [attr(HTB_INIT, glob)]
+        rows = [attr(uapi.TCA_HTB_INIT, glob)]
         if "direct_qlen" in qdisc.options:
-            rows.append(u32(HTB_DIRECT_QLEN, _int(qdisc.options, "direct_qlen")))
+            rows.append(u32(uapi.TCA_HTB_DIRECT_QLEN, _int(qdisc.options, "direct_qlen")))
         options = nest(TCA_OPTIONS, *rows)
     elif qdisc.kind == "prio" and qdisc.options:
         bands: Any = qdisc.options.get("priomap", PRIOMAP)
@@ -68,15 +66,15 @@ def class_attrs(made: TcClass) -> bytes:
     clock = ticks_per_us()
     times = _OPT.pack(xmit_time(rate, burst, clock), xmit_time(ceil, cburst, clock), _int(options, "quantum"), 0,
                       _int(options, "prio"))
-    rows = [attr(HTB_PARMS, _ratespec(rate, options) + _ratespec(ceil, options) + times)]
-    for kind, value in ((HTB_RATE64, rate), (HTB_CEIL64, ceil)):
+    rows = [attr(uapi.TCA_HTB_PARMS, _ratespec(rate, options) + _ratespec(ceil, options) + times)]
+    for kind, value in ((uapi.TCA_HTB_RATE64, rate), (uapi.TCA_HTB_CEIL64, ceil)):
         if value >> 32:
             rows.append(attr(kind, struct.pack("=Q", value)))
     return text(TCA_KIND, "htb") + nest(TCA_OPTIONS, *rows)
 
 
 def _ratespec(rate: int, options: dict[str, Any]) -> bytes:
-    return _RATE.pack(0, LINKLAYER_ETHERNET, _int(options, "overhead"), 0, _int(options, "mpu"), min(rate, 0xFFFFFFFF))
+    return _RATE.pack(0, uapi.TC_LINKLAYER_ETHERNET, _int(options, "overhead"), 0, _int(options, "mpu"), min(rate, 0xFFFFFFFF))
 
 
 def read_qdisc(raw: bytes, names: Names) -> Qdisc:
@@ -87,12 +85,12 @@ def read_qdisc(raw: bytes, names: Names) -> Qdisc:
     values: dict[str, object] = {}
     if options and kind == "htb":
         rows = attrs(options)
-        if HTB_INIT in rows:
-            version, r2q, default, _, direct = _GLOB.unpack_from(rows[HTB_INIT])
+        if uapi.TCA_HTB_INIT in rows:
+            version, r2q, default, _, direct = _GLOB.unpack_from(rows[uapi.TCA_HTB_INIT])
             values = {"r2q": r2q, "default": default, "direct_packets_stat": direct,
                       "ver": f"{version >> 16}.{version & 0xFFFF}"}
-        if HTB_DIRECT_QLEN in rows:
-            values["direct_qlen"] = number(rows[HTB_DIRECT_QLEN])
+        if uapi.TCA_HTB_DIRECT_QLEN in rows:
+            values["direct_qlen"] = number(rows[uapi.TCA_HTB_DIRECT_QLEN])
     elif options and kind in ("prio", "pfifo_fast"):
         bands, *priomap = struct.unpack_from("=i16B", options)
         values = {"bands": bands, "priomap": tuple(priomap)}
@@ -108,15 +106,15 @@ def read_class(raw: bytes, names: Names) -> TcClass:
     found = attrs(raw[HEAD.size:])
     kind, rows = string(found.get(TCA_KIND)), attrs(found.get(TCA_OPTIONS, b""))
     values: dict[str, object] = {}
-    if kind == "htb" and HTB_PARMS in rows:
-        raw_opt = rows[HTB_PARMS]
+    if kind == "htb" and uapi.TCA_HTB_PARMS in rows:
+        raw_opt = rows[uapi.TCA_HTB_PARMS]
         first, second = (_RATE.unpack_from(raw_opt, at) for at in (0, _RATE.size))
         buffer, cbuffer, quantum, level, prio = _OPT.unpack_from(raw_opt, 2 * _RATE.size)
-        rate, ceil = number(rows.get(HTB_RATE64), first[5]), number(rows.get(HTB_CEIL64), second[5])
+        rate, ceil = number(rows.get(uapi.TCA_HTB_RATE64), first[5]), number(rows.get(uapi.TCA_HTB_CEIL64), second[5])
         values = {"rate": rate, "ceil": ceil, "burst": xmit_size(rate, buffer, ticks_per_us()),
                   "cburst": xmit_size(ceil, cbuffer, ticks_per_us()),
                   "prio": prio, "quantum": quantum, "level": level, "mpu": first[4]}
-        extra = attrs(found.get(TCA_STATS2, b"")).get(TCA_STATS_APP) or found.get(TCA_XSTATS)
+        extra = attrs(found.get(TCA_STATS2, b"")).get(uapi.TCA_STATS_APP) or found.get(TCA_XSTATS)
         if extra:
             words = ("lended", "borrowed", "giants", "tokens", "ctokens")
             values |= dict(zip(words, _HTB_XSTATS.unpack_from(extra), strict=True))
@@ -127,10 +125,10 @@ def read_class(raw: bytes, names: Names) -> TcClass:
 def read_stats(found: dict[int, bytes], kind: int = TCA_STATS2) -> Stats:
     """Return the counters of a message's TCA_STATS2 (or an action's statistics)."""
     rows = attrs(found.get(kind, b""))
-    basic, queue = rows.get(TCA_STATS_BASIC), rows.get(TCA_STATS_QUEUE)
+    basic, queue = rows.get(uapi.TCA_STATS_BASIC), rows.get(uapi.TCA_STATS_QUEUE)
     size, packets = struct.unpack_from("=QI", basic) if basic else (0, 0)
     qlen, backlog, drops, requeues, over = struct.unpack_from("=5I", queue) if queue else (0,) * 5
-    return Stats(size, number(rows.get(TCA_STATS_PKT64), packets), drops, over, requeues, backlog, qlen)
+    return Stats(size, number(rows.get(uapi.TCA_STATS_PKT64), packets), drops, over, requeues, backlog, qlen)
 
 
 @lru_cache(maxsize=1)

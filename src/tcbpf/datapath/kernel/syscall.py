@@ -14,10 +14,7 @@ from ctypes import c_char, c_uint8, c_uint32, c_uint64
 from dataclasses import dataclass, field
 
 from tcbpf.errors import SysError
-
-MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
-PROG_TEST_RUN, PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = range(10, 16)
-BTF_LOAD, BTF_GET_FD_BY_ID, MAP_LOOKUP_AND_DELETE_ELEM, MAP_FREEZE, MAP_LOOKUP_BATCH = 18, 19, 21, 22, 24
+from tcbpf.uapi import bpf as uapi
 
 LOG_LEVEL1, LOG_LEVEL2, LOG_STATS = 1, 2, 4
 LOG_START, LOG_LIMIT = 1 << 16, 1 << 26
@@ -29,13 +26,25 @@ _NUMBERS = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "loongar
 _NUMBER = _NUMBERS.get(os.uname().machine)
 
 _WORDS = {
-    MAP_CREATE: "create a map", MAP_LOOKUP_ELEM: "look up an element", MAP_UPDATE_ELEM: "update an element",
-    MAP_DELETE_ELEM: "delete an element", MAP_GET_NEXT_KEY: "get the next key", PROG_LOAD: "load a program",
-    OBJ_PIN: "pin", OBJ_GET: "open a pin", PROG_TEST_RUN: "run a program", PROG_GET_NEXT_ID: "list programs",
-    MAP_GET_NEXT_ID: "list maps", PROG_GET_FD_BY_ID: "open a program by id", MAP_GET_FD_BY_ID: "open a map by id",
-    OBJ_GET_INFO_BY_FD: "read an object's information", BTF_LOAD: "load BTF", BTF_GET_FD_BY_ID: "open BTF by id",
-    MAP_LOOKUP_AND_DELETE_ELEM: "look up and delete an element", MAP_FREEZE: "freeze a map",
-    MAP_LOOKUP_BATCH: "look up elements",
+    uapi.BPF_MAP_CREATE: "create a map",
+    uapi.BPF_MAP_LOOKUP_ELEM: "look up an element",
+    uapi.BPF_MAP_UPDATE_ELEM: "update an element",
+    uapi.BPF_MAP_DELETE_ELEM: "delete an element",
+    uapi.BPF_MAP_GET_NEXT_KEY: "get the next key",
+    uapi.BPF_PROG_LOAD: "load a program",
+    uapi.BPF_OBJ_PIN: "pin",
+    uapi.BPF_OBJ_GET: "open a pin",
+    uapi.BPF_PROG_TEST_RUN: "run a program",
+    uapi.BPF_PROG_GET_NEXT_ID: "list programs",
+    uapi.BPF_MAP_GET_NEXT_ID: "list maps",
+    uapi.BPF_PROG_GET_FD_BY_ID: "open a program by id",
+    uapi.BPF_MAP_GET_FD_BY_ID: "open a map by id",
+    uapi.BPF_OBJ_GET_INFO_BY_FD: "read an object's information",
+    uapi.BPF_BTF_LOAD: "load BTF",
+    uapi.BPF_BTF_GET_FD_BY_ID: "open BTF by id",
+    uapi.BPF_MAP_LOOKUP_AND_DELETE_ELEM: "look up and delete an element",
+    uapi.BPF_MAP_FREEZE: "freeze a map",
+    uapi.BPF_MAP_LOOKUP_BATCH: "look up elements",
 }
 
 PRIVILEGE = "run as root or with CAP_BPF and CAP_NET_ADMIN, or use --datapath user"
@@ -181,43 +190,43 @@ def map_create(
         inner_map_fd=inner_fd, map_extra=map_extra, btf_fd=btf_fd, btf_key_type_id=key_type,
         btf_value_type_id=value_type,
     )
-    return _check(MAP_CREATE, attr, name.decode(errors="replace"))
+    return _check(uapi.BPF_MAP_CREATE, attr, name.decode(errors="replace"))
 
 
 def map_lookup(fd: int, key: bytes, size: int, flags: int = 0) -> bytes | None:
     """Return the `size` bytes at `key`, or None when there is no such element."""
     keys, value = _buffer(key), ctypes.create_string_buffer(size)
-    result = _call(MAP_LOOKUP_ELEM, _Elem(fd, _pointer(keys), _pointer(value), flags))
+    result = _call(uapi.BPF_MAP_LOOKUP_ELEM, _Elem(fd, _pointer(keys), _pointer(value), flags))
     if result == -errno.ENOENT:
         return None
     if result < 0:
-        raise failure(-result, MAP_LOOKUP_ELEM)
+        raise failure(-result, uapi.BPF_MAP_LOOKUP_ELEM)
     return value.raw
 
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Write an element."""
     keys, values = _buffer(key), _buffer(value)
-    _check(MAP_UPDATE_ELEM, _Elem(fd, _pointer(keys), _pointer(values), flags))
+    _check(uapi.BPF_MAP_UPDATE_ELEM, _Elem(fd, _pointer(keys), _pointer(values), flags))
 
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Delete an element; return False when there was none."""
     keys = _buffer(key)
-    result = _call(MAP_DELETE_ELEM, _Elem(fd, _pointer(keys), 0, 0))
+    result = _call(uapi.BPF_MAP_DELETE_ELEM, _Elem(fd, _pointer(keys), 0, 0))
     if result < 0 and result != -errno.ENOENT:
-        raise failure(-result, MAP_DELETE_ELEM)
+        raise failure(-result, uapi.BPF_MAP_DELETE_ELEM)
     return result == 0
 
 
 def map_next_key(fd: int, key: bytes | None, size: int) -> bytes | None:
     """Return the key after `key` (None for the first), or None at the end."""
     keys, following = _buffer(key) if key is not None else None, ctypes.create_string_buffer(size)
-    result = _call(MAP_GET_NEXT_KEY, _Elem(fd, _pointer(keys), _pointer(following), 0))
+    result = _call(uapi.BPF_MAP_GET_NEXT_KEY, _Elem(fd, _pointer(keys), _pointer(following), 0))
     if result == -errno.ENOENT:
         return None
     if result < 0:
-        raise failure(-result, MAP_GET_NEXT_KEY)
+        raise failure(-result, uapi.BPF_MAP_GET_NEXT_KEY)
     return following.raw
 
 
@@ -232,12 +241,12 @@ def map_lookup_batch(fd: int, key_size: int, value_size: int, entries: int) -> l
     while True:
         keys, values = ctypes.create_string_buffer(chunk * key_size), ctypes.create_string_buffer(chunk * value_size)
         attr = _Batch(_pointer(previous), _pointer(token), _pointer(keys), _pointer(values), chunk, fd, 0, 0)
-        result = _call(MAP_LOOKUP_BATCH, attr)
+        result = _call(uapi.BPF_MAP_LOOKUP_BATCH, attr)
         if result == -errno.ENOSPC:                    # one bucket holds more than the chunk; nothing of it was copied
             chunk *= 2
             continue
         if result < 0 and result != -errno.ENOENT:
-            raise failure(-result, MAP_LOOKUP_BATCH)
+            raise failure(-result, uapi.BPF_MAP_LOOKUP_BATCH)
         raw_keys, raw_values = keys.raw, values.raw
         found += [
             (raw_keys[i * key_size:(i + 1) * key_size], raw_values[i * value_size:(i + 1) * value_size])
@@ -250,7 +259,7 @@ def map_lookup_batch(fd: int, key_size: int, value_size: int, entries: int) -> l
 
 def map_freeze(fd: int) -> None:
     """Make a map read-only for user space, for good."""
-    _check(MAP_FREEZE, _Elem(fd))
+    _check(uapi.BPF_MAP_FREEZE, _Elem(fd))
 
 
 # ---------------------------------------------------------------- programs
@@ -291,12 +300,12 @@ def prog_load(load: Load) -> tuple[int, str]:
         if load.line_info:
             attr.line_info_rec_size, attr.line_info, attr.line_info_cnt = 16, _pointer(lines), len(load.line_info) // 16
     if not load.log_level:
-        return _call_again(PROG_LOAD, attr), ""
+        return _call_again(uapi.BPF_PROG_LOAD, attr), ""
     size = LOG_START
     while True:
         log = ctypes.create_string_buffer(size)
         attr.log_buf, attr.log_size = _pointer(log), size
-        result = _call_again(PROG_LOAD, attr)
+        result = _call_again(uapi.BPF_PROG_LOAD, attr)
         if result != -errno.ENOSPC or size >= LOG_LIMIT:
             return result, log.value.decode(errors="replace")
         size = min(max(size * 4, attr.log_true_size), LOG_LIMIT)
@@ -315,7 +324,7 @@ def _call_again(command: int, attr: ctypes.Structure) -> int:
 def btf_load(raw: bytes) -> int:
     """Load BTF and return its fd."""
     data = _buffer(raw)
-    return _check(BTF_LOAD, _Btf(btf=_pointer(data), btf_size=len(raw)))
+    return _check(uapi.BPF_BTF_LOAD, _Btf(btf=_pointer(data), btf_size=len(raw)))
 
 
 class TestRun:
@@ -338,7 +347,7 @@ class TestRun:
         Raises:  SysError with EINVAL for a packet shorter than 14 bytes or longer than fits one page.
         """
         if len(packet) > len(self._in):
-            raise SysError(errno.EINVAL, _WORDS[PROG_TEST_RUN], f"a packet of {len(packet)} bytes")
+            raise SysError(errno.EINVAL, _WORDS[uapi.BPF_PROG_TEST_RUN], f"a packet of {len(packet)} bytes")
         attr = self.attr
         ctypes.memmove(self._in, packet, len(packet))
         attr.data_size_in, attr.data_size_out, attr.repeat = len(packet), len(self._out), repeat
@@ -346,9 +355,9 @@ class TestRun:
             ctypes.memmove(self._ctx_in, ctx, self.ctx_size)
             attr.ctx_in, attr.ctx_size_in = _pointer(self._ctx_in), self.ctx_size
             attr.ctx_out, attr.ctx_size_out = _pointer(self._ctx_out), self.ctx_size
-        result = _call_again(PROG_TEST_RUN, attr)
+        result = _call_again(uapi.BPF_PROG_TEST_RUN, attr)
         if result < 0:
-            raise failure(-result, PROG_TEST_RUN)
+            raise failure(-result, uapi.BPF_PROG_TEST_RUN)
         return int(attr.retval)
 
     @property
@@ -373,17 +382,17 @@ class TestRun:
 def obj_pin(fd: int, path: str) -> None:
     """Pin an object to a bpf fs path."""
     name = _buffer(os.fsencode(path) + b"\0")
-    _check(OBJ_PIN, _Obj(pathname=_pointer(name), bpf_fd=fd), path)
+    _check(uapi.BPF_OBJ_PIN, _Obj(pathname=_pointer(name), bpf_fd=fd), path)
 
 
 def obj_get(path: str) -> int:
     """Open a pinned object and return its fd."""
     name = _buffer(os.fsencode(path) + b"\0")
-    return _check(OBJ_GET, _Obj(pathname=_pointer(name)), path)
+    return _check(uapi.BPF_OBJ_GET, _Obj(pathname=_pointer(name)), path)
 
 
 def ids(next_command: int) -> Iterator[int]:
-    """Yield the ids of all programs (PROG_GET_NEXT_ID) or maps (MAP_GET_NEXT_ID)."""
+    """Yield the ids of all programs (uapi.BPF_PROG_GET_NEXT_ID) or maps (uapi.BPF_MAP_GET_NEXT_ID)."""
     attr = _Id()
     while (result := _call(next_command, attr)) == 0:
         yield int(attr.next_id)
@@ -410,7 +419,7 @@ def open_all(next_command: int, open_command: int) -> Iterator[int]:
 def prog_info(fd: int) -> ProgInfo:
     """Return what the kernel tells of a program."""
     info = ProgInfo()
-    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
     return info
 
 
@@ -419,7 +428,7 @@ def prog_maps(fd: int) -> Sequence[int]:
     count = prog_info(fd).nr_map_ids
     numbers = (c_uint32 * max(count, 1))()
     info = ProgInfo(nr_map_ids=count, map_ids=ctypes.addressof(numbers))
-    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
     return [int(number) for number in numbers[:min(count, info.nr_map_ids)]]
 
 
@@ -428,26 +437,26 @@ def prog_insns(fd: int) -> bytes:
     size = prog_info(fd).xlated_prog_len
     code = ctypes.create_string_buffer(max(size, 8))
     info = ProgInfo(xlated_prog_len=size, xlated_prog_insns=ctypes.addressof(code))
-    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
     return code.raw[:size] if info.xlated_prog_insns else b""
 
 
 def map_info(fd: int) -> MapInfo:
     """Return what the kernel tells of a map."""
     info = MapInfo()
-    _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
     return info
 
 
 def btf_by_id(number: int) -> bytes:
     """Return the BTF data with that id."""
-    fd = fd_by_id(BTF_GET_FD_BY_ID, number)
+    fd = fd_by_id(uapi.BPF_BTF_GET_FD_BY_ID, number)
     try:
         size = BtfInfo()
-        _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(size), ctypes.addressof(size)))
+        _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(size), ctypes.addressof(size)))
         data = ctypes.create_string_buffer(max(size.btf_size, 1))
         info = BtfInfo(btf=ctypes.addressof(data), btf_size=size.btf_size)
-        _check(OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+        _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
         return data.raw[:size.btf_size]
     finally:
         os.close(fd)
