@@ -107,6 +107,15 @@ def test_a_file_that_is_no_state(tmp_path: Path) -> None:
         FileStore(tmp_path / "state.db")
 
 
+def test_rows_of_another_release(tmp_path: Path) -> None:
+    FileStore(tmp_path / "state.db").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        db.execute("insert into row values ('links', '9', '{\"\":\"Unheard\"}')")
+        db.commit()
+    with pytest.raises(SysError, match="not of this release"):
+        FileStore(tmp_path / "state.db").read()
+
+
 def work_until_killed(path: Path, started: object) -> None:
     """Add and remove devices, each change of two steps, for ever."""
     store = FileStore(path)

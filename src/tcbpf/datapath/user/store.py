@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -104,12 +105,22 @@ class FileStore:
         self.seen: tuple[int, State] | None = None
 
     def read(self) -> State:
-        """Return the State as the last finished change left it."""
+        """Return the State as the last finished change left it.
+
+        Raises:  SysError when the file cannot be read, or holds what this release does not know.
+        """
+        import sqlite3
+
         with self.lock:
-            version = self.db.execute("pragma data_version").fetchone()[0]
-            if self.seen is None or self.seen[0] != version:
-                rows = self.db.execute("select name, key, value from row where name <> 'numbers' order by rowid").fetchall()
-                self.seen = version, state_of(rows)
+            try:
+                version = self.db.execute("pragma data_version").fetchone()[0]
+                if self.seen is None or self.seen[0] != version:
+                    asked = "select name, key, value from row where name <> 'numbers' order by rowid"
+                    self.seen = version, state_of(self.db.execute(asked).fetchall())
+            except sqlite3.Error as error:
+                raise refused(error, self.path) from None
+            except (KeyError, TypeError, ValueError) as error:
+                raise SysError(errno.EINVAL, f"state file {self.path}", f"is not of this release: {error}") from None
             return self.seen[1]
 
     def number(self, name: str) -> int:
@@ -207,7 +218,11 @@ def state_of(rows: list[tuple[str, str, str]]) -> State:
 
 
 def refused(error: sqlite3.Error, path: Path) -> SysError:
-    """Return the error for a state file that cannot be used."""
+    """Return the error for a state file that cannot be used; SQLite does not hand on the errno."""
     words = str(error)
-    code = errno.ENOSPC if "full" in words else errno.EACCES if "readonly" in words or "unable" in words else errno.EIO
+    if "full" in words or ("I/O" in words and os.statvfs(path.parent).f_bavail == 0):
+        return SysError(errno.ENOSPC, f"state file {path}")
+    if "locked" in words:
+        return SysError(errno.EBUSY, f"state file {path}", f"another process has held it for {WAIT_SECONDS} seconds")
+    code = errno.EACCES if "readonly" in words or "unable" in words else errno.EIO
     return SysError(code, f"state file {path}", words)
