@@ -249,6 +249,23 @@ def test_a_tail_call_leaves_for_good(datapath: Datapath) -> None:
     assert table.delete(key(2)) and caller.run(FRAME).verdict == 5
 
 
+def test_tail_call_sections_share_their_callers_attach_type(datapath: Datapath) -> None:
+    from tcbpf.lang import compile_c
+    from tcbpf.obj import load
+    source = """
+#include "bpf_api.h"
+struct bpf_elf_map __section("maps") jmp = {
+    .type = BPF_MAP_TYPE_PROG_ARRAY, .id = 42, .size_key = 4, .size_value = 4, .max_elem = 4 };
+__section("42/0x2") int slot(struct __sk_buff *skb) { return 9; }
+__section("tc/ingress") int entry(struct __sk_buff *skb) { tail_call(skb, &jmp, 2); return 3; }
+BPF_LICENSE("GPL");
+"""
+    obj = load(compile_c(source))
+    assert datapath.load(obj).run(FRAME).verdict == 9
+    assert datapath.maps["jmp"].spec.type == "prog_array"
+    assert datapath.load(obj, program="slot").run(FRAME).verdict == 9
+
+
 # ---------------------------------------------------------------- pins
 
 

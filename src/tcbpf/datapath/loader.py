@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tcbpf.errors import InputError, SysError
 from tcbpf.maps.map import Map
-from tcbpf.obj.link import link, tail_programs
+from tcbpf.obj.link import link, tail_programs, tail_section
 from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, MapSpec, Object
 
 if TYPE_CHECKING:
@@ -62,9 +62,13 @@ def load(
     loaded = Loaded(dp.prog_load(linked, log_level=log_level), live)
     slots = tail_programs(obj) if any(spec.type == "prog_array" for spec in obj.maps.values()) else ()
     for name, slot, function in slots:
+        if name in given:                              # whoever made it has filled it
+            continue
         if (tail := loaded.tails.get(function)) is None:
-            linked = link(obj, program=function, type=type, maps=live)
-            tail = loaded.tails[function] = dp.prog_load(linked, log_level=log_level)
+            called = link(obj, program=function, type=type, maps=live)
+            if tail_section(called.section):           # such a section has no attach type; an array's programs share one
+                called = replace(called, attach_type=linked.attach_type)
+            tail = loaded.tails[function] = dp.prog_load(called, log_level=log_level)
         live[name].raw.update(_number(slot), _number(tail.fileno()))
     for name, path in places.items():
         if name not in adopted:
