@@ -108,6 +108,8 @@ def test_help(tmp_path: Path, words: tuple[str, ...]) -> None:
         (("exec", "bpf", "graft", "x"), 255, "Command line is not complete"),
         (("exec", "elf"), 255, 'Executing "elf" is not known'),
         (("-n", "ns", "qdisc", "show"), 1, "only the kernel datapath has them"),
+        (("--datapath", "kernel", "-n", "nosuch-namespace", "qdisc", "show"), 255,
+         'Cannot open network namespace "nosuch-namespace": No such file or directory'),
         (("--datapath", "moon", "qdisc", "show"), 1, "no datapath 'moon'"),
     ],
     ids=lambda value: "-".join(value)[-40:] if isinstance(value, tuple) else None,

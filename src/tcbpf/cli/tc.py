@@ -6,6 +6,7 @@ Differs: an object file is loaded by tcbpf, so that legacy `maps` sections and C
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -49,9 +50,22 @@ class Opener:
 
     def __call__(self) -> Datapath:
         if self._datapath is None:
+            if self._options.netns and (self._options.datapath or os.environ.get("TCBPF_DATAPATH")) == "kernel":
+                require_namespace(self._options.netns)
             found = open_datapath(self._options.datapath, home=self._options.home, netns=self._options.netns, lasting=True)
             self._datapath = self._stack.enter_context(found)
         return self._datapath
+
+
+def require_namespace(name: str) -> None:
+    """Refuse a network namespace that is not there.
+
+    Raises:  Quit.
+    """
+    try:
+        os.stat(name if "/" in name else f"/var/run/netns/{name}")
+    except OSError as error:
+        raise Quit(USAGE, f'Cannot open network namespace "{name}": {error.strerror}') from None
 
 
 def main(words: Sequence[str]) -> int:

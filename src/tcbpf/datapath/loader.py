@@ -56,8 +56,9 @@ def load(
     places = {name: path for name, spec in obj.maps.items()
               if name not in given and (path := pin_path(spec, obj, pin_root, scopes))}
     adopted = {name: found for name, path in places.items() if (found := _open_pin(dp, path, obj.maps[name])) is not None}
-    live = {name: given.get(name) or adopted.get(name) or new_map(dp, spec) for name, spec in obj.maps.items()}
-    _fill(obj, live)
+    there = given | adopted
+    live = {name: there[name] if name in there else new_map(dp, spec) for name, spec in obj.maps.items()}
+    _fill(obj, live, given)
     linked = link(obj, section=section, program=program, type=type, maps=live)
     loaded = Loaded(dp.prog_load(linked, log_level=log_level), live)
     slots = tail_programs(obj) if any(spec.type == "prog_array" for spec in obj.maps.values()) else ()
@@ -76,10 +77,10 @@ def load(
     return loaded
 
 
-def _fill(obj: Object, live: Mapping[str, Map]) -> None:
-    """Put inner maps into the slots of maps of maps."""
+def _fill(obj: Object, live: Mapping[str, Map], given: Mapping[str, Map]) -> None:
+    """Put inner maps into the slots of maps of maps, but of those that are given full."""
     for name, spec in obj.maps.items():
-        if spec.type in MAP_IN_MAP:
+        if spec.type in MAP_IN_MAP and name not in given:
             for slot, inner in spec.values:
                 live[name].raw.update(_number(slot), _number(live[inner].raw.fileno()))
 

@@ -115,6 +115,8 @@ def create(spec: MapSpec) -> KernelMap:
     row = MAP_TYPES.get(spec.type)
     if row is None:
         raise InputError(f"no map type {spec.type!r}", where=f"map {spec.name}", hint=", ".join(MAP_TYPES.names()))
+    if spec.type == "perf_event_array" and not spec.max_entries:
+        spec = replace(spec, max_entries=possible_cpus())        # one slot a CPU, as libbpf reads the 0
     inner = create(replace(spec.inner, pinning=0)) if spec.inner is not None else None
     inner_fd = inner.fileno() if inner else 0
 

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
+from typing import TextIO
 
 from tcbpf.errors import SysError
 
@@ -15,11 +16,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def trace_pipe() -> Iterator[str]:
-    """Yield lines as they come; blocks between them, and takes each from all other readers.
+    """Return the lines as they come; the next one blocks until then, and is taken from all other readers.
 
     Raises:  SysError when there is no tracefs, or no permission.
     """
-    with open(_open_pipe(), encoding="utf-8", errors="replace") as file:
+    return _lines(os.fdopen(_open_pipe(), encoding="utf-8", errors="replace"))
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    with file:
         for line in file:
             yield line.rstrip("\n")
 
