@@ -52,8 +52,10 @@ def do(store: Store, op: Op, thing: Link | Qdisc | Filter) -> None:
 def fill(store: Store) -> None:
     do(store, Op.ADD, Link("em1", kind="veth", peer="em2"))
     do(store, Op.ADD, Qdisc("em1", "clsact", parent=TC_H_CLSACT))
-    for pref in 1, 2, 1:
-        do(store, Op.ADD, Filter("em1", 0xFFFFFFF2, "bpf", pref=pref, options=Bpf(bytecode=((6, 0, 0, pref),))))
+    for chain, pref in (0, 1), (7, 5), (0, 2), (0, 1), (3, 1), (7, 4), (0, 1):
+        do(store, Op.ADD, Filter("em1", 0xFFFFFFF2, "bpf", pref=pref, chain=chain, options=Bpf(bytecode=((6, 0, 0, pref),))))
+    do(store, Op.REPLACE, Filter("em1", 0xFFFFFFF2, "bpf", pref=1, handle=2, options=Bpf(bytecode=((6, 0, 0, 9),))))
+    do(store, Op.DELETE, Filter("em1", 0xFFFFFFF2, "bpf", pref=1, handle=1))
 
 
 def test_a_file_says_what_memory_does(tmp_path: Path) -> None:

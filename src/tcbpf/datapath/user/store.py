@@ -21,10 +21,11 @@ from tcbpf.errors import SysError
 if TYPE_CHECKING:
     import sqlite3
 
-    from tcbpf.tc.state import State
+    from tcbpf.control.objects import Filter
+    from tcbpf.tc.state import Hook, State
 
-TABLES = ("links", "qdiscs", "classes", "filters", "actions", "counters")
-"""The mappings of a State, each a table of rows: a key and a value."""
+TABLES = ("links", "qdiscs", "classes", "filters", "chains", "actions", "counters")
+"""Tables of rows, each a key and a value: the mappings of a State, and the order of each block's chains."""
 
 WAIT_SECONDS = 30
 
@@ -190,15 +191,19 @@ class FileStore:
 
 
 def table(state: State, name: str) -> Mapping[Any, object]:
-    """Return one mapping of a State; the set of ingress queues goes with the counters."""
+    """Return one mapping of a State as rows have it: a filter is a row, and the ingress queues go with the counters."""
     if name == "counters":
         return {**state.counters, **{f"ingress {index}": 1 for index in state.once_ingress}}
+    if name == "filters":
+        return {(*hook, f.chain, f.pref, f.handle): f for hook, filters in state.filters.items() for f in reversed(filters)}
+    if name == "chains":
+        return {hook: tuple(dict.fromkeys(f.chain for f in filters)) for hook, filters in state.filters.items()}
     found: Mapping[Any, object] = getattr(state, name)
     return found
 
 
 def state_of(rows: list[tuple[str, str, str]]) -> State:
-    """Return the State that rows hold."""
+    """Return the State that rows hold, in the order in which they were first written."""
     from tcbpf.datapath.user import record
     from tcbpf.tc.state import State
 
@@ -210,11 +215,25 @@ def state_of(rows: list[tuple[str, str, str]]) -> State:
         tables["links"],
         tables["qdiscs"],
         tables["classes"],
-        tables["filters"],
+        blocks(tables["filters"], tables["chains"]),
         tables["actions"],
         {name: number for name, number in tables["counters"].items() if name not in marks},
         frozenset(int(mark.split()[1]) for mark in marks),
     )
+
+
+def blocks(
+    filters: Mapping[tuple[int, int, int, int, int], Filter], chains: Mapping[Hook, tuple[int, ...]]
+) -> dict[Hook, tuple[Filter, ...]]:
+    """Return filters, given from the oldest on, by block and in the order they are asked: see State."""
+    found: dict[Hook, list[Filter]] = {hook: [] for hook in chains}
+    for (index, parent, *_), one in filters.items():
+        found[index, parent].append(one)
+    for hook, block in found.items():
+        place = {chain: number for number, chain in enumerate(chains[hook])}
+        block.reverse()  # sorting is stable: the newest of equal ones first
+        block.sort(key=lambda f, place=place: (place[f.chain], f.pref))  # type: ignore[misc]
+    return {hook: tuple(block) for hook, block in found.items()}
 
 
 def refused(error: sqlite3.Error, path: Path) -> SysError:
