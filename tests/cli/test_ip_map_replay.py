@@ -115,6 +115,9 @@ def test_a_map_from_one_command_to_the_next(capsys: Capture) -> None:
     assert shown == [{"id": 1, "name": "table", "type": "hash", "key_size": 4, "value_size": 8, "max_entries": 16, "flags": 0}]
     ok(capsys, "map", "pin", "1", "/sys/fs/bpf/again")
     assert "table" in ok(capsys, "map", "show", "/sys/fs/bpf/again")
+    for path in "/sys/fs/bpf/again", pin:
+        ok(capsys, "map", "unpin", path)
+    assert ok(capsys, "map", "show", "--json").strip() == "[]"
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,15 @@ def test_a_pins_name_has_no_dot(datapath: Datapath, pins: str) -> None:
 
 def test_a_pin_that_is_not_there(datapath: Datapath, pins: str) -> None:
     refused(lambda: datapath.obj_get(f"{pins}/nothing"), errno.ENOENT)
+    refused(lambda: datapath.obj_unpin(f"{pins}/nothing"), errno.ENOENT)
+
+
+def test_unpinning_leaves_what_else_holds_a_map(datapath: Datapath, pins: str) -> None:
+    m = datapath.map_create(spec())
+    datapath.obj_pin(f"{pins}/m", m)
+    datapath.obj_unpin(f"{pins}/m")
+    refused(lambda: datapath.obj_get(f"{pins}/m"), errno.ENOENT)
+    assert m.lookup(key(1)) is None
 
 
 # ---------------------------------------------------------------- traffic control

@@ -30,8 +30,9 @@ KEY and VALUE are numbers, addresses or JSON, by the map's BTF; with --hex, byte
   create PATH --type T --key N --value N --entries N [--flags F]
                                   a map, pinned at PATH
   pin MAP PATH                    give it a name in the bpf fs
+  unpin PATH                      take the name away
 """
-ENOTSUPP = 524                           # the kernel's own, which bpf(2) lets out
+ENOTSUPP = 524  # the kernel's own, which bpf(2) lets out
 FLAGS = {"any": BPF_ANY, "noexist": BPF_NOEXIST, "exist": BPF_EXIST}
 
 
@@ -39,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = WORDS
-    parser.add_argument("what", choices=("show", "list", "dump", "lookup", "update", "delete", "create", "pin"))
+    parser.add_argument("what", choices=("show", "list", "dump", "lookup", "update", "delete", "create", "pin", "unpin"))
     parser.add_argument("words", nargs="*", metavar="WORD")
     parser.add_argument("--hex", action="store_true", help="keys and values are bytes, in hexadecimal")
     parser.add_argument("--home", default="", metavar="DIR", help="the user datapath's directory")
@@ -57,6 +58,10 @@ def main(args: argparse.Namespace) -> int:
     with open_datapath(args.datapath, home=args.home, lasting=True) as dp:
         if args.what == "create":
             return create(dp, args, words)
+        if args.what == "unpin":
+            dp.obj_unpin(take(words, "PATH"))
+            finish(words)
+            return 0
         if args.what in ("show", "list") and not words:
             return show(dp.all_maps(), args)
         found = take_map(dp, words)

@@ -76,6 +76,13 @@ class Kernel:
         bpffs.prepare(path)
         syscall.obj_pin(obj.raw.fileno() if isinstance(obj, Map) else obj.fileno(), path)
 
+    def obj_unpin(self, path: str) -> None:
+        """Remove a pin."""
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise SysError(error.errno or errno.EIO, f"unpin {path}") from None
+
     def obj_get(self, path: str) -> Map | Prog:
         """Open what is pinned at `path`."""
         from tcbpf.datapath.kernel import bpffs, syscall

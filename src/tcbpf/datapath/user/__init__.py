@@ -130,6 +130,12 @@ class User:
 
         bpffs.pin(self.objects.root, path, obj.raw.fileno() if isinstance(obj, Map) else obj.fileno())
 
+    def obj_unpin(self, path: str) -> None:
+        """Remove a pin."""
+        from tcbpf.datapath.user import bpffs
+
+        bpffs.unpin(self.objects.root, path)
+
     def obj_get(self, path: str) -> Map | Prog:
         """Open what is pinned at `path`.
 
