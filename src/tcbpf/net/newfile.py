@@ -49,12 +49,20 @@ class NewFile:
         except OSError as error:
             self._fail(error)
 
+    def flush(self) -> None:
+        """Hand all bytes to the host: what can fail for want of room fails here."""
+        try:
+            if self._file is not None:
+                self._file.flush()
+        except OSError as error:
+            self._fail(error)
+
     def keep(self) -> None:
         """Give the file its name; a second time does nothing."""
+        self.flush()
         if (file := self._file) is None:
             return
         try:
-            file.flush()
             if not self._named:
                 # Without a directory descriptor Python calls link(2), which does not follow the link in /proc.
                 os.link(f"/proc/self/fd/{file.fileno()}", self._hidden, src_dir_fd=file.fileno(), follow_symlinks=True)

@@ -278,6 +278,10 @@ class Writer:
         self._file.write(records)
         self.count += count
 
+    def flush(self) -> None:
+        """Hand all packets to the host, so that only the name is wanting."""
+        self._file.flush()
+
     def close(self) -> None:
         """Give the file its name."""
         self._file.keep()

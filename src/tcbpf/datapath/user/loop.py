@@ -48,6 +48,11 @@ class Sink:
             self.writer().append(self._buffer.view[: self.struct.used], self.struct.packets)
             self.struct.used = self.struct.packets = 0
 
+    def flush(self) -> None:
+        """Hand all packets to the host."""
+        if self._begun is not None:
+            self._begun.flush()
+
     def writer(self) -> Writer:
         """Return the capture, begun now when it was not yet."""
         if self._begun is None:
@@ -98,6 +103,8 @@ class Loop:
         counts.packets, counts.bytes, counts.kept = self.struct.packets, self.struct.bytes, self.struct.kept
         if status not in (END, MORE):
             self.reader.fail(status)
+        for sink in self.sinks:  # of several captures none gets its name when another cannot be written
+            sink.flush()
         counts.duration_ns = time.perf_counter_ns() - start
         return counts
 
