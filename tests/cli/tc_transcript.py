@@ -5,8 +5,8 @@
     ! TEXT               a line of its standard error
     [N]                  its exit status, when not 0
 
-Numbers that differ between machines (ids, tags, times) are written as #, and the BTF's id, which not every program has, is left
-out. `python tests/cli/tc_transcript.py FILE` records FILE
+Numbers that differ between machines (ids, tags, times) are written as #, and what may be absent (a program's BTF id, an
+action's ages) is left out. `python tests/cli/tc_transcript.py FILE` records FILE
 anew from the tc that is installed: it keeps the commands and replaces the rest.
 """
 
@@ -33,6 +33,7 @@ char _license[] __attribute__((section("license"), used)) = "GPL";
 }
 _UNSTABLE = re.compile(r"(\b(?:id|load_time|created_by_uid|index) |\"(?:id|load_time|created_by_uid|index)\": ?)\d+")
 _BTF = re.compile(r"\bbtf_id \d+ |,\s*\"btf_id\": ?\d+")
+_AGES = re.compile(r"(?: (?:installed|used|firstused) \d+ sec)+|(?:,\s*\"(?:installed|last_used|first_used)\": ?\d+)+")
 _TAG = re.compile(r"(\btag |\"tag\": ?\")[0-9a-f]{16}")
 
 
@@ -71,7 +72,7 @@ def read(path: Path) -> list[Command]:
 
 def same(text: str) -> str:
     """Return text with what differs between machines struck out."""
-    return _BTF.sub("", _TAG.sub(r"\1#", _UNSTABLE.sub(r"\1#", text)))
+    return _AGES.sub("", _BTF.sub("", _TAG.sub(r"\1#", _UNSTABLE.sub(r"\1#", text))))
 
 
 def ours(words: list[str], options: list[str], directory: Path) -> Said:

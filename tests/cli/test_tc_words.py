@@ -160,3 +160,18 @@ def test_vlan_and_skbedit_on_the_user_datapath(tmp_path: Path) -> None:
         "\taction order 1: vlan  push id # protocol 802.1Q priority 3 pipe", "\taction order 2: vlan  pop continue",
         "\taction order 3: skbedit  priority 1:2 mark 7/0xff ptype otherhost pipe"]
     assert "priority" in tc(tmp_path, "-j", "filter", "show", "dev", "lo", "egress").out
+
+
+def test_actions_alone_stay_until_they_are_flushed(tmp_path: Path) -> None:
+    assert tc(tmp_path, "actions", "add", "action", "drop", "index", "4").status == 0
+    assert tc(tmp_path, "qdisc", "add", "dev", "lo", "clsact").status == 0
+    assert tc(tmp_path, "filter", "add", "dev", "lo", "egress", "bpf", "bytecode", "1,6 0 0 1", "action", "gact", "drop",
+              "index", "4").status == 0
+    said = tc(tmp_path, "actions", "del", "action", "gact", "index", "4")
+    assert said.status == 255 and said.err.startswith("RTNETLINK answers: Operation not permitted")
+    assert tc(tmp_path, "filter", "del", "dev", "lo", "egress").status == 0
+    assert "total acts 1\n" in tc(tmp_path, "actions", "ls", "action", "gact").out
+    assert tc(tmp_path, "actions", "flush", "action", "gact").status == 0
+    assert tc(tmp_path, "actions", "ls", "action", "gact").out == ""
+    said = tc(tmp_path, "actions", "get", "action", "gact", "index", "4")
+    assert said.err == "Error: TC action with specified index not found.\nWe have an error talking to the kernel\n"

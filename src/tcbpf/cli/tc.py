@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tcbpf.cli import tc_exec, tc_filter, tc_qdisc
+from tcbpf.cli import tc_action, tc_exec, tc_filter, tc_qdisc
 from tcbpf.cli.tc_words import USAGE, Options, Quit, Words, matches
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 USAGE_TEXT = """\
 Usage: tcbpf tc [ OPTIONS ] OBJECT COMMAND
        tcbpf tc [ -force ] -batch FILE
-OBJECT  := qdisc | class | filter | exec
+OBJECT  := qdisc | class | filter | actions | exec
 COMMAND := add | replace | change | delete | show | get, then what; "tcbpf tc OBJECT help" says more
 OPTIONS := -s[tatistics] | -d[etails] | -j[son] | -p[retty] | -i[ec] | -n[etns] NAME |
            --datapath user|kernel | --home DIR
@@ -34,6 +34,7 @@ OBJECTS: dict[str, Callable[[Opener, Words, Options], int]] = {
     "qdisc": tc_qdisc.qdisc,
     "class": tc_qdisc.klass,
     "filter": tc_filter.filter,
+    "actions": tc_action.actions,
     "exec": tc_exec.run,
 }
 

@@ -1,22 +1,84 @@
-"""The actions of a filter, in tc(8)'s grammar: gact's control words, mirred, bpf, vlan, skbedit."""
+"""Actions, of a filter or alone (`tc actions`), in tc(8)'s grammar: gact's control words, mirred, bpf, vlan, skbedit."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc_load import prepare, read_source
-from tcbpf.cli.tc_show_action import PACKET_TYPES
-from tcbpf.cli.tc_words import LOCAL, USAGE, Quit, Words, c_number, matches, parsed
+from tcbpf.cli.tc_sheet import Sheet
+from tcbpf.cli.tc_show_action import PACKET_TYPES, listing
+from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, matches, parsed
 from tcbpf.control.objects import Action
+from tcbpf.control.request import Op
 from tcbpf.control.words import parse_classid, parse_protocol
 from tcbpf.tables.actions import ACTIONS
 
 if TYPE_CHECKING:
+    from tcbpf.cli.tc import Opener
     from tcbpf.datapath.base import Datapath
 
 CONTROLS = {row.tc: row.tc for row in ACTIONS if row.tc not in ("", "queued", "redirect")} | {"ok": "pass", "shot": "drop"}
 ENDS = ("flowid", "classid", "police", "direct-action", "da", "skip_hw", "skip_sw")
 MAX_ACTIONS = 32
+
+
+ACTIONS_USAGE = """\
+Usage: tc actions { add | change | replace } action KIND [ its options ] [ index INDEX ]
+       tc actions { get | del } action KIND index INDEX
+       tc actions { ls | flush } action KIND
+KIND := gact | mirred | bpf | vlan | skbedit
+"""
+COMMANDS = {"add": Op.ADD, "change": Op.CHANGE, "replace": Op.REPLACE, "get": Op.GET, "delete": Op.DELETE, "list": Op.SHOW,
+            "ls": Op.SHOW, "show": Op.SHOW}
+FAILED = "We have an error talking to the kernel"
+
+
+def actions(opener: Opener, words: Words, options: Options) -> int:
+    """Run one `tc actions` command: on actions that stand alone, for filters to share by index."""
+    from tcbpf.cli.tc_qdisc import apply
+    if not words or matches(words.next, "help"):
+        sys.stderr.write(ACTIONS_USAGE)
+        return 0 if words else USAGE
+    command = words.take()
+    op = next((op for word, op in COMMANDS.items() if matches(command, word)), None)
+    if op is None and command != "flush":
+        raise Quit(USAGE, f'Command "{command}" is unknown, try "tc actions help".')
+    if not words or words.next != "action":
+        raise Quit(USAGE, ACTIONS_USAGE.rstrip())
+    try:
+        if op in (Op.ADD, Op.CHANGE, Op.REPLACE):
+            for row in read_actions(dp := opener(), words):
+                apply(dp, op, row, after=FAILED)
+            return 0
+        asked = _named(words, needs_index=op in (Op.GET, Op.DELETE))
+        dp = opener()
+        if op is Op.DELETE:
+            apply(dp, op, asked, after=FAILED)
+            return 0
+        found = tuple(row for row in apply(dp, op or Op.SHOW, asked, after=FAILED) if isinstance(row, Action))
+        if op is None:
+            for row in found:
+                if not row.bind:
+                    apply(dp, Op.DELETE, row, after=FAILED)
+            return 0
+    except Quit as quit:
+        raise Quit(USAGE, *quit.lines) from None
+    sheet = Sheet()
+    if found:
+        listing(sheet, found, options, total=0 if op is Op.GET else len(found), first=1 if op is Op.GET else 0)
+    sys.stdout.write(sheet.json(pretty=options.pretty) if options.json else sheet.text())
+    return 0
+
+
+def _named(words: Words, *, needs_index: bool) -> Action:
+    """Take `action KIND [ index INDEX ]`."""
+    words.take()
+    kind = words.take()
+    index = words.number("index is invalid") if words.accept("index") else 0
+    if words or (needs_index and not index):
+        raise Quit(USAGE, ACTIONS_USAGE.rstrip())
+    return Action(kind, index=index)
 
 
 def read_actions(dp: Datapath, words: Words) -> tuple[Action, ...]:
@@ -84,7 +146,9 @@ def _mirred(dp: Datapath, words: Words, left: int) -> Action:
             index = words.number('Illegal "index"', status=LOCAL)
         else:
             break
-    if not deed or (not options["dev"] and not index):
+    if index and not deed and not options["dev"]:
+        return Action("mirred", index=index)
+    if not deed or not options["dev"]:
         raise Quit(LOCAL, "bad action parsing", f"parse_action: bad value ({left}:mirred)!", 'Illegal "action"',
                    "It is: mirred egress|ingress redirect|mirror dev DEVICE [ CONTROL ]")
     options["action"] = deed

@@ -23,6 +23,26 @@ def actions(sheet: Sheet, rows: tuple[Action, ...], options: Options) -> None:
                 sheet.line()
                 sheet.put("order", order, "\taction order {}: ")
                 action(sheet, row, options)
+                _hw_stats(sheet, row)
+
+
+def listing(sheet: Sheet, rows: tuple[Action, ...], options: Options, *, total: int, first: int) -> None:
+    """Put actions that stand alone; `first` is the order of the first."""
+    with sheet.object():
+        sheet.put("total acts", total, "total acts {}\n")
+    with sheet.object(), sheet.list("actions"):
+        for order, row in enumerate(rows, first):
+            with sheet.object():
+                sheet.line()
+                sheet.put("order", order, "\taction order {}: ")
+                action(sheet, row, options)
+                sheet.put("not_in_hw", True, "\tnot_in_hw\n")
+                _hw_stats(sheet, row)
+
+
+def _hw_stats(sheet: Sheet, row: Action) -> None:
+    if row.hw_stats:
+        sheet.put("used_hw_stats", [row.hw_stats], "\tused_hw_stats {}\n", shown=row.hw_stats)
 
 
 def action(sheet: Sheet, row: Action, options: Options) -> None:
@@ -32,8 +52,10 @@ def action(sheet: Sheet, row: Action, options: Options) -> None:
     sheet.put("ref", row.ref, " ref {}")
     sheet.put("bind", row.bind, " bind {}")
     if options.stats:
-        sheet.put("installed", row.installed, " installed {} sec")
-        sheet.put("last_used", row.used, " used {} sec")
+        if row.installed >= 0:
+            sheet.put("installed", row.installed, " installed {} sec")
+        if row.used >= 0:
+            sheet.put("last_used", row.used, " used {} sec")
         if row.first_used >= 0:
             sheet.put("first_used", row.first_used, " firstused {} sec")
     sheet.line()

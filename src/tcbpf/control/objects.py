@@ -110,9 +110,10 @@ class Action:
     stats: Stats = Stats()
     ref: int = 0                             # dumped: holders of the action
     bind: int = 0                            # dumped: filters among them
-    installed: int = 0
-    used: int = 0
+    installed: int = -1                      # -1: just now, or not told
+    used: int = -1
     first_used: int = -1                     # -1: never
+    hw_stats: str = ""                       # dumped: "disabled" for one that was made alone, not with a filter
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def write(state: State, op: Op, one: Action, asked: str) -> State:
         old = state.actions[one.kind, one.index]
         new = replace(old, control=one.control, options={**old.options, **one.options})
         return replace(state, actions={**state.actions, (one.kind, one.index): new})
-    return made(state, one, asked)[0]
+    return made(state, replace(one, hw_stats="disabled"), asked)[0]
 
 
 def delete(state: State, one: Action, asked: str) -> State:
@@ -85,7 +85,12 @@ def dumped(state: State, one: Action) -> Action:
     options = dict(one.options)
     age = max(0, now - int(str(options.pop("since", now))))
     bound = holders(state, one)
-    return replace(one, options=options, ref=max(1, bound), bind=bound, installed=age, used=age)
+    return replace(one, options=options, ref=bound + alone(one), bind=bound, installed=age, used=age)
+
+
+def alone(one: Action) -> bool:
+    """Tell whether an action was made by itself, and stays when no filter holds it."""
+    return bool(one.hw_stats)
 
 
 def show(state: State, one: Action, asked: str) -> tuple[Action, ...]:
@@ -102,5 +107,5 @@ def swept(state: State, filters_before: State) -> State:
     def held(of: State) -> set[tuple[str, int]]:
         return {(a.kind, a.index) for filters in of.filters.values() for f in filters for a in f.actions}
 
-    gone = held(filters_before) - held(state)
+    gone = {key for key in held(filters_before) - held(state) if key in state.actions and not alone(state.actions[key])}
     return replace(state, actions={key: a for key, a in state.actions.items() if key not in gone}) if gone else state

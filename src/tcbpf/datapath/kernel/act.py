@@ -19,6 +19,7 @@ from tcbpf.uapi import tc as uapi
 if TYPE_CHECKING:
     from tcbpf.datapath.kernel.rtnl import Names
 
+TCA_ACT_TAB = 1                                        # linux/rtnetlink.h, which gives it no BTF name
 _GEN = struct.Struct("=IIiii")                         # tc_gen: index, capab, action, refcnt, bindcnt
 MIRRED = {("egress", "redirect"): uapi.TCA_EGRESS_REDIR, ("egress", "mirror"): uapi.TCA_EGRESS_MIRROR,
           ("ingress", "redirect"): uapi.TCA_INGRESS_REDIR, ("ingress", "mirror"): uapi.TCA_INGRESS_MIRROR}
@@ -58,12 +59,20 @@ def actions_attr(kind: int, actions: tuple[Action, ...], names: Names) -> bytes:
     return nest(kind, *(nest(order, *_action(action, names)) for order, action in enumerate(actions, 1)))
 
 
+def named(action: Action) -> bytes:
+    """Return the attribute that names a kind of actions, or one of them by its index."""
+    index = [u32(uapi.TCA_ACT_INDEX, action.index)] if action.index else []
+    return nest(TCA_ACT_TAB, nest(1, text(uapi.TCA_ACT_KIND, action.kind), *index))
+
+
 def _action(action: Action, names: Names) -> tuple[bytes, bytes]:
     if action.kind not in KINDS:
         raise NotSupported(f"action {action.kind} is not on the kernel datapath yet; mirred, gact and bpf are")
     gen = _GEN.pack(action.index, 0, control_number(action.control), 0, 0)
     options = action.options
     if action.kind == "mirred":
+        if action.index and not options:               # one that is there already, to be shared
+            options = {"dev": ""}
         way = (str(options.get("direction", "egress")), str(options.get("action", "redirect")))
         if way not in MIRRED:
             raise InputError(f"mirred {way[0]} {way[1]}", hint="egress or ingress, mirror or redirect")
@@ -107,5 +116,6 @@ def _read(found: dict[int, bytes], names: Names) -> Action:
     hz = os.sysconf("SC_CLK_TCK")
     return Action(
         kind=kind, index=index, control=control_word(code), options=options, stats=read_stats(found, uapi.TCA_ACT_STATS),
-        ref=ref, bind=bind, installed=installed // hz, used=used // hz,
+        ref=ref, bind=bind, installed=installed // hz if installed else -1, used=used // hz if used else -1,
+        hw_stats="" if uapi.TCA_ACT_USED_HW_STATS not in found else "disabled",
         first_used=first // hz if first else -1)

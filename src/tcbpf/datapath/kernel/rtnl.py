@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from tcbpf.control.objects import Action, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
-from tcbpf.datapath.kernel import cls, sch
+from tcbpf.datapath.kernel import act, cls, sch
 from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, string, text, u32
 from tcbpf.errors import NotSupported, TcError
 from tcbpf.uapi import netlink as uapi
@@ -25,6 +25,7 @@ FLAGS = {
 
 TCMSG = struct.Struct("=BxxxiIII")                     # family, ifindex, handle, parent, info
 _IFINFO = struct.Struct("=BxHiII")                     # family, type, index, flags, change
+_TCAMSG = bytes(4)                                     # struct tcamsg: a family of 0
 _ANY_LINK = _IFINFO.pack(0, 0, 0, 0, 0)
 _NO_SUCH_KIND = frozenset({"Failed to load TC action module", "TC classifier not found", "Specified qdisc kind is unknown"})
 
@@ -44,18 +45,42 @@ def apply(rtnl: Rtnetlink, request: Request) -> tuple[TcObject, ...]:
         return _link(rtnl, request.op, what, asked)
     names = Names(rtnl)
     if isinstance(what, Action):
-        raise NotSupported("actions without a filter are not on the kernel datapath yet")
+        return _action(names, request.op, what, asked)
     base, body, decode = _traffic(names, request.op, what)
     kind = base + (1 if request.op is Op.DELETE else 2 if request.op in (Op.SHOW, Op.GET) else 0)
     try:
-        answers = rtnl.ask(kind, FLAGS[request.op], body, asked=asked)
+        answers = _ask(rtnl, kind, FLAGS[request.op], body, asked)
     except TcError as error:
-        if error.extack.rstrip(".") in _NO_SUCH_KIND:
-            raise Lacking(error.errno or 0, asked, error.extack) from None
         if error.errno == errno.ENODEV and not error.extack and request.op is Op.SHOW:
             return ()
         raise
     return tuple(row for _, raw in answers if (row := decode(raw)) is not None)
+
+
+def _ask(rtnl: Rtnetlink, kind: int, flags: int, body: bytes, asked: str) -> list[tuple[int, bytes]]:
+    """Ask, and raise Lacking where the kernel says that it has no such kind."""
+    try:
+        return rtnl.ask(kind, flags, body, asked=asked)
+    except TcError as error:
+        if error.extack.rstrip(".") in _NO_SUCH_KIND:
+            raise Lacking(error.errno or 0, asked, error.extack) from None
+        raise
+
+
+def _action(names: Names, op: Op, action: Action, asked: str) -> tuple[Action, ...]:
+    """Do one request on an action that stands alone. SHOW takes all of the kind, GET and DELETE the one of that index."""
+    if op is Op.SHOW:
+        answers = _ask(names.rtnl, uapi.RTM_GETACTION, uapi.NLM_F_DUMP, _TCAMSG + act.named(action), asked)
+    elif op in (Op.GET, Op.DELETE):
+        kind = uapi.RTM_GETACTION if op is Op.GET else uapi.RTM_DELACTION
+        answers = _ask(names.rtnl, kind, 0, _TCAMSG + act.named(action), asked)
+    else:
+        body = _TCAMSG + act.actions_attr(act.TCA_ACT_TAB, (action,), names)
+        answers = _ask(names.rtnl, uapi.RTM_NEWACTION, FLAGS[op], body, asked)
+    if op not in (Op.SHOW, Op.GET):
+        return ()
+    found = (attrs(raw[len(_TCAMSG):]).get(act.TCA_ACT_TAB, b"") for _, raw in answers)
+    return tuple(row for raw in found for row in act.read_actions(raw, names))
 
 
 def describe(what: TcObject) -> str:
