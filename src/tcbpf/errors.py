@@ -82,6 +82,7 @@ class VerifierError(TcbpfError):
     slice: tuple[int, ...] = field(default_factory=tuple)     # the pcs that led to the failure
     hint: str = ""
     log: str = ""
+    section: str = ""                   # of the program, when an object's loader asked
 
     def __str__(self) -> str:
         return f"pc {self.pc}: {self.message}" if self.pc >= 0 else self.message

@@ -173,6 +173,14 @@ def test_a_refusal_gives_the_verifiers_reason(bench: tuple[Bench, Datapath]) -> 
     assert any(line.startswith("invalid access to packet, off=0 size=1") for line in lines)
 
 
+def test_a_refused_tail_call_is_named(bench: tuple[Bench, Datapath]) -> None:
+    text = LEGACY.replace("SHARED", "s").replace("JMP", "j")
+    text = text.replace("PIN_OBJECT_NS", "PIN_NONE").replace("PIN_GLOBAL_NS", "PIN_NONE")
+    bad = bench[0].source("tail.c", text.replace("return 7;", "return *(char *)(long)skb->data;"))
+    said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bad)
+    assert said.status == 1 and "Prog section '42/0x1' rejected: Permission denied (13)!" in said.err.splitlines()
+
+
 def test_verbose_prints_the_log_of_what_is_loaded(bench: tuple[Bench, Datapath]) -> None:
     text = GRAFT.replace("__section_tail(42, 1)", "__section_cls_entry")
     said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("ok.c", text), "verb")

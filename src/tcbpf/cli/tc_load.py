@@ -168,7 +168,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
         loaded = load(dp, obj, section=section, program=source.program, type=source.type, scopes=scopes,
                       maps=maps, log_level=2 if source.verbose else 0)
     except VerifierError as error:
-        raise Quit(LOCAL, *verdict(chosen.section, source, obj, error), last) from None
+        raise Quit(LOCAL, *verdict(error.section or chosen.section, source, obj, error), last) from None
     except CompileError as error:
         raise Quit(LOCAL, error.diagnostics.rstrip("\n") or str(error), last) from None
     except InputError as error:

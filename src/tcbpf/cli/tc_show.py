@@ -71,6 +71,8 @@ def _qdisc_options(sheet: Sheet, row: Qdisc, options: Options) -> None:
         sheet.say("---------------- ")
     elif row.kind in ("pfifo", "pfifo_head_drop") and "limit" in values:
         sheet.put("limit", values["limit"], "limit {}p")
+    elif "unread" in values:
+        sheet.say("[cannot parse qdisc parameters]")
     elif row.kind == "bfifo" and "limit" in values:
         sheet.put("limit", values["limit"], "limit {}", shown=format_size(values["limit"]))
 
@@ -161,7 +163,10 @@ def _bpf(sheet: Sheet, row: Filter, bpf: Bpf, options: Options) -> None:
 
 
 def _plain(sheet: Sheet, row: Filter, options: Options) -> None:
-    """Put a filter of another kind: its handle, class and actions."""
+    """Put a filter of another kind: its handle, class and actions, or that it cannot be read."""
+    if isinstance(row.options, dict) and "unread" in row.options:
+        sheet.say("[cannot parse parameters]")
+        return
     sheet.put("handle", f"{row.handle:#x}", "handle {} ")
     values: dict[str, Any] = row.options if isinstance(row.options, dict) else {}
     if values.get("classid"):

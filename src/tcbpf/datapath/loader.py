@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tcbpf.errors import InputError, SysError
+from tcbpf.errors import InputError, SysError, VerifierError
 from tcbpf.maps.map import Map
 from tcbpf.obj.link import link, tail_programs, tail_section
-from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, MapSpec, Object
+from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, MapSpec, Object, Program
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
@@ -60,7 +60,7 @@ def load(
     live = {name: there[name] if name in there else new_map(dp, spec) for name, spec in obj.maps.items()}
     _fill(obj, live, given)
     linked = link(obj, section=section, program=program, type=type, maps=live)
-    loaded = Loaded(dp.prog_load(linked, log_level=log_level), live)
+    loaded = Loaded(_verified(dp, linked, log_level), live)
     slots = tail_programs(obj) if any(spec.type == "prog_array" for spec in obj.maps.values()) else ()
     for name, slot, function in slots:
         if name in given:                              # whoever made it has filled it
@@ -69,12 +69,21 @@ def load(
             called = link(obj, program=function, type=type, maps=live)
             if tail_section(called.section):           # such a section has no attach type; an array's programs share one
                 called = replace(called, attach_type=linked.attach_type)
-            tail = loaded.tails[function] = dp.prog_load(called, log_level=log_level)
+            tail = loaded.tails[function] = _verified(dp, called, log_level)
         live[name].raw.update(_number(slot), _number(tail.fileno()))
     for name, path in places.items():
         if name not in adopted:
             dp.obj_pin(path, live[name])
     return loaded
+
+
+def _verified(dp: Datapath, linked: Program, log_level: int) -> Prog:
+    """Load one program; a refusal says which section it is of."""
+    try:
+        return dp.prog_load(linked, log_level=log_level)
+    except VerifierError as error:
+        error.section = linked.section
+        raise
 
 
 def _fill(obj: Object, live: Mapping[str, Map], given: Mapping[str, Map]) -> None:

@@ -78,6 +78,10 @@ def read_filter(raw: bytes, names: Names) -> Filter:
     found = attrs(raw[HEAD.size:])
     kind, rows = string(found.get(TCA_KIND)), attrs(found.get(TCA_OPTIONS, b""))
     options: Bpf | dict[str, object] = _read_bpf(rows) if kind == "bpf" else {}
+    if kind == "matchall" and uapi.TCA_MATCHALL_CLASSID in rows:
+        options = {"classid": number(rows[uapi.TCA_MATCHALL_CLASSID])}
+    elif kind not in ("bpf", "matchall") and rows:
+        options = {"unread": len(rows)}
     holder = {"bpf": uapi.TCA_BPF_ACT, "matchall": uapi.TCA_MATCHALL_ACT}.get(kind)
     actions = read_actions(rows[holder], names) if holder in rows else ()
     return Filter(dev=names.name(index), parent=parent, kind=kind, protocol=socket.ntohs(info & 0xFFFF), pref=info >> 16,

@@ -96,6 +96,8 @@ def read_qdisc(raw: bytes, names: Names) -> Qdisc:
         values = {"bands": bands, "priomap": tuple(priomap)}
     elif options and kind in _FIFO:
         values = {"limit": number(options[:4])}
+    elif options:
+        values = {"unread": len(options)}
     return Qdisc(dev=names.name(index), kind=kind, handle=handle, parent=parent, options=values, stats=read_stats(found),
                  refcnt=info)
 
