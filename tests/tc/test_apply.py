@@ -120,7 +120,7 @@ def test_a_root_qdisc_comes_and_goes(tc: Tc) -> None:
     tc(Op.ADD, HTB)
     tc.refused(Op.ADD, HTB, errno.EEXIST, "Exclusivity flag on, cannot modify")
     tc.refused(Op.ADD, Qdisc("em1", "htb", 0x20000), errno.EEXIST, "NLM_F_REPLACE needed to override")
-    tc.refused(Op.ADD, Qdisc("em1", "foo", 0), errno.EEXIST, "Exclusivity flag on, cannot modify")
+    tc.refused(Op.ADD, Qdisc("em1", "foo", 0), errno.ENOENT, "Specified qdisc kind is unknown")
     tc(Op.REPLACE, Qdisc("em1", "pfifo", 0x20000, options={"limit": 5}))
     assert [(q.kind, q.handle, q.options) for q in tc(Op.SHOW, Qdisc("em1", ""))] == [("pfifo", 0x20000, {"limit": 5})]
     tc(Op.DELETE, root)
@@ -162,7 +162,7 @@ def test_automatic_preferences_go_down_and_handles_up(clsact: Tc) -> None:
         (Op.ADD, bpf(parent=0), errno.EINVAL, "Qdisc not classful"),
         (Op.ADD, Filter("em1", INGRESS, "bpf", options=Bpf(bytecode=OK, gen_flags=2)), errno.EOPNOTSUPP, ""),
         (Op.ADD, Filter("em1", INGRESS, "bpf", options=Bpf()), errno.EINVAL, ""),
-        (Op.ADD, Filter("nosuch", INGRESS, "bpf", options=Bpf(bytecode=OK)), errno.ENODEV, ""),
+        (Op.ADD, Filter("nosuch", INGRESS, "bpf", options=Bpf(bytecode=OK)), errno.ENODEV, 'Cannot find device "nosuch"'),
         (Op.DELETE, bpf(6), errno.ENOENT, "Filter with specified priority/protocol not found"),
         (Op.DELETE, bpf(5, 70), errno.ENOENT, "Specified filter handle not found"),
         (Op.DELETE, bpf(5, chain=3), errno.ENOENT, "Cannot find specified filter chain"),

@@ -75,21 +75,27 @@ def write(state: State, op: Op, asked_for: Filter, asked: str) -> State:
         raise TcError(errno.ENOENT, asked, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
     if old is not None and op is Op.ADD:
         raise TcError(errno.EEXIST, asked, "Filter already exists")
-    pref = asked_for.pref or auto_pref(chain)
+    options = checked(asked_for, asked)
+    if old is not None and hardware(old.options) != hardware(options):
+        raise TcError(errno.EINVAL, asked)
+    pref = asked_for.pref or auto_pref(chain, asked)
     handle = asked_for.handle or free_handle(same)
     state, actions = action.bind(state, asked_for.actions, asked)
+    # The one block of an ingress qdisc goes by whatever parent the last filter was added with.
+    parent = asked_for.parent if state.qdiscs[link.index, hook[1] & 0xFFFF0000].kind == "ingress" else hook[1]
     made = replace(
         asked_for,
         dev=link.name,
-        parent=hook[1],
+        parent=parent,
         protocol=protocol,
         pref=pref,
         handle=handle,
         actions=actions,
         kind=asked_for.kind or same[0].kind,
-        options=checked(asked_for, asked),
+        options=options,
     )
-    return state.with_filters(hook, placed(filters, made, old))
+    block_now = placed(filters, made, old)
+    return state.with_filters(hook, tuple(f if f.parent == parent else replace(f, parent=parent) for f in block_now))
 
 
 def with_pref(chain: list[Filter], asked_for: Filter, asked: str) -> list[Filter]:
@@ -100,9 +106,11 @@ def with_pref(chain: list[Filter], asked_for: Filter, asked: str) -> list[Filter
     return same
 
 
-def auto_pref(chain: list[Filter]) -> int:
+def auto_pref(chain: list[Filter], asked: str) -> int:
     """Return the preference before all automatic ones so far: 49152, then downward."""
     taken = [f.pref for f in chain if f.pref >= LEAST_AUTO_PREF]
+    if LEAST_AUTO_PREF in taken:
+        raise TcError(errno.ENOSPC, asked, "Lowest ID from auto-alloc range already in use")
     return min(taken) - 1 if taken else FIRST_AUTO_PREF
 
 
@@ -110,6 +118,11 @@ def free_handle(same: list[Filter]) -> int:
     """Return the least handle that no filter of the preference has."""
     taken = {f.handle for f in same}
     return next(handle for handle in range(1, len(taken) + 2) if handle not in taken)
+
+
+def hardware(options: Bpf | dict[str, object]) -> int:
+    """Return which of skip_hw and skip_sw a filter has; a replacement has the same."""
+    return options.gen_flags & (SKIP_HW | SKIP_SW) if isinstance(options, Bpf) else 0
 
 
 def checked(asked_for: Filter, asked: str) -> Bpf | dict[str, object]:
@@ -145,9 +158,9 @@ def placed(filters: tuple[Filter, ...], made: Filter, old: Filter | None) -> tup
 
 def delete(state: State, asked_for: Filter, asked: str) -> State:
     """Remove one filter, all of a preference, or all of a chain."""
-    if not asked_for.pref and (asked_for.handle or asked_for.kind):
-        raise TcError(errno.ENOENT, asked, "Cannot flush filters with protocol, handle or kind set")
     link = state.link(asked_for.dev, asked)
+    if not asked_for.pref and (asked_for.handle or asked_for.kind or asked_for.protocol):
+        raise TcError(errno.ENOENT, asked, "Cannot flush filters with protocol, handle or kind set")
     hook = block(state, link, asked_for.parent, asked)
     filters = state.filters.get(hook, ())
     chain = [f for f in filters if f.chain == asked_for.chain]
@@ -169,6 +182,8 @@ def delete(state: State, asked_for: Filter, asked: str) -> State:
 def get(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
     """Return the one filter named."""
     link = state.link(asked_for.dev, asked)
+    if not asked_for.pref:
+        raise TcError(errno.ENOENT, asked, "Invalid filter command with priority of zero")
     hook = block(state, link, asked_for.parent, asked)
     chain = [f for f in state.filters.get(hook, ()) if f.chain == asked_for.chain]
     if not chain:
@@ -191,16 +206,14 @@ def show(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
             hook = block(state, link, asked_for.parent, asked)
         except TcError:
             continue  # a dump of what is not there is empty
-        owner = state.qdiscs.get((link.index, hook[1] & 0xFFFF0000))
-        parent = INGRESS_HANDLE if owner is not None and owner.kind == "ingress" else hook[1]
         last: tuple[int, int, int] | None = None
         for one in state.filters.get(hook, ()):
             if not selected(one, asked_for):
                 continue
             if (one.chain, one.pref, one.protocol) != last:
                 last = one.chain, one.pref, one.protocol
-                found.append(replace(one, parent=parent, handle=0, options={}, actions=()))
-            found.append(replace(action.shown(state, one), parent=parent))
+                found.append(replace(one, handle=0, options=Bpf() if one.kind == "bpf" else {}, actions=()))
+            found.append(action.shown(state, one))
     return tuple(found)
 
 

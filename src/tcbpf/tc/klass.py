@@ -14,9 +14,10 @@ from tcbpf.control.objects import TC_H_ROOT, Bpf, Link, TcClass
 from tcbpf.control.psched import xmit_size, xmit_time
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
-from tcbpf.tc.qdisc import remove
+from tcbpf.tc.qdisc import CLASSFUL, remove
 from tcbpf.tc.state import State
 
+MAX_DEPTH = 8  # TC_HTB_MAXDEPTH
 DEFAULT_BURST = 1600  # bytes, as tc computes it with a high-resolution clock
 
 
@@ -24,23 +25,36 @@ def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
     """Add, replace or change a class."""
     link = state.link(asked_for.dev, asked)
     qdisc = owner(state, link, asked_for, asked)
-    classid = asked_for.classid if asked_for.classid & 0xFFFF0000 else qdisc | asked_for.classid
-    if classid & 0xFFFF0000 != qdisc:
-        raise TcError(errno.EINVAL, asked)
-    old = state.classes.get((link.index, classid))
+    classid = qdisc | asked_for.classid & 0xFFFF
+    parent = asked_for.parent if asked_for.parent in (0, TC_H_ROOT) else qdisc | asked_for.parent & 0xFFFF
+    old = state.classes.get((link.index, classid)) if asked_for.classid else None
     if old is not None and op is Op.ADD:
         raise TcError(errno.EEXIST, asked)
     if old is None and op is Op.CHANGE:
         raise TcError(errno.ENOENT, asked)
-    if old is not None:
-        return state.with_class(link.index, replace(old, options=dumped(asked_for, r2q(state, link, qdisc))))
     if state.qdiscs[link.index, qdisc].kind != "htb":
         raise TcError(errno.EOPNOTSUPP, asked)
-    parent = asked_for.parent
-    if (link.index, parent) not in state.classes:
+    options = dumped(asked_for, r2q(state, link, qdisc))
+    if old is not None:
+        return state.with_class(link.index, replace(old, options=options))
+    if not asked_for.classid:
+        raise TcError(errno.EINVAL, asked)
+    above = state.classes.get((link.index, parent))
+    if above is None:
         parent = TC_H_ROOT  # htb takes an unknown parent for its root
-    made = TcClass(link.name, "htb", classid, parent, 0, dumped(asked_for, r2q(state, link, qdisc)))
-    return state.with_class(link.index, made)
+    elif depth(state, link, above) >= MAX_DEPTH - 1:
+        raise TcError(errno.EINVAL, asked, "tree is too deep")
+    elif above.leaf:
+        # A leaf that gets children has no qdisc of its own any more.
+        state = remove(state, link, state.qdiscs[link.index, above.leaf])
+        state = state.with_class(link.index, replace(above, leaf=0))
+    return state.with_class(link.index, TcClass(link.name, "htb", classid, parent, 0, options))
+
+
+def depth(state: State, link: Link, klass: TcClass) -> int:
+    """Count the classes from the root down to one, itself included."""
+    above = state.classes.get((link.index, klass.parent))
+    return 1 + (depth(state, link, above) if above else 0)
 
 
 def r2q(state: State, link: Link, qdisc: int) -> int:
@@ -49,19 +63,16 @@ def r2q(state: State, link: Link, qdisc: int) -> int:
 
 
 def owner(state: State, link: Link, asked_for: TcClass, asked: str) -> int:
-    """Return the handle of the qdisc that a class belongs to."""
-    parent = asked_for.parent
+    """Return the handle of the qdisc that a class belongs to: both majors say it, and must not disagree."""
+    majors = {number & 0xFFFF0000 for number in (asked_for.classid, asked_for.parent) if number != TC_H_ROOT} - {0}
+    if len(majors) > 1:
+        raise TcError(errno.EINVAL, asked)
     root = state.root(link.index)
-    if parent not in (0, TC_H_ROOT) and parent & 0xFFFF0000:
-        handle = parent & 0xFFFF0000
-    elif asked_for.classid & 0xFFFF0000:
-        handle = asked_for.classid & 0xFFFF0000
-    else:
-        handle = root.handle if root else 0
+    handle = majors.pop() if majors else root.handle if root else 0
     qdisc = state.qdiscs.get((link.index, handle))
     if qdisc is None:
         raise TcError(errno.ENOENT, asked)
-    if qdisc.kind not in ("htb", "prio"):
+    if qdisc.kind not in CLASSFUL | {"clsact", "ingress"}:
         raise TcError(errno.EINVAL, asked)
     return handle
 
@@ -84,7 +95,7 @@ def dumped(klass: TcClass, r2q: int) -> dict[str, object]:
 def delete(state: State, asked_for: TcClass, asked: str) -> State:
     """Remove a class that has neither children nor filters that point at it."""
     link = state.link(asked_for.dev, asked)
-    place = (link.index, asked_for.classid)
+    place = (link.index, owner(state, link, asked_for, asked) | asked_for.classid & 0xFFFF)
     old = state.classes.get(place)
     if old is None:
         raise TcError(errno.ENOENT, asked)
@@ -94,7 +105,7 @@ def delete(state: State, asked_for: TcClass, asked: str) -> State:
     pointed = any(
         isinstance(f.options, Bpf) and f.options.classid == old.classid
         for hook, filters in state.filters.items()
-        if hook[0] == link.index
+        if hook[0] == link.index and hook[1] & 0xFFFF0000 == old.classid & 0xFFFF0000
         for f in filters
     )
     if children or pointed:

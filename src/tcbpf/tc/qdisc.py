@@ -17,6 +17,9 @@ from tcbpf.tc.state import State
 
 INGRESS_HANDLE = 0xFFFF0000
 CLASSFUL = frozenset({"htb", "prio"})
+FIXED = frozenset({"htb", "clsact", "ingress", "pfifo_fast", "noqueue"})
+"""Kinds without a change operation."""
+
 KINDS = frozenset({"clsact", "ingress", "pfifo", "bfifo", "pfifo_head_drop", "pfifo_fast", "noqueue"}) | CLASSFUL
 TX_QUEUE_LEN = 1000
 
@@ -25,20 +28,19 @@ def write(state: State, op: Op, asked_for: Qdisc, asked: str) -> State:
     """Add, replace or change a qdisc, by the kernel's rules for the three."""
     link = state.link(asked_for.dev, asked)
     found = sought(state, link, asked_for, asked)
-    if found is not None and asked_for.handle and found.handle != asked_for.handle & 0xFFFF0000:
+    if asked_for.handle and asked_for.parent and (found is None or found.handle != asked_for.handle):
         found = other_handle(state, link, op, asked_for, found, asked)
     if found is None:
         if op is Op.CHANGE:
             raise TcError(errno.ENOENT, asked, "Qdisc not found. To create specify NLM_F_CREATE flag")
         return create(state, link, asked_for, asked)
+    if not asked_for.handle and asked_for.kind != found.kind:
+        return create(state, link, asked_for, asked)  # whatever the verb: the kernel calls it a hole in the interface
     if op is Op.ADD:
         raise TcError(errno.EEXIST, asked, "Exclusivity flag on, cannot modify")
     if found.kind != asked_for.kind:
-        at_ingress = asked_for.parent == TC_H_CLSACT
-        if op is Op.REPLACE and not asked_for.handle and not at_ingress:
-            return create(state, link, asked_for, asked)
         raise TcError(errno.EINVAL, asked, "Invalid qdisc name: must match existing qdisc")
-    return modify(state, link, found, asked_for)
+    return modify(state, link, found, asked_for, asked)
 
 
 def sought(state: State, link: Link, asked_for: Qdisc, asked: str) -> Qdisc | None:
@@ -61,15 +63,17 @@ def sought(state: State, link: Link, asked_for: Qdisc, asked: str) -> Qdisc | No
 
 def leaf(state: State, link: Link, classid: int, asked: str) -> Qdisc | None:
     """Return the qdisc grafted to a class, or None for its default one."""
+    if state.qdiscs[link.index, classid & 0xFFFF0000].kind not in CLASSFUL:
+        raise TcError(errno.EOPNOTSUPP, asked, "Parent qdisc is not classful")
     klass = state.classes.get((link.index, classid))
     if klass is None:
         raise TcError(errno.ENOENT, asked, "Specified class not found")
     return state.qdiscs.get((link.index, klass.leaf)) if klass.leaf else None
 
 
-def other_handle(state: State, link: Link, op: Op, asked_for: Qdisc, found: Qdisc, asked: str) -> Qdisc | None:
+def other_handle(state: State, link: Link, op: Op, asked_for: Qdisc, found: Qdisc | None, asked: str) -> Qdisc | None:
     """Return what a request means that names another handle than the qdisc in its place has; None makes a new one."""
-    if op is not Op.REPLACE:
+    if found is not None and op is not Op.REPLACE:
         raise TcError(errno.EEXIST, asked, "NLM_F_REPLACE needed to override")
     if asked_for.handle & 0xFFFF:
         raise TcError(errno.EINVAL, asked, "Invalid minor handle")
@@ -78,7 +82,9 @@ def other_handle(state: State, link: Link, op: Op, asked_for: Qdisc, found: Qdis
         return None
     if named.parent != asked_for.parent:
         raise TcError(errno.EINVAL, asked, "Cannot move an existing qdisc to a different parent")
-    if named.kind != asked_for.kind:
+    if op is Op.ADD:
+        raise TcError(errno.EEXIST, asked, "Exclusivity flag on, cannot override")
+    if asked_for.kind and named.kind != asked_for.kind:
         raise TcError(errno.EINVAL, asked, "Specified qdisc kind does not match existing one")
     return named
 
@@ -148,34 +154,24 @@ def bands(state: State, link: Link, prio: Qdisc) -> State:
     return state
 
 
-def modify(state: State, link: Link, found: Qdisc, asked_for: Qdisc) -> State:
+def modify(state: State, link: Link, found: Qdisc, asked_for: Qdisc, asked: str) -> State:
     """Change an existing qdisc's options."""
+    if found.kind in FIXED and (asked_for.options or found.kind == "htb"):
+        raise TcError(errno.EINVAL, asked, "Change operation not supported by specified qdisc")
     return state.with_qdisc(link.index, replace(found, options={**found.options, **asked_for.options}))
 
 
 def delete(state: State, asked_for: Qdisc, asked: str) -> State:
     """Remove a qdisc and what hangs on it."""
     link = state.link(asked_for.dev, asked)
-    parent, found = asked_for.parent, None
-    if parent & 0xFFFF0000 == INGRESS_HANDLE and parent != TC_H_ROOT:
-        found = state.qdiscs.get((link.index, INGRESS_HANDLE))
-        if found is None and link.index not in state.once_ingress:
-            raise TcError(errno.ENOENT, asked, "Cannot find specified qdisc on specified device")
-        if found is None:
-            raise TcError(errno.EINVAL, asked, "Invalid handle")
-    elif parent == TC_H_ROOT:
-        found = state.root(link.index)
-    elif parent:
-        if (link.index, parent & 0xFFFF0000) not in state.qdiscs:
-            raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified classid")
-        found = leaf(state, link, parent, asked)
-    elif (found := state.qdiscs.get((link.index, asked_for.handle & 0xFFFF0000))) is None:
-        raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified handle")
-    handle = found.handle if found else 0
-    if asked_for.handle and handle != asked_for.handle:
+    parent = asked_for.parent
+    found, kind = standing(state, link, asked_for, asked)
+    if not kind:
+        raise TcError(errno.ENOENT, asked, "Cannot find specified qdisc on specified device")
+    if parent and asked_for.handle and (found.handle if found else 0) != asked_for.handle:
         raise TcError(errno.EINVAL, asked, "Invalid handle")
-    if asked_for.kind and found and found.kind != asked_for.kind:
-        raise TcError(errno.EINVAL, asked, "Invalid qdisc name")
+    if asked_for.kind and kind != asked_for.kind:
+        raise TcError(errno.EINVAL, asked, "Invalid qdisc name: must match existing qdisc")
     if not parent:
         raise TcError(errno.EINVAL, asked, "Classid cannot be zero")
     if found is None:
@@ -187,6 +183,27 @@ def delete(state: State, asked_for: Qdisc, asked: str) -> State:
         return state.with_link(replace(link, qdisc="noqueue" if link.up else "noop"))
     klass = state.classes[link.index, found.parent]
     return state.with_class(link.index, replace(klass, leaf=0))
+
+
+def standing(state: State, link: Link, asked_for: Qdisc, asked: str) -> tuple[Qdisc | None, str]:
+    """Return the qdisc where a DELETE points, None for a default one, and its kind, "" when nothing stands there."""
+    parent = asked_for.parent
+    if not parent:
+        found = state.qdiscs.get((link.index, asked_for.handle & 0xFFFF0000))
+        if found is None:
+            raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified handle")
+        return found, found.kind
+    if parent == TC_H_ROOT:
+        found = state.root(link.index)
+        return found, found.kind if found else link.qdisc
+    if parent & 0xFFFF0000 == INGRESS_HANDLE:
+        found = state.qdiscs.get((link.index, INGRESS_HANDLE))
+        return found, found.kind if found else "noop" if link.index in state.once_ingress else ""
+    if (link.index, parent & 0xFFFF0000) not in state.qdiscs:
+        raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified classid")
+    found = leaf(state, link, parent, asked)
+    inner = any(at[0] == link.index and k.parent == parent for at, k in state.classes.items())
+    return found, found.kind if found else "" if inner else "pfifo"
 
 
 def remove(state: State, link: Link, qdisc: Qdisc) -> State:

@@ -118,7 +118,7 @@ def test_redirects_leave_or_arrive(box: Box) -> None:
     box.attach("em3", EGRESS, "r0 = 0\nexit")
     assert box.run().verdicts == {0: 3, 7: 2}
     assert box.landed() == {"em1-ingress": [60, 62, 64], "em3-egress": [61, 63]}
-    box(Op.DELETE, Filter("em1", INGRESS, ""))
+    box(Op.DELETE, Filter("em1", INGRESS, "", protocol=0))
     box.attach("em1", INGRESS, odd(redirect(box, "em2", 1)))
     box.run()
     assert box.landed()["em2-ingress"] == [61, 63]

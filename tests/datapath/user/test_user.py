@@ -287,7 +287,7 @@ def test_a_filter_keeps_its_program_and_its_maps(home: str, capture: str) -> Non
             assert replay(dp, capture, "em1", ingress=True).verdicts == {0: 10}
             assert hits(dp.all_maps()[0]) == 10 * times
     with User(home) as dp:
-        dp.apply(Request(Op.DELETE, Filter("em1", INGRESS, "")))
+        dp.apply(Request(Op.DELETE, Filter("em1", INGRESS, "", protocol=0)))
     with User(home) as dp:
         assert list(dp.progs()) == [] and list(dp.all_maps()) == []
 
