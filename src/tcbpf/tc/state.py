@@ -43,7 +43,7 @@ class State:
         for link in self.links.values():
             if link.name == name:
                 return link
-        raise TcError(errno.ENODEV, asked or f"device {name}", f'Cannot find device "{name}"')
+        raise TcError(errno.ENODEV, asked or f"device {name}", f'Cannot find device "{name}"' if name else "")
 
     def root(self, index: int) -> Qdisc | None:
         """Return the qdisc at the root of a device, unless it is the default one."""
