@@ -40,7 +40,8 @@ def made(state: State, one: Action, asked: str) -> tuple[State, Action]:
         a.index for filters in state.filters.values() for f in filters for a in f.actions if a.kind == one.kind
     }
     index = one.index or next(number for number in range(1, len(taken) + 2) if number not in taken)
-    one = replace(one, index=index, options={**one.options, "since": int(time.clock_gettime(time.CLOCK_BOOTTIME))})
+    usual = {"direction": "egress", "action": "redirect"} if one.kind == "mirred" else {}
+    one = replace(one, index=index, options={**usual, **one.options, "since": int(time.clock_gettime(time.CLOCK_BOOTTIME))})
     return replace(state, actions={**state.actions, (one.kind, index): one}), one
 
 

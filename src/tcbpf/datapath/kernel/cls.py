@@ -35,7 +35,7 @@ def filter_attrs(made: Filter, names: Names, *, options: bool) -> bytes:
     if options:
         if made.kind in _OPTIONS:
             rows.append(nest(TCA_OPTIONS, *_OPTIONS[made.kind](made, names)))
-        elif made.options or made.actions:
+        elif made.kind and (made.options or made.actions):
             raise NotSupported(f"options of filter kind {made.kind} are not on the kernel datapath yet")
     return b"".join(rows)
 
