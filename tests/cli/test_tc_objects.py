@@ -173,6 +173,14 @@ def test_a_refusal_gives_the_verifiers_reason(bench: tuple[Bench, Datapath]) -> 
     assert any(line.startswith("invalid access to packet, off=0 size=1") for line in lines)
 
 
+def test_a_program_array_that_will_be_emptied_is_warned_of(bench: tuple[Bench, Datapath]) -> None:
+    text = LEGACY.replace("SHARED", "s").replace("JMP", "j")
+    text = text.replace("PIN_OBJECT_NS", "PIN_NONE").replace("PIN_GLOBAL_NS", "PIN_NONE")
+    said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("unpinned.c", text))
+    assert said.status == 0 and said.err.startswith("Warning: program array j is not pinned")
+    assert attached(bench[1]).run(FRAME).verdict == 3             # as its last user was the command
+
+
 def test_a_refused_tail_call_is_named(bench: tuple[Bench, Datapath]) -> None:
     text = LEGACY.replace("SHARED", "s").replace("JMP", "j")
     text = text.replace("PIN_OBJECT_NS", "PIN_NONE").replace("PIN_GLOBAL_NS", "PIN_NONE")

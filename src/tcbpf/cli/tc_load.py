@@ -177,7 +177,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
         raise Quit(LOCAL, f"{where}{error.what}{hint}", last) from None
     except (SysError, NotSupported) as error:
         raise Quit(LOCAL, f"Error: {error}", last) from None
-    for line in [*remarks, *(lost_tails(obj, loaded) if getattr(dp, "empties_prog_arrays", False) else [])]:
+    for line in [*remarks, *lost_tails(obj, loaded)]:
         print(line, file=sys.stderr)
     if source.verbose:
         print(f"\nProg section '{chosen.section}' loaded ({loaded.prog.fileno()})!", file=sys.stderr)

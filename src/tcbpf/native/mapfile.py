@@ -16,6 +16,7 @@ from tcbpf.native.env import Env
 from tcbpf.native.library import function, struct
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.uapi import bpf as uapi
 
 if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
@@ -252,7 +253,9 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
     size = int(plan(ctypes.addressof(shape), ctypes.addressof(end)))
     if size < 0:
         raise MapError(-size, "create", spec.name)
-    if spec.flags & ~row.flags or spec.flags & row.required_flags != row.required_flags:
+    one_sided = uapi.BPF_F_RDONLY_PROG | uapi.BPF_F_WRONLY_PROG
+    if (spec.flags & ~row.flags or spec.flags & row.required_flags != row.required_flags
+            or spec.flags & one_sided == one_sided):
         raise MapError(errno.EINVAL, "create", spec.name, f"flags {spec.flags:#x}")
     return size
 

@@ -30,7 +30,6 @@ class Kernel:
     """
 
     name = "kernel"
-    empties_prog_arrays = True                         # a program array loses its programs with its last fd and pin
 
     def __init__(self, *, netns: str = "") -> None:
         self.netns = netns or os.environ.get("TCBPF_NETNS", "")

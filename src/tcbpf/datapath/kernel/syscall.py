@@ -175,6 +175,11 @@ def _buffer(data: bytes) -> ctypes.Array[c_char]:
     return (c_char * max(len(data), 1)).from_buffer_copy(data or b"\0")
 
 
+def _key(key: bytes) -> ctypes.Array[c_char] | None:
+    """Return a key's buffer; a map without keys must be given none."""
+    return _buffer(key) if key else None
+
+
 # ---------------------------------------------------------------- maps
 
 
@@ -195,7 +200,7 @@ def map_create(
 
 def map_lookup(fd: int, key: bytes, size: int, flags: int = 0) -> bytes | None:
     """Return the `size` bytes at `key`, or None when there is no such element."""
-    keys, value = _buffer(key), ctypes.create_string_buffer(size)
+    keys, value = _key(key), ctypes.create_string_buffer(size)
     result = _call(uapi.BPF_MAP_LOOKUP_ELEM, _Elem(fd, _pointer(keys), _pointer(value), flags))
     if result == -errno.ENOENT:
         return None
@@ -206,13 +211,13 @@ def map_lookup(fd: int, key: bytes, size: int, flags: int = 0) -> bytes | None:
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Write an element."""
-    keys, values = _buffer(key), _buffer(value)
+    keys, values = _key(key), _buffer(value)
     _check(uapi.BPF_MAP_UPDATE_ELEM, _Elem(fd, _pointer(keys), _pointer(values), flags))
 
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Delete an element; return False when there was none."""
-    keys = _buffer(key)
+    keys = _key(key)
     result = _call(uapi.BPF_MAP_DELETE_ELEM, _Elem(fd, _pointer(keys), 0, 0))
     if result < 0 and result != -errno.ENOENT:
         raise failure(-result, uapi.BPF_MAP_DELETE_ELEM)

@@ -15,7 +15,7 @@ from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import OF_MAPS, OF_PROGRAMS, UserMap
 from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.datapath.user.shelf import Shelf
-from tcbpf.errors import InputError, NotSupported, SysError, TcbpfError
+from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcbpfError
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.maps import MAP_TYPES
@@ -140,8 +140,9 @@ class Objects:
                     continue
                 file = MapFile.open(os.dup(fd))
                 if file.spec.type in OF_PROGRAMS:
-                    for slot in slots(file):
-                        file.delete(slot)
+                    with contextlib.suppress(MapError):        # its flags keep everyone out, this sweep too
+                        for slot in slots(file):
+                            file.delete(slot)
                 file.close()
 
     def _named_programs(self, state: State) -> set[int]:
@@ -169,7 +170,8 @@ class Objects:
         for id in self.maps.ids():
             file = MapFile.open(os.open(self.maps.directory / str(id), os.O_RDWR | os.O_CLOEXEC))
             if file.spec.type in types:
-                found.update(int.from_bytes(file.lookup(slot) or b"", "little") for slot in slots(file))
+                with contextlib.suppress(MapError):
+                    found.update(int.from_bytes(file.lookup(slot) or b"", "little") for slot in slots(file))
             file.close()
         return found
 
