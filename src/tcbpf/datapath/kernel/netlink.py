@@ -100,7 +100,10 @@ class Rtnetlink:
         self._sequence += 1
         flags |= uapi.NLM_F_REQUEST | (0 if flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP else uapi.NLM_F_ACK)
         header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
-        self.socket.send(header + body)
+        try:
+            self.socket.send(header + body)
+        except OSError as error:
+            raise TcError(error.errno or 0, asked, "") from None
         answers: list[tuple[int, bytes]] = []
         while True:
             for answer, bits, payload in self._receive():
@@ -112,6 +115,9 @@ class Rtnetlink:
                         self.warnings.append(words)
                     return answers
                 if answer == uapi.NLMSG_DONE:
+                    code = struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
+                    if code < 0:                       # a dump that ended badly
+                        raise TcError(-code, asked)
                     return answers
                 if answer == uapi.NLMSG_OVERRUN:
                     raise TcError(errno.ENOBUFS, asked)
@@ -119,7 +125,10 @@ class Rtnetlink:
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield (type, flags, body) of the messages of one datagram that answer the present request."""
-        raw = self.socket.recv(1 << 20)
+        try:
+            raw = self.socket.recv(1 << 20)
+        except OSError as error:
+            raise TcError(error.errno or 0, "receive from rtnetlink") from None
         at = 0
         while at + _HEADER.size <= len(raw):
             size, kind, flags, sequence, _ = _HEADER.unpack_from(raw, at)
