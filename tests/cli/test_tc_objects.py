@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.tc_transcript import ours
+from cli.tc_transcript import ours, theirs
 from cli.test_tc import Place, make_devices
 from netns import netns
 from tcbpf.control.objects import Filter
@@ -123,6 +124,28 @@ def test_legacy_maps_tail_calls_and_scopes(legacy: tuple[Bench, Datapath, Path, 
     assert attached(dp).run(FRAME).verdict == 7 and attached(dp, "egress").run(FRAME).verdict == 7
     assert shared_map(dp, shared) == [20, 10]          # one map for both hooks
     assert dp.obj_get(jumps).spec.type == "prog_array"    # type: ignore[union-attr]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("bench", ["kernel"], indirect=True)
+def test_the_installed_tc_refuses_what_is_loaded_here(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:
+    bench, _, path, _, _ = legacy
+    if not shutil.which("tc"):
+        pytest.skip("no tc is installed")
+    said = theirs(["filter", "add", "dev", "em1", "egress", "bpf", "da", "obj", path.name], bench.netns, bench.directory)
+    if said.status == 0:
+        pytest.skip("this tc has the legacy loader")
+    assert "legacy map definitions" in said.err
+    assert bench.tc("filter", "add", "dev", "em1", "egress", "bpf", "da", "obj", path.name).status == 0
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("bench", ["kernel"], indirect=True)
+def test_the_kernels_remarks_beside_a_success_are_printed(bench: tuple[Bench, Datapath]) -> None:
+    made, _ = bench
+    assert made.tc("qdisc", "add", "dev", "em1", "root", "handle", "1:", "htb").status == 0
+    said = made.tc("class", "add", "dev", "em1", "parent", "1:", "classid", "1:1", "htb", "rate", "10gbit")
+    assert (said.status, said.err) == (0, "Warning: sch_htb: quantum of class 10001 is big. Consider r2q change.\n")
 
 
 def test_a_graft_replaces_a_slot(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:

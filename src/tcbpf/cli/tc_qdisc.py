@@ -257,10 +257,10 @@ def klass(opener: Opener, words: Words, options: Options) -> int:
             values = class_options(kind, words)
     require_device(dp := opener(), dev)
     if op is Op.SHOW:
-        if not dev:
+        if not dev or parent == TC_H_ROOT:             # the kernel dumps the classes of a qdisc, and root names none
             return 0
-        rows = [row for row in apply(dp, op, TcClass(dev, "", 0, parent=0)) if isinstance(row, TcClass)]
-        rows = [row for row in rows if parent in (0, row.parent) and classid in (0, row.classid)]
+        rows = [row for row in apply(dp, op, TcClass(dev, "", 0, parent=parent)) if isinstance(row, TcClass)]
+        rows = [row for row in rows if classid in (0, row.classid)]
         return show(rows, tc_show.klass, options, tc_show.Selection(dev=dev), json=False)
     apply(dp, op, TcClass(dev, kind, classid, parent=parent, options=values))
     return 0

@@ -77,9 +77,8 @@ class Qdisc:
 class TcClass:
     """A class of a classful qdisc. `leaf` is the handle of the qdisc grafted to it, 0 for none.
 
-    Options of htb: rate, ceil, burst, cburst, prio, quantum, and dumped only: level, mpu, lended, borrowed, giants,
-    tokens,
-    ctokens.
+    SHOW with a parent takes all classes of that parent's qdisc. Options of htb: rate, ceil, burst, cburst, prio, quantum,
+    and dumped only: level, mpu, lended, borrowed, giants, tokens, ctokens.
 
     Units:   rate and ceil in bytes per second; burst, cburst, quantum and mpu in bytes; tokens in psched ticks.
     """

@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
-from tcbpf.control.objects import Action, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import TC_H_ROOT, Action, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import act, cls, sch
 from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, string, text, u32
@@ -137,7 +137,8 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter) -> tuple[int,
 
         return uapi.RTM_NEWQDISC, head + options, qdisc
     if isinstance(what, TcClass):
-        head = TCMSG.pack(0, index, what.classid, what.parent if op is not Op.SHOW else 0, 0)
+        parent = 0 if op is Op.SHOW and what.parent == TC_H_ROOT else what.parent
+        head = TCMSG.pack(0, index, what.classid, parent, 0)
         options = sch.class_attrs(what) if op is not Op.SHOW else b""
         return uapi.RTM_NEWTCLASS, head + options, lambda raw: sch.read_class(raw, names)
     info = what.pref << 16 | socket.htons(what.protocol)
