@@ -17,6 +17,7 @@ from tcbpf.control.objects import Link
 from tcbpf.control.request import Op, Request
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+KERNEL_TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts/kernel").glob("*.txt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,14 @@ def test_transcript(place: Place, path: Path) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("place", ["kernel"], indirect=True)
-@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", KERNEL_TRANSCRIPTS, ids=lambda p: p.stem)
+def test_what_only_the_kernel_has(place: Place, path: Path) -> None:
+    compare(read(path), lambda words: place.tc(*words), path)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("place", ["kernel"], indirect=True)
+@pytest.mark.parametrize("path", [*TRANSCRIPTS, *KERNEL_TRANSCRIPTS], ids=lambda p: p.stem)
 def test_the_transcript_is_tcs(place: Place, path: Path) -> None:
     if not shutil.which("tc"):
         pytest.skip("no tc is installed")

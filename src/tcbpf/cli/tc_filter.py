@@ -124,7 +124,7 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
         if request.handle:
             raise Quit(USAGE, 'Must specify filter type when using "handle"')
         return row
-    if request.kind not in ("bpf", "matchall"):
+    if request.kind not in ("bpf", "matchall", "u32"):
         if words:
             raise Quit(LOCAL, f'Unknown filter "{request.kind}", hence option "{words.next}" is unparsable')
         if request.handle:
@@ -135,8 +135,8 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
     if request.kind == "bpf":
         options, actions = read_bpf(dp, words)
         return replace(row, handle=handle, options=options, actions=actions)
-    matchall, actions = read_matchall(dp, words)
-    return replace(row, handle=handle, options=matchall, actions=actions)
+    plain, actions = read_matchall(dp, words) if request.kind == "matchall" else read_u32(dp, words)
+    return replace(row, handle=handle, options=plain, actions=actions)
 
 
 def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
@@ -197,6 +197,58 @@ def read_matchall(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[
         else:
             raise Quit(LOCAL, f'What is "{word}"?', "Usage: ... matchall [ classid CLASSID ] [ action ACTION ]")
     return options, actions
+
+
+def read_u32(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[Action, ...]]:
+    """Take the options of a u32 filter: matches of 32, 16 or 8 bits at an offset of the network header.
+
+    Raises:  Quit.
+    """
+    options: dict[str, object] = {}
+    keys: list[tuple[int, int, int]] = []
+    actions: tuple[Action, ...] = ()
+    while words:
+        word = words.take()
+        if matches(word, "match"):
+            keys.append(_u32_key(words))
+        elif matches(word, "classid") or matches(word, "flowid"):
+            try:
+                options["classid"] = parse_classid(words.take())
+            except InputError:
+                raise Quit(LOCAL, 'Illegal "classid"') from None
+        elif matches(word, "action"):
+            actions = read_actions(dp, words)
+        else:
+            raise Quit(LOCAL, f'What is "{word}"?', "Usage: ... u32 match u32|u16|u8 VALUE MASK [ at OFFSET ] ... "
+                       "[ classid CLASSID ] [ action ACTION ]")
+    return {**options, "keys": tuple(keys)}, actions
+
+
+def _u32_key(words: Words) -> tuple[int, int, int]:
+    """Take one match; return its value and mask as the word at a multiple of four has them, and that offset."""
+    width = {"u32": 4, "u16": 2, "u8": 1}.get(words.next)
+    if width is None:
+        raise Quit(LOCAL, f'Illegal "match": "{words.next}"', "It is: match u32|u16|u8 VALUE MASK [ at OFFSET ]")
+    words.take()
+    top = (1 << 8 * width) - 1
+    value, mask = (int(word, 0) if (c := c_number(word)) is not None and c <= top else _hex_mask(word, top)
+                   for word in (words.take(), words.take()))
+    off = words.number('Illegal "at"', status=LOCAL) if words.accept("at") else 0
+    if off % width:
+        raise Quit(LOCAL, f'Illegal "match": an offset of {off} is no multiple of {width}')
+    shift = 8 * (4 - width - off % 4)
+    return (value & mask) << shift, mask << shift, off - off % 4
+
+
+def _hex_mask(word: str, top: int) -> int:
+    """Return a number that is written in hexadecimal without its 0x, as masks often are."""
+    try:
+        value = int(word, 16)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= top:
+        raise Quit(LOCAL, f'Illegal "match": "{word}" is not a number that fits')
+    return value
 
 
 def filter_show(dp: Datapath, request: Request, options: Options) -> int:

@@ -135,6 +135,8 @@ def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> 
             with sheet.object("options"):
                 if isinstance(row.options, Bpf):
                     _bpf(sheet, row, row.options, options)
+                elif row.kind == "u32" and "unread" not in row.options:
+                    _u32(sheet, row, options)
                 else:
                     _plain(sheet, row, options)
         sheet.line()
@@ -159,6 +161,37 @@ def _bpf(sheet: Sheet, row: Filter, bpf: Bpf, options: Options) -> None:
         tc_show_action.program(sheet, bpf, options)
     elif bpf.tag:
         sheet.put("tag", bpf.tag.hex(), "tag {} ")
+    tc_show_action.actions(sheet, row.actions, options)
+
+
+def _u32(sheet: Sheet, row: Filter, options: Options) -> None:
+    """Put a u32 filter: one of its hash tables, or a key of one.
+
+    Differs: several matches are one list in JSON, where tc repeats the key; -p does not name the fields of headers.
+    """
+    values: dict[str, Any] = row.options if isinstance(row.options, dict) else {}
+    table, bucket, node = row.handle >> 20, row.handle >> 12 & 0xFF, row.handle & 0xFFF
+    sheet.put("fh", f"{table:x}:" + (f"{bucket:x}" if bucket else "") + (f":{node:x}" if node else ""), "fh {} ")
+    if node:
+        sheet.put("order", node, "order {} ")
+    if "divisor" in values:
+        sheet.put("ht_divisor", values["divisor"], "ht divisor {} ")
+        return
+    sheet.put("key_ht", f"{int(values.get('ht', 0)) >> 20:x}", "key ht {} ")
+    sheet.put("bkt", f"{bucket:x}", "bkt {} ")
+    if values.get("classid"):
+        sheet.put("flowid", format_handle(int(values["classid"])), ("*" if values.get("terminal") else "") + "flowid {} ")
+    elif values.get("terminal"):
+        sheet.say("terminal flowid ")
+    for flag, word in ((SKIP_HW, "skip_hw"), (SKIP_SW, "skip_sw"), (IN_HW, "in_hw"), (NOT_IN_HW, "not_in_hw")):
+        if int(values.get("gen_flags", 0)) & flag:
+            sheet.put(word, True, f"{word} ")
+    keys = values.get("keys", ())
+    rows = [{"value": f"{value:x}", "mask": f"{mask:x}", "offmask": "", "off": off} for value, mask, off in keys]
+    if rows:
+        sheet.put("match", rows[0] if len(rows) == 1 else rows)
+    for value, mask, off in keys:
+        sheet.say(f"\n  match {value:08x}/{mask:08x} at {off}")
     tc_show_action.actions(sheet, row.actions, options)
 
 

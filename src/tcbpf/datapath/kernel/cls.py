@@ -69,7 +69,19 @@ def _matchall(made: Filter, names: Names) -> list[bytes]:
     return rows + ([actions_attr(uapi.TCA_MATCHALL_ACT, made.actions, names)] if made.actions else [])
 
 
-_OPTIONS = {"bpf": _bpf, "matchall": _matchall}
+def _u32(made: Filter, names: Names) -> list[bytes]:
+    options: Any = made.options
+    keys = options.get("keys", ())
+    ends = "classid" in options or made.actions
+    sel = _SEL.pack(uapi.TC_U32_TERMINAL if ends else 0, 0, len(keys), 0, 0, 0, 0, 0)
+    sel += b"".join(struct.pack(">II", mask, value) + struct.pack("=ii", off, 0) for value, mask, off in keys)
+    rows = [u32(uapi.TCA_U32_CLASSID, int(options["classid"]))] if "classid" in options else []
+    rows += [actions_attr(uapi.TCA_U32_ACT, made.actions, names)] if made.actions else []
+    return [*rows, *([attr(uapi.TCA_U32_SEL, sel)] if keys else [])]
+
+
+_OPTIONS = {"bpf": _bpf, "matchall": _matchall, "u32": _u32}
+_SEL = struct.Struct("=BBBxHHhhI")                     # tc_u32_sel: flags, offshift, nkeys, offmask, off, offoff, hoff, hmask
 
 
 def read_filter(raw: bytes, names: Names) -> Filter:
@@ -80,12 +92,33 @@ def read_filter(raw: bytes, names: Names) -> Filter:
     options: Bpf | dict[str, object] = _read_bpf(rows) if kind == "bpf" else {}
     if kind == "matchall" and uapi.TCA_MATCHALL_CLASSID in rows:
         options = {"classid": number(rows[uapi.TCA_MATCHALL_CLASSID])}
+    elif kind == "u32" and rows:
+        options = _read_u32(rows)
     elif kind not in ("bpf", "matchall") and rows:
         options = {"unread": len(rows)}
-    holder = {"bpf": uapi.TCA_BPF_ACT, "matchall": uapi.TCA_MATCHALL_ACT}.get(kind)
+    holder = {"bpf": uapi.TCA_BPF_ACT, "matchall": uapi.TCA_MATCHALL_ACT, "u32": uapi.TCA_U32_ACT}.get(kind)
     actions = read_actions(rows[holder], names) if holder in rows else ()
     return Filter(dev=names.name(index), parent=parent, kind=kind, protocol=socket.ntohs(info & 0xFFFF), pref=info >> 16,
                   chain=number(found.get(TCA_CHAIN)), handle=handle, options=options, actions=actions)
+
+
+def _read_u32(rows: dict[int, bytes]) -> dict[str, object]:
+    """Return the options of a dumped u32 filter: a hash table's divisor, or a key's table, class and matches."""
+    if uapi.TCA_U32_DIVISOR in rows:
+        return {"divisor": number(rows[uapi.TCA_U32_DIVISOR])}
+    options: dict[str, object] = {"ht": number(rows.get(uapi.TCA_U32_HASH))}
+    if uapi.TCA_U32_CLASSID in rows:
+        options["classid"] = number(rows[uapi.TCA_U32_CLASSID])
+    if uapi.TCA_U32_FLAGS in rows:
+        options["gen_flags"] = number(rows[uapi.TCA_U32_FLAGS])
+    sel = rows.get(uapi.TCA_U32_SEL, b"")
+    if len(sel) >= _SEL.size:
+        flags, _, count, *_ = _SEL.unpack_from(sel)
+        options["terminal"] = bool(flags & uapi.TC_U32_TERMINAL)
+        places = range(_SEL.size, min(_SEL.size + count * 16, len(sel)), 16)
+        options["keys"] = tuple((value, mask, struct.unpack_from("=i", sel, at + 8)[0])
+                                for at in places for mask, value in (struct.unpack_from(">II", sel, at),))
+    return options
 
 
 def _read_bpf(rows: dict[int, bytes]) -> Bpf:
