@@ -25,7 +25,7 @@ Usage: tc filter [ add | del | change | replace | show | get ] dev STRING
           [ root | ingress | egress | parent CLASSID ]
           [ pref PRIO ] [ protocol PROTO ] [ chain INDEX ] [ handle FILTERID ]
           [ FILTER_KIND [ its options ] ]
-FILTER_KIND := bpf | matchall
+FILTER_KIND := bpf | matchall | u32
 """
 BPF_USAGE = """\
 Usage: ... bpf SOURCE [ direct-action ] [ classid CLASSID ] [ action ACTION ] [ skip_hw | skip_sw ]
