@@ -93,8 +93,8 @@ def test_the_user_datapath_has_what_the_rows_say(tmp_path: Path) -> None:
                 dp.map_create(MapSpec("m", row.name, plain(row.key_size), size, entries(row), row.required_flags,
                                       inner=inner if row.values == "map" else None))
                 made.add(row.name)
-            except tcbpf.SysError as error:
-                assert error.errno == errno.EINVAL
+            except tcbpf.NotSupported:
+                continue
     assert made == {row.name for row in MAP_TYPES if row.user}
 
 
