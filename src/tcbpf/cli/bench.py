@@ -16,6 +16,7 @@ from typing import Any
 from tcbpf.cli import measure
 from tcbpf.cli.words import table
 from tcbpf.errors import InputError, NotSupported, SysError
+from tcbpf.lang import c
 from tcbpf.net.generate import generate
 
 EXPRESSION = "udp dst port 53"
@@ -62,7 +63,7 @@ def _programs(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
     """Return the ratios of single programs."""
     kernel = _kernel(missing)
     paths = measure.sources(args.programs)
-    measure.prepare(paths[0], None)                                    # what only the first compilation pays is not the program's
+    measure.prepare(paths[0], None)                                    # pays what only the first compilation pays
     subjects = [measure.prepare(path, kernel) for path in paths]
     measure.measure(subjects, args.rounds)
     empty, rest = subjects[0], subjects[1:]
@@ -84,7 +85,7 @@ def _kernel(missing: list[str]) -> Any:
 
     try:
         kernel = Kernel()
-        kernel.load(measure.c.compile(Path(__file__).parents[3] / "benchmarks" / "empty.c"))
+        kernel.load(c.compile(Path(__file__).parents[3] / "benchmarks" / "empty.c"))
     except (NotSupported, SysError) as error:
         missing.append(f"the kernel's JIT: {error}")
         return None
@@ -122,7 +123,7 @@ def _loop(program: str, capture: str, home: str) -> float:
     from tcbpf.datapath.user import User
 
     with User(home=home) as dp:
-        prog = dp.load(measure.c.compile(program))
+        prog = dp.load(c.compile(program))
         return min(prog.run_pcap(capture).duration_ns for _ in range(5)) / 1e9
 
 

@@ -117,6 +117,7 @@ class ProgramBody(Body):
     def prologue(self) -> None:
         if self.depth:
             self.out.emit(f"%stack = alloca [{self.depth} x i8], align 16")
+            self.out.emit(f"call void @llvm.memset.p0.i64(ptr align 16 %stack, i8 0, i64 {self.depth}, i1 false)")
         if any(op is not None and op.kind in (Kind.LD_ABS, Kind.LD_IND) for op in self.ops):
             self.out.emit("%abs = alloca i64")
         if any(op is not None and op.kind is Kind.CALL for op in self.ops):
@@ -128,6 +129,8 @@ class ProgramBody(Body):
         if Region.MAP_VALUE in seen and self.given.shapes:
             self.out.emit("%values = load ptr, ptr %maps, !invariant.load !0")
         self.frame = [None] * 12
+        for reg in (*range(10), 11):                                   # LLVM may assume anything of what was never written
+            self.write(reg, "0")
         if self.is_entry:
             self.write(1, self.out.value("ptrtoint ptr %ctx to i64"))
         else:
@@ -225,8 +228,6 @@ class ProgramBody(Body):
             return
         at, kind = self.address(insn.src, insn.off, self.base(pc)), f"i{op.size * 8}"
         value = self.out.value(f"load {kind}, ptr {at}, align 1")
-        if aux.region not in (Region.PACKET, Region.MAP_VALUE):        # a stack byte never written is anything, but one thing
-            value = self.out.value(f"freeze {kind} {value}")
         self.write(insn.dst, self.extend(value, op.size, op.signed))
 
     def _load_field(self, insn: Insn, op: Op, field: Field) -> None:

@@ -18,14 +18,15 @@ from tcbpf.isa.insn import encode
 from tcbpf.native.library import bitcode, library, offset_of, struct
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier.verified import Region, Verified
-from tcbpf.vm import blind, cache, ir
-from tcbpf.vm.blob import Image, link
+from tcbpf.vm import cache
+from tcbpf.vm.blob import Image
 from tcbpf.vm.pages import ENTRY, Pages
 
 if TYPE_CHECKING:
     from tcbpf.native.runtime import Env, MapFile, Skb
     from tcbpf.vm.executable import Options
 
+SHAPE_SIZE = 64                # sizeof(struct tcbpf_shape)
 WRITES = 1                     # TCBPF_PROG_WRITES
 _REGIONS = {region: i for i, region in enumerate(Region)}
 
@@ -37,7 +38,7 @@ class Jit:
 
     def __init__(self, verified: Verified, maps: Sequence[MapFile], options: Options) -> None:
         self.verified, self.maps = verified, tuple(maps)
-        shapes = [ctypes.string_at(m.address + offset_of("tcbpf_map", "s"), ir.SHAPE.size) for m in maps]
+        shapes = [ctypes.string_at(m.address + offset_of("tcbpf_map", "s"), SHAPE_SIZE) for m in maps]
         self._code = Code(verified, shapes, options)
         self._pages = Pages(self._code.image("prog"))
         self._loop: Pages | None = None
@@ -135,7 +136,8 @@ class Code:
         return verified.program.type.encode() + marshal.dumps((aux, subprogs))
 
     def _compile(self, entry: str, hard: bool) -> Image:
-        from tcbpf.vm import llvm
+        from tcbpf.vm import blind, ir, llvm
+        from tcbpf.vm.blob import link
 
         counted = offset_of("tcbpf_env", "insns") if self.options.count else -1
         source = ir.own(self.verified, self.shapes, _has, counted)
