@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tcbpf.tables.insns import Jump
 from tcbpf.verifier.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Parts, Scalar, raw_sync, sync
-from tcbpf.verifier.tnum import BITS, HALF_MAX, MAX, intersect, or_, with_half
+from tcbpf.verifier.tnum import BITS, HALF_MAX, HALF_SIGN, MAX, SIGN, intersect, or_, with_half
 from tcbpf.verifier.transfer import HALF, WHOLE
 
 Pair = tuple[Scalar, Scalar]
@@ -47,9 +47,10 @@ def refine(row: Jump, width: int, d: Scalar, s: Scalar, same: bool = False) -> t
 def _joined(d: Parts, s: Parts) -> Pair:
     """Return the one register that was narrowed as both operands, twice; what is left of it is the same for both."""
     value, mask = intersect(d[0], d[1], s[0], s[1])
-    low = [max(pair) for pair in zip(d[2::2], s[2::2], strict=True)]
-    high = [min(pair) for pair in zip(d[3::2], s[3::2], strict=True)]
-    once = raw_sync(value, mask, low[0], high[0], low[1], high[1], low[2], high[2], low[3], high[3])
+    once = raw_sync(
+        value, mask, max(d[2], s[2]), min(d[3], s[3]), max(d[4], s[4]), min(d[5], s[5]),
+        max(d[6], s[6]), min(d[7], s[7]), max(d[8], s[8]), min(d[9], s[9]),
+    )
     both = sync(*once)
     return both, both
 
@@ -88,11 +89,15 @@ def without(d: Scalar, s: Scalar, whole: bool) -> Parts:
     """Return d with the known number of s taken off the ends of its ranges."""
     value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32 = d.parts()
     if whole:
-        umin, umax = umin + (umin == s.umin), umax - (umax == s.umin)
-        smin, smax = smin + (smin == s.smin), smax - (smax == s.smin)
+        number = s.value
+        signed = (number ^ SIGN) - SIGN
+        umin, umax = umin + (umin == number), umax - (umax == number)
+        smin, smax = smin + (smin == signed), smax - (smax == signed)
     else:
-        umin32, umax32 = umin32 + (umin32 == s.umin32), umax32 - (umax32 == s.umin32)
-        smin32, smax32 = smin32 + (smin32 == s.smin32), smax32 - (smax32 == s.smin32)
+        number = s.value & HALF_MAX
+        signed = (number ^ HALF_SIGN) - HALF_SIGN
+        umin32, umax32 = umin32 + (umin32 == number), umax32 - (umax32 == number)
+        smin32, smax32 = smin32 + (smin32 == signed), smax32 - (smax32 == signed)
     return value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32
 
 
