@@ -1,7 +1,8 @@
 """Random requests to both datapaths: the same answers, errnos and words, and the same dumps after every one.
 
-What the kernel does not keep apart by namespace, or keeps of a request that it refused, is made alike before the comparison:
-automatic handles, the minor number of an ingress qdisc's block, the order of its class table after deletions.
+What the kernel does not keep apart by namespace, or keeps of a request that it refused, is made alike before the
+comparison: automatic handles (and the order that goes by them), the minor number of an ingress qdisc's block, the
+order of its class table after deletions.
 """
 
 from __future__ import annotations
@@ -60,8 +61,12 @@ def a_filter(rng: random.Random, op: Op, dev: str) -> Filter:
         return Filter(dev, parent, kind, rng.choice([0, protocol]), pref, chain, handle)
     if op is Op.GET:
         return Filter(dev, parent, "bpf", protocol, pref, chain, handle)
-    options = Bpf(bytecode=((6, 0, 0, rng.randrange(3)),), classid=rng.choice([0, 0, 0x10001, 0x10002]),
-                  direct_action=rng.random() < 0.5, gen_flags=rng.choice([0, 0, 0, 1]))
+    options = Bpf(
+        bytecode=((6, 0, 0, rng.randrange(3)),),
+        classid=rng.choice([0, 0, 0x10001, 0x10002]),
+        direct_action=rng.random() < 0.5,
+        gen_flags=rng.choice([0, 0, 0, 1]),
+    )
     return Filter(dev, parent, "bpf", 0 if op is Op.CHANGE else protocol, pref, chain, handle, options)
 
 
@@ -84,9 +89,10 @@ def answer(dp: Any, request: Request) -> tuple[Any, ...]:
     try:
         dp.apply(request)
     except TcError as error:
-        words = error.extack
-        # A refused request may have left the kernel an ingress queue.
-        return error.errno, "gone" if words in ("Invalid handle", "Cannot find specified qdisc on specified device") else words
+        # A refused request may have left the kernel an ingress queue, which a later one then finds.
+        if error.extack in ("Invalid handle", "Cannot find specified qdisc on specified device"):
+            return ("gone",)
+        return error.errno, error.extack
     return ("done",)
 
 
@@ -122,7 +128,8 @@ def dump(dp: Any) -> list[Any]:
         asked += [Filter(dev, parent, "", protocol=0) for parent in (INGRESS, EGRESS, 0x10000, 0x10001, 0x20000, 0)]
         for what in asked:
             try:
-                found.append([row(one) for one in dp.apply(Request(Op.SHOW, what))])
+                rows = [row(one) for one in dp.apply(Request(Op.SHOW, what))]
+                found.append(sorted(rows, key=repr) if isinstance(what, Qdisc) else rows)
             except TcError as error:
                 found.append((error.errno, error.extack))
         found.append(sorted(row(one) for one in dp.apply(Request(Op.SHOW, TcClass(dev, "", 0, 0)))))
@@ -132,6 +139,7 @@ def dump(dp: Any) -> list[Any]:
 def walk(seed: int, steps: int) -> None:
     """Give both datapaths the same random requests and compare all they say."""
     from tcbpf.datapath.kernel import Kernel, probe
+
     if why := probe.missing():
         pytest.skip(why)
     rng = random.Random(seed)

@@ -58,7 +58,7 @@ def _qdisc_options(sheet: Sheet, row: Qdisc, options: Options) -> None:
     values: dict[str, Any] = row.options
     if row.kind == "htb" and "r2q" in values:
         sheet.put("r2q", values["r2q"], "r2q {}")
-        sheet.put("default", f"{values.get('default', 0):#x}", " default {}")
+        sheet.put("default", f"{values['default']:#x}" if values.get("default") else "0", " default {}")
         sheet.put("direct_packets_stat", values.get("direct_packets_stat", 0), " direct_packets_stat {}")
         if options.details:
             sheet.put("ver", values.get("ver", "3.17"), " ver {}")

@@ -95,7 +95,18 @@ def write(state: State, op: Op, asked_for: Filter, asked: str) -> State:
         options=options,
     )
     block_now = placed(filters, made, old)
+    state = bind(state, hook, made)
     return state.with_filters(hook, tuple(f if f.parent == parent else replace(f, parent=parent) for f in block_now))
+
+
+def bind(state: State, hook: Hook, made: Filter) -> State:
+    """Return the State in which a filter holds the class it points at, if that is there and of the filter's own
+    qdisc.
+    """
+    key, classid = (*hook, made.chain, made.pref, made.handle), made.options.classid if isinstance(made.options, Bpf) else 0
+    holds = classid & 0xFFFF0000 == hook[1] & 0xFFFF0000 and (hook[0], classid) in state.classes
+    kept = {other: held for other, held in state.bound.items() if other != key}
+    return replace(state, bound=kept | {key: classid} if holds else kept)
 
 
 def with_pref(chain: list[Filter], asked_for: Filter, asked: str) -> list[Filter]:

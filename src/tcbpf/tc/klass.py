@@ -10,7 +10,7 @@ import errno
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tcbpf.control.objects import TC_H_ROOT, Bpf, Link, TcClass
+from tcbpf.control.objects import TC_H_ROOT, Link, TcClass
 from tcbpf.control.psched import xmit_size, xmit_time
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
@@ -36,6 +36,8 @@ def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
         raise TcError(errno.EOPNOTSUPP, asked)
     options = dumped(asked_for, r2q(state, link, qdisc))
     if old is not None:
+        if any(at[0] == link.index and k.parent == classid for at, k in state.classes.items()):
+            options |= {name: old.options[name] for name in ("quantum", "prio")}  # what only a leaf has
         return state.with_class(link.index, replace(old, options=options))
     if not asked_for.classid:
         raise TcError(errno.EINVAL, asked)
@@ -102,13 +104,7 @@ def delete(state: State, asked_for: TcClass, asked: str) -> State:
     if old.kind == "prio":
         raise TcError(errno.EOPNOTSUPP, asked)
     children = any(at[0] == link.index and k.parent == old.classid for at, k in state.classes.items())
-    pointed = any(
-        isinstance(f.options, Bpf) and f.options.classid == old.classid
-        for hook, filters in state.filters.items()
-        if hook[0] == link.index and hook[1] & 0xFFFF0000 == old.classid & 0xFFFF0000
-        for f in filters
-    )
-    if children or pointed:
+    if children or holders(state, link, old.classid):
         raise TcError(errno.EBUSY, asked, "HTB class in use")
     state = replace(
         state,
@@ -118,6 +114,12 @@ def delete(state: State, asked_for: TcClass, asked: str) -> State:
     if old.leaf:
         state = remove(state, link, state.qdiscs[link.index, old.leaf])
     return state
+
+
+def holders(state: State, link: Link, classid: int) -> int:
+    """Count the filters that hold a class."""
+    held = {key for key, held in state.bound.items() if key[0] == link.index and held == classid}
+    return sum((*hook, f.chain, f.pref, f.handle) in held for hook, filters in state.filters.items() for f in filters)
 
 
 def show(state: State, asked_for: TcClass, asked: str) -> tuple[TcClass, ...]:

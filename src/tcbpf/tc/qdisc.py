@@ -22,6 +22,7 @@ FIXED = frozenset({"htb", "clsact", "ingress", "pfifo_fast", "noqueue"})
 
 KINDS = frozenset({"clsact", "ingress", "pfifo", "bfifo", "pfifo_head_drop", "pfifo_fast", "noqueue"}) | CLASSFUL
 TX_QUEUE_LEN = 1000
+GOLDEN_RATIO_32 = 0x61C88647
 
 
 def write(state: State, op: Op, asked_for: Qdisc, asked: str) -> State:
@@ -111,6 +112,8 @@ def create(state: State, link: Link, asked_for: Qdisc, asked: str) -> State:
         state = remove(state, link, old) if old else state
         state = state.with_link(replace(link, qdisc=kind))
     elif not at_ingress:
+        if any(at[0] == link.index and k.parent == asked_for.parent for at, k in state.classes.items()):
+            raise TcError(errno.EINVAL, asked)  # a class with children has no qdisc
         old = leaf(state, link, asked_for.parent, asked)
         state = remove(state, link, old) if old else state
         klass = state.classes[link.index, asked_for.parent]
@@ -232,6 +235,16 @@ def show(state: State, asked_for: Qdisc, asked: str) -> tuple[Qdisc, ...]:
         mine = [q for (dev, _), q in state.qdiscs.items() if dev == link.index]
         if link.qdisc == "noqueue" and state.root(link.index) is None:
             mine.insert(0, Qdisc(link.name, "noqueue", refcnt=2))
-        mine.sort(key=lambda q: (q.parent != TC_H_ROOT) + 2 * (q.handle == INGRESS_HANDLE))
+        mine.reverse()
+        mine.sort(key=lambda q: (q.handle == INGRESS_HANDLE, q.parent != TC_H_ROOT, bucket(q.handle)))
         found += mine
     return tuple(found)
+
+
+def bucket(handle: int) -> int:
+    """Return where a handle lies in a device's hash table of qdiscs, whose order a dump has; the newest of a bucket
+    is first.
+
+    Source:  hash_32(), include/linux/hash.h; qdisc_hash_add(), net/sched/sch_api.c (v6.18).
+    """
+    return (handle * GOLDEN_RATIO_32 & 0xFFFFFFFF) >> 28

@@ -15,6 +15,7 @@ from tcbpf.control.objects import Action, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.errors import TcError
 
 Place = tuple[int, int]  # a device's index, and a handle on it
+FilterKey = tuple[int, int, int, int, int]  # a hook, and chain, pref and handle there
 Hook = tuple[int, int]  # a device's index, and the parent that filters hang on
 
 
@@ -25,6 +26,7 @@ class State:
     `once_ingress` has the devices whose ingress queue exists, with or without a qdisc. `qdiscs` and `classes` are in
     order of creation. `filters` has the filters of one block in the order they are asked: chains in order of
     creation, then by pref, the newest of equal ones first. `counters` holds the last number given out, by name.
+    `bound` has the filters that hold the class they point at, with its id.
     """
 
     links: Mapping[int, Link] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class State:
     actions: Mapping[tuple[str, int], Action] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     once_ingress: frozenset[int] = frozenset()
+    bound: Mapping[FilterKey, int] = field(default_factory=dict)
 
     def link(self, name: str, asked: str = "") -> Link:
         """Return the device of that name.

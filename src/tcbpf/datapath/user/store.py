@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tcbpf.control.objects import Filter
     from tcbpf.tc.state import Hook, State
 
-TABLES = ("links", "qdiscs", "classes", "filters", "chains", "actions", "counters")
+TABLES = ("links", "qdiscs", "classes", "filters", "chains", "actions", "counters", "bound")
 """Tables of rows, each a key and a value: the mappings of a State, and the order of each block's chains."""
 
 WAIT_SECONDS = 30
@@ -219,6 +219,7 @@ def state_of(rows: list[tuple[str, str, str]]) -> State:
         tables["actions"],
         {name: number for name, number in tables["counters"].items() if name not in marks},
         frozenset(int(mark.split()[1]) for mark in marks),
+        tables["bound"],
     )
 
 
