@@ -63,7 +63,7 @@ def a_filter(rng: random.Random, op: Op, dev: str) -> Filter:
         return Filter(dev, parent, "bpf", protocol, pref, chain, handle)
     options = Bpf(
         bytecode=((6, 0, 0, rng.randrange(3)),),
-        classid=rng.choice([0, 0, 0x10001, 0x10002]),
+        classid=0 if parent == 0x10001 else rng.choice([0, 0, 0x10001, 0x10002]),
         direct_action=rng.random() < 0.5,
         gen_flags=rng.choice([0, 0, 0, 1]),
     )
