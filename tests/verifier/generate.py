@@ -179,12 +179,8 @@ class Generator:
         code = [Insn(0x61, packet, 6, data), Insn(0x61, last, 6, end), Insn(0xBF, check, packet), Insn(0x07, check, imm=need)]
         self.know.kinds.update({packet: "packet", last: "end"})
         jump, swap = self.random.choice(((0x2D, False), (0x3D, False), (0xAD, True), (0xBD, True)))
-        if swap:
-            return [*code, Insn(jump, last, check, 2), Insn(0x05, off=2), *self._exit_code(), *self._exit_code()][:-2] + self._guard(jump)
-        return [*code, Insn(jump, check, last, 1), Insn(0x05, off=2), *self._exit_code()]
-
-    def _guard(self, jump: int) -> list[Insn]:
-        return []
+        one, two = (last, check) if swap else (check, last)
+        return [*code, Insn(jump, one, two, 1), Insn(0x05, off=2), *self._exit_code()]
 
     def _load(self) -> list[Insn]:
         base = self._reg("stack", "value", "packet", "ctx", "meta")
