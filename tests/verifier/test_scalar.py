@@ -12,6 +12,7 @@ from tcbpf.verifier.scalar import UNKNOWN, Scalar, bounded, const, sign_extend, 
 from tcbpf.verifier.tnum import MAX
 from tcbpf.verifier.transfer import alu, fork
 from verifier.printed import parse
+from verifier.rfc9669 import holds, result
 
 PRINTED = [
     "scalar()",
@@ -85,37 +86,22 @@ def anywhere(rng: random.Random) -> tuple[Scalar, int]:
     return known, number
 
 
-def holds(row, width: int, x: int, y: int) -> bool:
-    """Say whether the comparison of two numbers holds, by its name."""
-    keep, sign = (1 << width) - 1, 1 << (width - 1)
-    x, y = x & keep, y & keep
-    if row.name.startswith("JS") and row.name != "JSET":
-        x, y = (x ^ sign) - sign, (y ^ sign) - sign
-    return {
-        "EQ": x == y, "NE": x != y, "ET": x & y != 0, "GT": x > y, "GE": x >= y, "LT": x < y, "LE": x <= y,
-    }[row.name[-2:]]
-
-
-def result(row, width: int, x: int, y: int) -> int:
-    """Return what the operation gives, from its name alone (RFC 9669)."""
-    keep, sign = (1 << width) - 1, 1 << (width - 1)
-    x, y = x & keep, y & keep
-    signed_x, signed_y = (x ^ sign) - sign, (y ^ sign) - sign
-    quotient = 0 if not signed_y else abs(signed_x) // abs(signed_y) * (1 if (signed_x < 0) == (signed_y < 0) else -1)
-    bits = row.off if row.name.startswith("MOVSX") else 64
-    by = y & width - 1
-    return {
-        "ADD": x + y, "SUB": x - y, "MUL": x * y, "DIV": x // y if y else 0, "MOD": x % y if y else x,
-        "SDIV": quotient, "SMOD": signed_x - quotient * signed_y, "OR": x | y, "AND": x & y, "XOR": x ^ y,
-        "LSH": x << by, "RSH": x >> by, "ARSH": signed_x >> by, "NEG": -x, "MOV": y,
-    }.get(row.name, ((y & (1 << bits) - 1) ^ 1 << bits - 1) - (1 << bits - 1)) & keep
-
-
 @pytest.mark.parametrize("width", [64, 32])
 @pytest.mark.parametrize("row", ALU.rows, ids=lambda row: row.name)
 def test_operation_keeps_the_number(row, width):
+    operations(row, width, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [64, 32])
+@pytest.mark.parametrize("row", ALU.rows, ids=lambda row: row.name)
+def test_operation_keeps_a_million_numbers(row, width):
+    operations(row, width, 1_000_000)
+
+
+def operations(row, width: int, points: int) -> None:
     rng = random.Random(f"{row.name}{width}")
-    for _ in range(400):
+    for _ in range(points):
         (d, x), (s, y) = anywhere(rng), anywhere(rng)
         if row.name in ("LSH", "RSH", "ARSH") and rng.random() < 0.8:
             y = rng.randrange(width)
@@ -128,8 +114,19 @@ def test_operation_keeps_the_number(row, width):
 @pytest.mark.parametrize("width", [64, 32])
 @pytest.mark.parametrize("row", JUMP.rows, ids=lambda row: row.name)
 def test_branch_keeps_the_number(row, width):
+    branches(row, width, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [64, 32])
+@pytest.mark.parametrize("row", JUMP.rows, ids=lambda row: row.name)
+def test_branch_keeps_a_million_numbers(row, width):
+    branches(row, width, 1_000_000)
+
+
+def branches(row, width: int, points: int) -> None:
     rng = random.Random(f"{row.name}{width}")
-    for _ in range(400):
+    for _ in range(points):
         (d, x), (s, y) = anywhere(rng), anywhere(rng)
         way = holds(row, width, x, y)
         assert taken(row, width, d, s) in (way, None)

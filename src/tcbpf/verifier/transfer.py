@@ -138,12 +138,8 @@ class ScalarAlgebra:
             value, mask = tnum.mul(d.value & HALF_MAX, d.mask & HALF_MAX, s.value & HALF_MAX, s.mask & HALF_MAX)
             return zero_extend_half(value, mask, umin32, umax32, smin32, smax32)
         value, mask = tnum.mul(d.value, d.mask, s.value, s.mask)
-        umin, umax = d.umin * s.umin, d.umax * s.umax
-        if umax > MAX:
-            umin, umax = 0, MAX
-        smin, smax = extremes(d.smin * s.smin, d.smin * s.smax, d.smax * s.smin, d.smax * s.smax)
-        if smin < SMIN or smax > SMAX:
-            smin, smax = SMIN, SMAX
+        umin, umax = unsigned_product(d.umin, d.umax, s.umin, s.umax, MAX)
+        smin, smax = signed_product(d.smin, d.smax, s.smin, s.smax, SMIN, SMAX)
         return sync(value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32)
 
     def udiv(self, d: Scalar, s: Scalar) -> Scalar:
@@ -349,13 +345,24 @@ def sub_half(d: Scalar, s: Scalar) -> Range:
 
 def mul_half(d: Scalar, s: Scalar) -> Range:
     """Return umin32, umax32, smin32 and smax32 of the product."""
-    umin, umax = d.umin32 * s.umin32, d.umax32 * s.umax32
-    if umax > HALF_MAX:
-        umin, umax = 0, HALF_MAX
-    smin, smax = extremes(d.smin32 * s.smin32, d.smin32 * s.smax32, d.smax32 * s.smin32, d.smax32 * s.smax32)
-    if smin < HALF_SMIN or smax > HALF_SMAX:
-        smin, smax = HALF_SMIN, HALF_SMAX
+    umin, umax = unsigned_product(d.umin32, d.umax32, s.umin32, s.umax32, HALF_MAX)
+    smin, smax = signed_product(d.smin32, d.smax32, s.smin32, s.smax32, HALF_SMIN, HALF_SMAX)
     return umin, umax, smin, smax
+
+
+def unsigned_product(low: int, high: int, other_low: int, other_high: int, top: int) -> tuple[int, int]:
+    """Return the bounds of a product of two ranges; all numbers to top when one of them goes beyond it."""
+    if high * other_high > top:
+        return 0, top
+    return low * other_low, high * other_high
+
+
+def signed_product(low: int, high: int, other_low: int, other_high: int, bottom: int, top: int) -> tuple[int, int]:
+    """Return the bounds of a product of two signed ranges: it is at its ends that a product is largest and smallest."""
+    smallest, largest = extremes(low * other_low, low * other_high, high * other_low, high * other_high)
+    if smallest < bottom or largest > top:
+        return bottom, top
+    return smallest, largest
 
 
 def extremes(a: int, b: int, c: int, d: int) -> tuple[int, int]:
