@@ -1,7 +1,7 @@
 /* Devices: a packet's way through hooks, across veth pairs, along redirects, into captures. */
 #include "base.h"
 
-enum { ENETDOWN = 100, XMIT_RECURSION_LIMIT = 8, HOPS_MAX = 64 };
+enum { ENETDOWN = 100, XMIT_RECURSION_LIMIT = 8, NESTED_MAX = 64, HOPS_MAX = 1024 };
 
 static struct tcbpf_dev *dev_find(struct tcbpf_env *env, u32 netns, u32 ifindex)
 {
@@ -83,7 +83,7 @@ static s32 rx_core(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_sk
 {
     s32 code = TC_ACT_UNSPEC, first = TC_ACT_UNSPEC;
 
-    for (u32 round = 0; round < HOPS_MAX; round++) {
+    for (u32 round = 0; round < NESTED_MAX; round++) {
         dev->rx_packets++;
         dev->rx_bytes += skb->u.len;
         rx_prepare(dev, skb);
@@ -105,15 +105,20 @@ s32 tcbpf_receive(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb
 {
     s32 code = TC_ACT_SHOT;
 
-    if (!(dev->flags & TCBPF_DEV_UP) || env->hops >= HOPS_MAX) {
+    if (!env->nested)
+        env->hops = 0;
+    if (!(dev->flags & TCBPF_DEV_UP)) {
         dev->rx_dropped++;
-        if (env->net && env->hops >= HOPS_MAX)
+    } else if (env->nested >= NESTED_MAX || env->hops >= HOPS_MAX) {      /* the kernel would go round for ever */
+        dev->rx_dropped++;
+        if (env->net)
             env->net->dropped_recursion++;
-        return code;
+    } else {
+        env->hops++;
+        env->nested++;
+        code = rx_core(env, dev, skb);
+        env->nested--;
     }
-    env->hops++;
-    code = rx_core(env, dev, skb);
-    env->hops--;
     return code;
 }
 
@@ -197,7 +202,10 @@ s32 tcbpf_transmit(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_sk
         dev->tx_dropped++;
         return -ENETDOWN;
     }
+    if (!env->nested)
+        env->hops = 0;
     env->depth++;
+    env->nested++;
     skb->dev = dev;
     skb->u.ifindex = dev->ifindex;
     skb->at_ingress = 0;
@@ -210,6 +218,7 @@ s32 tcbpf_transmit(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_sk
     else
         wire(env, dev, skb);
     env->depth--;
+    env->nested--;
     return code;
 }
 

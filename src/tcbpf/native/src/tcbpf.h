@@ -170,7 +170,7 @@ struct tcbpf_env {
     struct tcbpf_map *const *maps;               /* by map id, for map in map */
     u32 n_progs, n_maps;
     u32 depth;                                   /* packets in transit: XMIT_RECURSION_LIMIT */
-    u32 hops;                                    /* devices that the packet in hand has crossed */
+    u32 hops, nested;                            /* arrivals of the packet in hand and its clones; one inside another */
     u32 refused, pad;                            /* set by `host` when what a program asked for cannot be had: ends the loop */
     u64 owner;                                   /* pid | pid namespace << 32: who holds a map's lock */
     s32 (*clock_gettime)(s32 clock, void *timespec);     /* libc's, or NULL for the system call */
