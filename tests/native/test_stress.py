@@ -54,12 +54,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sanitized(sanitized: Path, seed: int) -> None:
-    run(sanitized, seed, 250)
+    run(sanitized, seed, 2000)
 
 
 @pytest.mark.parametrize("seed", range(3, 6))
 def test_guarded(guarded: Path, seed: int) -> None:
-    run(guarded, seed, 400)
+    run(guarded, seed, 2000)
 
 
 def run(program: Path, seed: int, rounds: int) -> None:
