@@ -14,7 +14,7 @@ from tcbpf.tables.helpers import HELPERS
 
 INCLUDE = Path(c.__file__).parent / "include"
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
-NETWORK = ("ethhdr", "iphdr", "ipv6hdr", "tcphdr", "udphdr", "icmphdr", "icmp6hdr", "arphdr", "frag_hdr", "ipv6_opt_hdr", "in6_addr")
+NETWORK = ("ethhdr", "iphdr", "ipv6hdr", "tcphdr", "udphdr", "icmphdr", "icmp6hdr", "arphdr", "frag_hdr", "ipv6_opt_hdr")
 OPAQUE = {"bpf_timer", "bpf_wq", "bpf_dynptr", "bpf_list_head", "bpf_list_node", "bpf_rb_root", "bpf_rb_node", "bpf_iter_num"}
 
 
@@ -72,15 +72,16 @@ def test_every_enumerator_has_the_kernel_s_number(ours, kernel):
     theirs = {m.name: m.value for row in kernel.types if row.kind in (Kind.ENUM, Kind.ENUM64) for m in row.members}
     mask = (1 << 64) - 1
     text = (INCLUDE / "linux/bpf.h").read_text()
-    numbers = {name: int(value.rstrip("ULL"), 0) for name, value in re.findall(r"^\t(\w+) = (\S+),$", text, re.M)}
-    wrong = {n: (v, theirs.get(n)) for n, v in numbers.items() if theirs.get(n, v) & mask != v & mask and not n.startswith("__")}
-    assert not wrong and len(numbers) > 500
+    numbers = {name: int(value.removesuffix("ULL"), 0) for name, value in re.findall(r"^\t(\w+) = (\S+),$", text, re.M)}
+    known = {name: value for name, value in numbers.items() if name in theirs and not name.startswith("__")}
+    wrong = {name: value for name, value in known.items() if theirs[name] & mask != value & mask}
+    assert not wrong and len(known) > 500
 
 
 def test_every_helper_with_a_prototype_is_declared_with_its_number():
     text = (INCLUDE / "bpf_helper_defs.h").read_text()
     numbers = {name: int(number) for name, number in re.findall(r"\(\* const bpf_(\w+)\)\(.*\) = \(void \*\)(\d+);", text)}
-    assert {row.name: row.id for row in HELPERS if row.proto} == {row.name: numbers.get(row.name) for row in HELPERS if row.proto}
     for row in HELPERS:
-        declared = re.search(rf"^static (.*)\(\* const bpf_{row.name}\)\((.*)\) =", text, re.M)
-        assert declared is not None and declared[2].count(",") == row.proto.count(",") or row.name == "get_socket_cookie", row.name
+        declared = re.search(rf"^static .*\(\* const bpf_{row.name}\)\((.*)\) =", text, re.M)
+        assert declared is not None and numbers[row.name] == row.id, row.name
+        assert declared[1].count(",") == row.proto.count(","), row.name
