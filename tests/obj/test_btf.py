@@ -10,6 +10,7 @@ from tcbpf.errors import ObjectError
 from tcbpf.lang import compile_c
 from tcbpf.obj import load
 from tcbpf.obj.btf import GLOBAL, MAGIC, STATIC, Btf, Kind, parse
+from tcbpf.obj.btf_index import KernelBtf
 
 SOURCE = """
 #include <bpf_helpers.h>
@@ -93,6 +94,8 @@ def test_an_enumeration_of_64_bits():
     (blob(0, Kind.PTR << 24, 7), "refers to type id 7 of 2"),
     (blob(9, Kind.INT << 24, 4, 32), "string at 0x9"),
     (blob(0, Kind.PTR << 24, 0)[:-8], "beyond its"),
+    (blob(0, Kind.STRUCT << 24 | 1, 4, 0, 1, 0), "type 1 contains itself"),
+    (blob(0, Kind.STRUCT << 24 | 1, 4, 0, 2, 0, 0, Kind.ARRAY << 24, 0, 1, 1, 3), "type 1 contains itself"),
 ])
 def test_damage_is_found(raw, words):
     with pytest.raises(ObjectError) as caught:
@@ -103,7 +106,9 @@ def test_damage_is_found(raw, words):
 @pytest.mark.parametrize("ask", [Btf.resolve, Btf.sizeof, Btf.name])
 def test_a_cycle_ends(ask):
     with pytest.raises(ObjectError, match="cycle"):
-        ask(parse(blob(0, Kind.CONST << 24, 2, 0, Kind.VOLATILE << 24, 1)), 1)
+        ask(KernelBtf(blob(0, Kind.CONST << 24, 2, 0, Kind.VOLATILE << 24, 1)), 1)
+    with pytest.raises(ObjectError, match="contains itself"):
+        parse(blob(0, Kind.CONST << 24, 2, 0, Kind.VOLATILE << 24, 1))
 
 
 def test_an_array_of_arrays_of_too_much_is_refused():

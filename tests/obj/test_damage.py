@@ -14,12 +14,22 @@ from tcbpf.lang import compile_c
 from tcbpf.obj import SectionError, elf, link, load, programs, tail_programs
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.c"))
+RELOCATABLE = """
+struct inner { int x, y; };
+struct __sk_buff { unsigned len, mark; struct inner in[4]; union { struct { int a, b:3; }; long c; }; }
+    __attribute__((preserve_access_index));
+enum kind { ONE = 1, TWO = 2 };
+__attribute__((section("tc"))) int f(struct __sk_buff *s) { return s->mark + s->in[2].y + s->b + s->a; }
+__attribute__((section("action"))) int g(struct __sk_buff *s) {
+    return __builtin_preserve_field_info(s->in, 1) + __builtin_btf_type_id(*s, 0) + __builtin_preserve_type_info(*s, 1);
+}
+"""
 WORDS = (0, 1, 2, 8, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 @pytest.fixture(scope="module")
 def objects() -> list[tuple[bytes, list[tuple[int, int]]]]:
-    raws = [compile_c(path) for path in EXAMPLES]
+    raws = [*(compile_c(path) for path in EXAMPLES), compile_c(RELOCATABLE)]
     return [(raw, interesting(raw)) for raw in raws]
 
 

@@ -157,7 +157,6 @@ def test_declared_slots_fill_the_array():
 @pytest.mark.parametrize(("reloc", "words"), [
     (Reloc(2, "call", "bpf_rcu_read_lock"), "bpf_rcu_read_lock is not defined"),
     (Reloc(0, "extern", "CONFIG_HZ"), "external symbol CONFIG_HZ"),
-    (Reloc(0, "core", "field_byte_offset struct sk_buff:0:1"), "CO-RE relocation field_byte_offset struct sk_buff"),
 ])
 def test_what_needs_another_kernel_is_refused_by_name(reloc, words):
     with pytest.raises(NotSupported) as caught:
@@ -165,17 +164,15 @@ def test_what_needs_another_kernel_is_refused_by_name(reloc, words):
     assert words in str(caught.value) and "x.o: tc: main+" in str(caught.value)
 
 
-def test_co_re_and_kfuncs_are_seen_in_real_objects():
+def test_kfuncs_and_kconfig_are_seen_in_real_objects():
     relocatable = load(compile_c("""
         #include <bpf_helpers.h>
-        struct sk_buff { int len; } __attribute__((preserve_access_index));
         extern void kernel_function(void) __ksym;
         extern int CONFIG_HZ __kconfig;
-        SEC("tc") int core(struct sk_buff *skb) { return skb->len; }
         SEC("tc") int kfunc(struct __sk_buff *skb) { kernel_function(); return 0; }
         SEC("tc") int config(struct __sk_buff *skb) { return CONFIG_HZ; }
     """))
-    wanted = {"core": "field_byte_offset struct sk_buff:0:0", "kfunc": "kernel_function", "config": "CONFIG_HZ"}
+    wanted = {"kfunc": "kernel_function", "config": "CONFIG_HZ"}
     for name, words in wanted.items():
         with pytest.raises(NotSupported, match=words):
             link(relocatable, program=name)

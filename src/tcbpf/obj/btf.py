@@ -119,6 +119,10 @@ class Btf:
         """Return where the string section holds `text`, or 0 (the empty string)."""
         return self._offsets.get(text, 0)
 
+    def named(self, name: str) -> Iterator[Type]:
+        """Yield every type of that name."""
+        return iter(self._by_name.get(name, ()))
+
     @cached_property
     def _by_name(self) -> dict[str, tuple[Type, ...]]:
         found: dict[str, tuple[Type, ...]] = {}
@@ -129,7 +133,7 @@ class Btf:
 
     def find(self, name: str, *kinds: Kind) -> Type | None:
         """Return the first type of that name (and of one of `kinds`), or None."""
-        return next((t for t in self._by_name.get(name, ()) if not kinds or t.kind in kinds), None)
+        return next((row for row in self.named(name) if not kinds or row.kind in kinds), None)
 
     def resolve(self, id: int) -> Type:
         """Return the type behind typedefs and qualifiers.
@@ -218,9 +222,68 @@ class Btf:
 
 
 def parse(raw: bytes) -> Btf:
-    """Return the types of a BTF blob.
+    """Return the types of a BTF blob, all of them read and checked.
 
     Raises:  ObjectError when it is damaged.
+    """
+    (at, end), strings = extent(raw)
+    rows = [VOID]
+    try:
+        while at < end:
+            size = record_size(raw, at)
+            if at + size > end:
+                raise ObjectError(f"type {len(rows)} is cut off", section=".BTF", offset=at)
+            rows.append(read_type(raw, len(rows), at, strings))
+            at += size
+    except struct.error:
+        raise ObjectError("a type is cut off", section=".BTF", offset=at) from None
+    for row in rows:
+        for name, id in (("", row.type), *((m.name, m.type) for m in row.members)):
+            if id >= len(rows):
+                raise ObjectError(
+                    f"type {row.id} {name} refers to type id {id} of {len(rows)}", section=".BTF", offset=row.start
+                )
+        if row.kind == Kind.DATASEC:
+            rows[row.id] = replace(row, members=tuple(replace(m, name=rows[m.type].name) for m in row.members))
+    _check_finite(rows)
+    return Btf(raw, rows, strings)
+
+
+def _check_finite(rows: Sequence[Type]) -> None:
+    """Refuse a type that contains itself, other than through a pointer: who walks its parts would never end."""
+    done: set[int] = set()
+    for start in rows:
+        open_: dict[int, Iterator[int]] = {}
+        waiting = [start.id]
+        while waiting:
+            id = waiting[-1]
+            if id not in open_:
+                if id in done:
+                    waiting.pop()
+                    continue
+                open_[id] = _parts(rows[id])
+            part = next(open_[id], 0)
+            if not part:
+                done.add(waiting.pop())
+                del open_[id]
+            elif part in open_:
+                raise ObjectError(f"type {part} contains itself", section=".BTF", offset=rows[part].start)
+            elif part not in done:
+                waiting.append(part)
+
+
+def _parts(row: Type) -> Iterator[int]:
+    """Yield the ids of the types that lie in one: members, elements, what an alias stands for."""
+    if row.kind in (Kind.STRUCT, Kind.UNION):
+        yield from (m.type for m in row.members if m.type)
+    elif row.kind in MODIFIERS or row.kind == Kind.ARRAY:
+        yield row.type
+
+
+def extent(raw: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (start, end) of the types and (start, size) of the strings.
+
+    Raises:  ObjectError when they are not in the blob.
     """
     if len(raw) < _HEADER.size:
         raise ObjectError(f"{len(raw)} bytes, shorter than its header", section=".BTF", offset=0)
@@ -230,20 +293,33 @@ def parse(raw: bytes) -> Btf:
     types, strings = hdr_len + type_off, hdr_len + str_off
     if types + type_len > len(raw) or strings + str_len > len(raw):
         raise ObjectError(f"types or strings lie beyond its {len(raw)} bytes", section=".BTF", offset=8)
-    rows = [VOID]
-    try:
-        rows.extend(_types(raw, types, types + type_len, strings, str_len))
-    except struct.error:
-        raise ObjectError("a type is cut off", section=".BTF", offset=types) from None
-    for row in rows:
-        for name, id in (("", row.type), *((m.name, m.type) for m in row.members)):
-            if id >= len(rows):
-                raise ObjectError(
-                    f"type {row.id} {name} refers to type id {id} of {len(rows)}", section=".BTF", offset=row.start
-                )
-        if row.kind == Kind.DATASEC:
-            rows[row.id] = replace(row, members=tuple(replace(m, name=rows[m.type].name) for m in row.members))
-    return Btf(raw, rows, (strings, str_len))
+    return (types, types + type_len), (strings, str_len)
+
+
+def record_size(raw: bytes, at: int) -> int:
+    """Return the length in bytes of the type record at `at`.
+
+    Raises:  ObjectError for a kind that does not exist; struct.error beyond the end.
+    """
+    info: int = _TYPE.unpack_from(raw, at)[1]
+    known = _WIDTHS.get(info >> 24 & 31)
+    if known is None:
+        raise ObjectError(f"unknown kind {info >> 24 & 31}", section=".BTF", offset=at)
+    return _TYPE.size + known[0] + known[1] * (info & 0xFFFF)
+
+
+def read_type(raw: bytes, id: int, at: int, strings: tuple[int, int]) -> Type:
+    """Return the type whose record is at `at`.
+
+    Raises:  ObjectError for a name that is not there.
+    """
+    name, info, word = _TYPE.unpack_from(raw, at)
+
+    def text(offset: int) -> str:
+        return _text(raw, *strings, offset)
+
+    kind = Kind(info >> 24 & 31)
+    return _READERS[kind](_Head(id, kind, text(name), word, info & 0xFFFF, info >> 31 != 0, at, raw, text))
 
 
 def _text(raw: bytes, start: int, size: int, offset: int) -> str:
@@ -274,26 +350,6 @@ class _Head(NamedTuple):
     def one(self, form: struct.Struct) -> tuple[int, ...]:
         """Return the one entry that follows."""
         return form.unpack_from(self.raw, self.start + _TYPE.size)
-
-
-def _types(raw: bytes, at: int, end: int, strings: int, str_len: int) -> Iterator[Type]:
-    def text(offset: int) -> str:
-        return _text(raw, strings, str_len, offset)
-
-    id = 0
-    while at < end:
-        id += 1
-        name_off, info, word = _TYPE.unpack_from(raw, at)
-        code, vlen, flag = info >> 24 & 31, info & 0xFFFF, info >> 31 != 0
-        if code not in _READERS:
-            raise ObjectError(f"unknown kind {code}", section=".BTF", offset=at)
-        kind = Kind(code)
-        width, reader = _READERS[kind]
-        length = _TYPE.size + (width * vlen if kind in _LISTS else width)
-        if at + length > end:
-            raise ObjectError(f"type {id} ({kind.name.lower()}) is cut off", section=".BTF", offset=at)
-        yield reader(_Head(id, kind, text(name_off), word, vlen, flag, at, raw, text))
-        at += length
 
 
 def _int(h: _Head) -> Type:
@@ -374,27 +430,14 @@ def _datasec(h: _Head) -> Type:
 
 
 _PAIR, _ENUM_SIGNED = struct.Struct("<II"), struct.Struct("<Ii")
-_LISTS = frozenset({Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.FUNC_PROTO, Kind.DATASEC})
-_READERS: dict[
-    int, tuple[int, Callable[[_Head], Type]]
-] = {  # bytes after the head (each, for a list), and who reads them
-    Kind.INT: (4, _int),
-    Kind.PTR: (0, _reference),
-    Kind.ARRAY: (12, _array),
-    Kind.STRUCT: (12, _struct),
-    Kind.UNION: (12, _struct),
-    Kind.ENUM: (8, _enum),
-    Kind.FWD: (0, _fwd),
-    Kind.TYPEDEF: (0, _reference),
-    Kind.VOLATILE: (0, _reference),
-    Kind.CONST: (0, _reference),
-    Kind.RESTRICT: (0, _reference),
-    Kind.FUNC: (0, _reference),
-    Kind.FUNC_PROTO: (8, _proto),
-    Kind.VAR: (4, _var),
-    Kind.DATASEC: (12, _datasec),
-    Kind.FLOAT: (0, _sized),
-    Kind.DECL_TAG: (4, _reference),
-    Kind.TYPE_TAG: (0, _reference),
-    Kind.ENUM64: (12, _enum),
+_WIDTHS: dict[int, tuple[int, int]] = {             # bytes behind the head, and bytes of each entry
+    Kind.INT: (4, 0), Kind.PTR: (0, 0), Kind.ARRAY: (12, 0), Kind.STRUCT: (0, 12), Kind.UNION: (0, 12), Kind.ENUM: (0, 8),
+    Kind.FWD: (0, 0), Kind.TYPEDEF: (0, 0), Kind.VOLATILE: (0, 0), Kind.CONST: (0, 0), Kind.RESTRICT: (0, 0), Kind.FUNC: (0, 0),
+    Kind.FUNC_PROTO: (0, 8), Kind.VAR: (4, 0), Kind.DATASEC: (0, 12), Kind.FLOAT: (0, 0), Kind.DECL_TAG: (4, 0),
+    Kind.TYPE_TAG: (0, 0), Kind.ENUM64: (0, 12),
+}
+_READERS: dict[Kind, Callable[[_Head], Type]] = {
+    **dict.fromkeys((*MODIFIERS, Kind.PTR, Kind.FUNC, Kind.DECL_TAG), _reference),
+    Kind.INT: _int, Kind.ARRAY: _array, Kind.STRUCT: _struct, Kind.UNION: _struct, Kind.ENUM: _enum, Kind.ENUM64: _enum,
+    Kind.FWD: _fwd, Kind.FUNC_PROTO: _proto, Kind.VAR: _var, Kind.DATASEC: _datasec, Kind.FLOAT: _sized,
 }

@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 
 from tcbpf.errors import InputError, NotSupported, ObjectError
 from tcbpf.isa.insn import Insn
+from tcbpf.obj import core
+from tcbpf.obj.btf import Btf
+from tcbpf.obj.btf_ext import CoreRelo
+from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Code, Func, HasSpec, Line, Object, Program, Reloc
 from tcbpf.tables.progs import by_section
 
@@ -125,23 +129,30 @@ def tail_programs(obj: Object) -> tuple[tuple[str, int, str], ...]:
 
 
 def link(
-    obj: Object, *, section: str = "", program: str = "", type: str = "", maps: Mapping[str, HasSpec] | None = None
+    obj: Object,
+    *,
+    section: str = "",
+    program: str = "",
+    type: str = "",
+    maps: Mapping[str, HasSpec] | None = None,
+    target: Btf | None = None,
 ) -> Program:
     """Return one program of an object, ready to verify: its functions in one piece, its maps by index.
 
-    `maps` replaces maps of the object by live ones, by name. `type` overrides what the section's name gives.
+    `maps` replaces maps of the object by live ones, by name. `type` overrides what the section's name gives. `target` holds
+    the types that CO-RE relocations are for: the running kernel's, read only when there is such a relocation.
 
-    Raises:  SectionError; ObjectError; NotSupported for CO-RE relocations, kfuncs and external symbols, by name.
+    Raises:  SectionError; ObjectError; NotSupported for kfuncs and external symbols, by name.
     """
     listed = choose(obj, section, program)
-    return _Linker(obj, maps or {}).program(listed, type)
+    return _Linker(obj, maps or {}, target).program(listed, type)
 
 
 class _Linker:
     """One program being put together."""
 
-    def __init__(self, obj: Object, live: Mapping[str, HasSpec]) -> None:
-        self.obj, self.live = obj, live
+    def __init__(self, obj: Object, live: Mapping[str, HasSpec], target: Btf | None) -> None:
+        self.obj, self.live, self.target = obj, live, target
         self.starts: dict[str, int] = {}  # function name -> first slot
         self.order: list[Code] = []
         self.maps: dict[str, int] = {}  # map name -> index
@@ -209,12 +220,23 @@ class _Linker:
                 src=PSEUDO_MAP_IDX_VALUE if value else PSEUDO_MAP_IDX, off=0, imm=self.index(reloc.symbol)
             )
             insns[pc + 1] = Insn(0, imm=reloc.offset)
-        elif reloc.kind == "core":
-            raise NotSupported(f"{self.at(code, reloc)}: CO-RE relocation {reloc.symbol} is not supported")
+        elif reloc.core is not None and self.obj.btf is not None:
+            try:
+                core.relocate(insns, pc, reloc.core, self.obj.btf, self.types(reloc.core))
+            except (ObjectError, NotSupported) as error:
+                raise type(error)(f"{self.at(code, reloc)}: {error}") from None
         else:
             raise NotSupported(
                 f"{self.at(code, reloc)}: external symbol {reloc.symbol} (kconfig or kernel variable) is not supported"
             )
+
+    def types(self, relo: CoreRelo) -> Btf:
+        """Return the types to relocate for: the object's own for what is the same everywhere, else the target's."""
+        local = self.obj.btf
+        assert local is not None
+        if core.essential(local.resolve(relo.type_id).name) in core.STABLE or relo.kind == "local_type_id":
+            return local
+        return self.target or kernel_btf()
 
     def at(self, code: Code, reloc: Reloc) -> str:
         return f"{self.obj.path}: {code.section}: {code.name}+{reloc.pc * 8:#x}"

@@ -17,6 +17,7 @@ from tcbpf.errors import InputError, ObjectError
 from tcbpf.isa.insn import SLOT_SIZE, Insn, decode
 from tcbpf.obj import btf as btf_
 from tcbpf.obj import btf_ext as ext_
+from tcbpf.obj import core
 from tcbpf.obj import elf as elf_
 from tcbpf.obj.btf import Btf, Kind
 from tcbpf.obj.btf_ext import BtfExt
@@ -255,14 +256,11 @@ class _Loader:
                 yield self.reloc(section, at, pc, insn, rel)
             elif insn.code == CALL and insn.src == PSEUDO_CALL:
                 yield Reloc(pc, "call", self.function_at(section, at + (insn.imm + 1) * SLOT_SIZE, section, at))
-        for row in self.ext.core.get(section.name, ()) if self.ext and self.btf else ():
+        if self.ext is None or self.btf is None:
+            return
+        for row in self.ext.core.get(section.name, ()):
             if place.start <= row.offset < place.end:
-                assert self.btf is not None
-                yield Reloc(
-                    (row.offset - place.start) // SLOT_SIZE,
-                    "core",
-                    f"{row.kind} {self.btf.name(row.type_id)}:{row.access}",
-                )
+                yield Reloc((row.offset - place.start) // SLOT_SIZE, "core", core.describe(row, self.btf), core=row)
 
     def reloc(self, section: Section, at: int, pc: int, insn: Insn, rel: Rel) -> Reloc:
         symbol = self.elf.symbols[rel.symbol]

@@ -10,6 +10,7 @@ from tcbpf.isa.insn import Insn, decode
 
 if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
+    from tcbpf.obj.btf_ext import CoreRelo
 
 PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS = 0, 1, 2       # bpf_elf_map.pinning; libbpf's PIN_BY_NAME is PIN_GLOBAL_NS
 
@@ -121,13 +122,14 @@ class Reloc:
 
     kind: "map" (LD_IMM64 of a map), "data" (LD_IMM64 into global data: map name and byte offset), "call" (subprogram,
     or kfunc when `symbol` is not defined), "func" (LD_IMM64 of a subprogram's address), "extern" (LD_IMM64 of a symbol
-    that the file does not define), "core" (CO-RE: `symbol` says what).
+    that the file does not define), "core" (CO-RE: `core` says what).
     """
 
     pc: int
     kind: str
     symbol: str
     offset: int = 0
+    core: CoreRelo | None = None
 
 
 @dataclass(frozen=True)
