@@ -24,7 +24,7 @@ static u32 any(u32 below)
 
 /* --- memory whose end is the end: a byte behind it faults ------------------------------------------------------------------- */
 
-struct fence { u8 *at, *pages; size_t size; };
+struct fence { u8 *at, *pages; size_t size, room; };
 
 static struct fence fence(size_t size)
 {
@@ -33,7 +33,7 @@ static struct fence fence(size_t size)
 
     CHECK(pages != MAP_FAILED);
     CHECK(!mprotect(pages + whole, 4096, PROT_NONE));
-    return (struct fence){pages + whole - size, pages, whole + 4096};
+    return (struct fence){pages + whole - size, pages, whole + 4096, size};
 }
 
 static void drop(struct fence *f) { munmap(f->pages, f->size); }
@@ -367,8 +367,10 @@ static void loop_stress(u32 rounds)
 {
     static u8 whole[1 << 16];
     struct tcbpf_prog prog = {.fn = any_program};
-    struct fence buffer = fence(TCBPF_BUFFER), clones = fence(4 * TCBPF_BUFFER), sinks = fence(6 * (SINK_ROOM + 4096));
+    struct fence buffer = fence(TCBPF_BUFFER), clones = fence(4 * TCBPF_BUFFER), sinks[6];
 
+    for (u32 j = 0; j < 6; j++)
+        sinks[j] = fence(SINK_ROOM + 4096);
     for (u32 i = 0; i < rounds; i++) {
         u32 size = capture_make(whole, any(30)), budget = 400;
         struct tcbpf_env env = env_of(state);
@@ -391,8 +393,12 @@ static void loop_stress(u32 rounds)
         struct tcbpf_capture in = {0};
         struct fence file;
 
-        for (u32 j = 0; j < 6; j++)
-            out[j] = (struct tcbpf_sink){.buf = sinks.at + j * (SINK_ROOM + 4096), .size = SINK_ROOM + 4096, .format = 1 + any(3), .snaplen = any(2) * any(200)};
+        for (u32 j = 0; j < 6; j++) {
+            u32 room = j < 4 && any(2) ? any(3000) : SINK_ROOM + 4096;
+
+            out[j] = (struct tcbpf_sink){.buf = sinks[j].at + sinks[j].room - room, .size = room, .format = 1 + any(3),
+                                         .snaplen = any(2) * any(200)};
+        }
         for (u32 j = 0; j < 4; j++) {
             devs[j] = &dev[j];
             dev[j] = (struct tcbpf_dev){.ifindex = j + 1, .mtu = 1500, .hard_header_len = 14, .flags = any(8) != 0, .kind = 1 + any(4),
@@ -400,7 +406,10 @@ static void loop_stress(u32 rounds)
                                         .classes = classes, .n_classes = 1, .peer = &dev[j ^ 1], .netns = any(4) == 0, .tx = &out[j], .rx = &out[j]};
         }
         for (u32 hits = any(3) ? any(6) : 0; hits; hits--)
-            whole[any(size)] ^= (u8)(1 << any(8));
+            if (any(2))
+                whole[any(size)] ^= (u8)(1 << any(8));
+            else
+                store32(whole + any(size / 4) * 4, any(2) ? any(200) : any(200) << 24);
         if (any(2) && size)
             size = any(size);
         file = fence(size ? size : 1);
@@ -422,7 +431,8 @@ static void loop_stress(u32 rounds)
             }
         drop(&file);
     }
-    drop(&sinks);
+    for (u32 j = 0; j < 6; j++)
+        drop(&sinks[j]);
     drop(&buffer);
     drop(&clones);
 }

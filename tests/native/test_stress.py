@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tcbpf.native.build import SOURCES
 
 STRESS = Path(__file__).parent / "stress.c"
@@ -22,7 +23,8 @@ GUARDED = (sys.executable, "-m", "ziglang", "cc", "-fsanitize=undefined", "-fsan
 
 def build(directory: Path, *command: str) -> Path:
     program = directory / "stress"
-    done = subprocess.run((*command, *COMMON, str(STRESS), "-o", str(program)), capture_output=True, text=True, check=False)
+    whole = (*command, *COMMON, str(STRESS), "-o", str(program))
+    done = subprocess.run(whole, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return program
 

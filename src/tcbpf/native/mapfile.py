@@ -130,10 +130,6 @@ class MapFile:
         """Return the descriptor."""
         return self._fd
 
-    def link(self, path: str) -> None:
-        """Give the file a name, on its own file system."""
-        os.link(f"/proc/self/fd/{self._fd}", path, follow_symlinks=True)
-
     def close(self) -> None:
         """Let go of memory and descriptor. Machine code that uses the map must be gone."""
         fd, self._fd = self._fd, -1

@@ -196,14 +196,15 @@ s32 tcbpf_transmit(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_sk
 {
     s32 code = TC_ACT_UNSPEC;
 
-    if (env->depth > XMIT_RECURSION_LIMIT) {
+    if (!env->nested)
+        env->hops = 0;
+    if (env->depth > XMIT_RECURSION_LIMIT || env->hops >= HOPS_MAX) {
         if (env->net)
             env->net->dropped_recursion++;
         dev->tx_dropped++;
         return -ENETDOWN;
     }
-    if (!env->nested)
-        env->hops = 0;
+    env->hops++;
     env->depth++;
     env->nested++;
     skb->dev = dev;
