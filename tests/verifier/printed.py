@@ -36,7 +36,8 @@ class Shown:
 def shown(log: str) -> Iterator[Shown]:
     """Yield the states of a log, in its order.
 
-    An instruction that the kernel has more to say about has its state on a line of its own, after the words.
+    An instruction that the kernel has more to say about has its state on a line of its own, after the words; under its own
+    number or the next.
     """
     waiting = None
     for line in log.splitlines():
@@ -47,7 +48,7 @@ def shown(log: str) -> Iterator[Shown]:
             waiting = int(match[1])
             if match[2]:
                 yield Shown(waiting, _registers(match[2]), ids=_ids(match[2]))
-        elif (match := _STATE.match(line)) and int(match[1]) == waiting:
+        elif waiting is not None and (match := _STATE.match(line)) and int(match[1]) in (waiting, waiting + 1):
             yield Shown(waiting, _registers(match[2]), ids=_ids(match[2]))
 
 

@@ -336,6 +336,19 @@ def product_step(variant: Variant) -> Theorem:
     return Theorem(machine, env | {"total": total, "x": x, "y": y}, [*formed, *held], claims, "tnum.mul, one turn")
 
 
+def product(variant: Variant) -> Theorem:
+    """Return: tnum.mul holds every product."""
+    machine = Machine(variant)
+    d, d_formed = anything(machine, "d")
+    s, s_formed = anything(machine, "s")
+    (x, x_term, _), (y, y_term, _) = number(machine, "x"), number(machine, "y")
+    value, mask = machine.run(variant.tnum.mul, (d.value, d.mask, s.value, s.mask))
+    exact = z3.ZeroExt(machine.width - variant.bits, x * y)
+    held = [(x_term & ~d.mask) == d.value, (y_term & ~s.mask) == s.value]
+    claims = [(exact & ~mask) == value, (value & mask) == 0]
+    return Theorem(machine, {"x": x, "y": y, "d": d, "s": s}, [d_formed, s_formed, *held], claims, "tnum.mul")
+
+
 def _in(env: dict[str, Any], pair: tuple[str, str], term: Any) -> Any:
     return (term & ~env[pair[1]]) == env[pair[0]]
 
