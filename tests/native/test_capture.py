@@ -95,7 +95,8 @@ def test_lengths_that_lie() -> None:
     struct.pack_into("<I", big, 24 + 8, 300_000)
     assert read(bytes(big))[1:2] == (BAD,) and read(bytes(big))[2].error == LENGTH
     one = block("<", 6, struct.pack("<IIIII", 0, 0, 0, 33, 33) + bytes(32))
-    head = pcapng()[: pcapng().index(block("<", 6, struct.pack("<IIIII", 0, 1, 1000, len(FRAMES[0]), len(FRAMES[0])) + FRAMES[0]))]
+    first = block("<", 6, struct.pack("<IIIII", 0, 1, 1000, len(FRAMES[0]), len(FRAMES[0])) + FRAMES[0])
+    head = pcapng()[: pcapng().index(first)]
     found, status, capture = read(head + one)
     assert (found, status, capture.error, capture.pos) == ([], BAD, LENGTH, len(head))
     for damage in (b"\x09\0\0\0", b"\x0b\0\0\0", b"\xff\xff\xff\xff"):

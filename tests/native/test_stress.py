@@ -34,7 +34,8 @@ def with_asan(directory: Path) -> str:
     source, program = directory / "probe.c", directory / "probe"
     source.write_text("int main(int argc, char **argv) { volatile char a[4]; a[argc + 3] = 1; return a[0]; }\n")
     for compiler in filter(shutil.which, ("gcc", "clang", "cc")):
-        made = subprocess.run((compiler, "-fsanitize=address", str(source), "-o", str(program)), capture_output=True, check=False)
+        command = (compiler, "-fsanitize=address", str(source), "-o", str(program))
+        made = subprocess.run(command, capture_output=True, check=False)
         if made.returncode == 0 and b"AddressSanitizer" in subprocess.run(program, capture_output=True, check=False).stderr:
             return compiler
     return ""
