@@ -188,6 +188,12 @@ def sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
     Parts that contradict each other (of code that cannot run) keep their bits and lose all bounds, as in the kernel.
     A number that is positive and fits the lower half, as most are, has one range: `sync_small` finds it at once.
     """
+    if umin == umax or not mask:
+        exact = const(umin if mask else value)
+        if exact.value & ~mask == value and umin <= exact.value <= umax and smin <= exact.smin <= smax and (
+            umin32 <= exact.umin32 <= umax32 and smin32 <= exact.smin32 <= smax32
+        ):
+            return exact
     top = value | mask
     high = umax if umax < top else top
     if high <= HALF_MAX and (high <= HALF_SMAX or (smin32 == HALF_SMIN and smax32 == HALF_SMAX)):
