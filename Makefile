@@ -10,6 +10,7 @@ demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/ready
+	scripts/install_peers
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 check: $(VENV)/ready

@@ -49,9 +49,9 @@ _HOME = {
 }
 
 __all__ = [
-    "AsmError", "CompileError", "Datapath", "InputError", "InternalError", "Kernel", "Map", "MapError", "MapSpec", "NotSupported",
-    "Object", "ObjectError", "PcapStats", "Prog", "Program", "Run", "SysError", "TcError", "TcbpfError", "User", "Verified",
-    "VerifierError", "compile", "link", "load", "verify",
+    "AsmError", "CompileError", "Datapath", "InputError", "InternalError", "Kernel", "Map", "MapError", "MapSpec",
+    "NotSupported", "Object", "ObjectError", "PcapStats", "Prog", "Program", "Run", "SysError", "TcError", "TcbpfError", "User",
+    "Verified", "VerifierError", "compile", "link", "load", "verify",
 ]
 
 

@@ -21,7 +21,8 @@ MAPS = (
 FREE = (0, 2, 3, 4, 5, 7, 8)                   # r1 and r6 keep the context, r9 counts loops
 TYPES = ("sched_cls", "sched_cls", "sched_act", "xdp", "socket_filter", "cgroup_skb")
 SIZES = (1, 2, 4, 8)
-NUMBERS = (0, 1, 2, 3, 4, 7, 8, 13, 14, 15, 16, 31, 32, 33, 47, 48, 63, 64, 65, 127, 255, 256, 4095, 65535, 1 << 29, (1 << 31) - 1)
+NUMBERS = (0, 1, 2, 3, 4, 7, 8, 13, 14, 15, 16, 31, 32, 33, 47, 48, 63, 64, 65, 127, 255, 256, 4095, 65535,
+           1 << 29, (1 << 31) - 1)
 
 
 @dataclass
@@ -91,7 +92,8 @@ class Generator:
     def _block(self, count: int, depth: int) -> list[Insn]:
         code: list[Insn] = []
         for _ in range(count):
-            choices = [self._const, self._alu, self._alu, self._alu, self._store, self._load, self._load, self._move, self._bound]
+            choices = [self._const, self._alu, self._alu, self._alu, self._store, self._load, self._load, self._move,
+                       self._bound]
             choices += [self._lookup, self._helper, self._atomic, self._pointer, self._pointer]
             if depth < 3:
                 choices += [self._branch, self._branch, self._branch]
@@ -227,7 +229,10 @@ class Generator:
         row = self.random.choice([r for r in ATOMICS if r.since < (6, 15)])
         size = self.random.choice((4, 8))
         kind = self.know.kinds.get(base, "stack")
-        off = self.random.choice(sorted(self.know.slots) or [-8]) if base == 10 else 0 if kind == "stack" else 8 * self.random.randrange(6)
+        if base == 10:
+            off = self.random.choice(sorted(self.know.slots) or [-8])
+        else:
+            off = 0 if kind == "stack" else 8 * self.random.randrange(6)
         return [Insn(0xC3 | SIZE_CODE[size], base, src, off, row.imm)]
 
     def _lookup(self) -> list[Insn]:
@@ -271,13 +276,14 @@ class Generator:
             code += [Insn(0xB7, 3), Insn(0xB7, 4), Insn(0xB7, 5), Insn(0x85, imm=28)]
             kind = "number"
         elif choice == 4:
-            code = [Insn(0x7A, 10, off=-8, imm=1), Insn(0xBF, 2, 10), Insn(0x07, 2, imm=-8), Insn(0xBF, 3, 10), Insn(0x07, 3, imm=-64),
-                    Insn(0xB7, 4), *_map(1, 0), Insn(0x85, imm=2)]
+            code = [Insn(0x7A, 10, off=-8, imm=1), Insn(0xBF, 2, 10), Insn(0x07, 2, imm=-8), Insn(0xBF, 3, 10),
+                    Insn(0x07, 3, imm=-64), Insn(0xB7, 4), *_map(1, 0), Insn(0x85, imm=2)]
             kind = "number"
         elif choice == 5 and self.type in ("sched_cls", "sched_act"):
             code = [Insn(0xBF, 1, 6), Insn(0xB7, 2, imm=64), Insn(0xB7, 3), Insn(0x85, imm=38)]
             kind = "number"
-            self.know.kinds = {r: k for r, k in self.know.kinds.items() if k not in ("packet", "end")} if not self._noisy() else self.know.kinds
+            if not self._noisy():
+                self.know.kinds = {r: k for r, k in self.know.kinds.items() if k not in ("packet", "end")}
         elif choice == 6:
             code = [*_map(1, 4), Insn(0xB7, 2, imm=self.random.choice((8, 16))), Insn(0xB7, 3), Insn(0x85, imm=131),
                     Insn(0x15, 0, off=4), Insn(0x7A, 0, off=self.random.choice((0, 0, 8, 16))), Insn(0xBF, 1, 0), Insn(0xB7, 2),

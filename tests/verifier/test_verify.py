@@ -30,7 +30,7 @@ def test_accepts_a_guarded_packet_read_and_says_what_it_reaches() -> None:
 
 
 def test_refuses_a_byte_beyond_the_guard_in_the_kernels_words() -> None:
-    beyond = GUARDED[:5] + (Insn(0x71, 0, 2, 14),) + GUARDED[6:]
+    beyond = (*GUARDED[:5], Insn(0x71, 0, 2, 14), *GUARDED[6:])
     with pytest.raises(VerifierError) as caught:
         verify(program(*beyond))
     error = caught.value
@@ -53,5 +53,5 @@ def test_the_log_is_in_the_kernels_format() -> None:
 def test_the_budget_stops_a_long_loop() -> None:
     loop = (Insn(0xB7, 1), Insn(0x07, 1, imm=1), Insn(0xA5, 1, off=-2, imm=1000), Insn(0xB7), Insn(0x95))
     assert verify(program(*loop)).insns_processed > 1000
-    with pytest.raises(VerifierError, match="BPF program is too large. Processed 101 insn"):
+    with pytest.raises(VerifierError, match=r"BPF program is too large\. Processed 101 insn"):
         verify(program(*loop), max_insns=100)

@@ -196,10 +196,12 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
         if null and mod & Mod.MAYBE_NULL:
             return
         assert meta.map is not None
-        check_memory(env, regno, meta.map.value_size, write=bool(mod & Mod.WRITE), zero_ok=False, meta=meta if mod & Mod.UNINIT else None)
+        raw = meta if mod & Mod.UNINIT else None
+        check_memory(env, regno, meta.map.value_size, write=bool(mod & Mod.WRITE), zero_ok=False, meta=raw)
     elif kind is ArgType.MEM:
         if mod & Mod.FIXED_SIZE:
-            check_memory(env, regno, arg.size, write=bool(mod & Mod.WRITE), zero_ok=False, meta=meta if mod & Mod.UNINIT else None)
+            raw = meta if mod & Mod.UNINIT else None
+            check_memory(env, regno, arg.size, write=bool(mod & Mod.WRITE), zero_ok=False, meta=raw)
             if mod & Mod.ALIGNED:
                 check_alignment(env, reg, 0, arg.size, True)
     elif kind in (ArgType.CONST_SIZE, ArgType.CONST_SIZE_OR_ZERO):
@@ -243,7 +245,8 @@ def check_memory(env: Env, regno: int, size: int, *, write: bool, zero_ok: bool,
             if stack.check_uninitialized(env, regno, reg, reg.off, size, zero_ok):
                 meta.fill = regno, size
         else:
-            stack.check_initialized(env, regno, reg, reg.off, size, how=stack.WRITE if write else stack.READ, zero_size_ok=zero_ok)
+            how = stack.WRITE if write else stack.READ
+            stack.check_initialized(env, regno, reg, reg.off, size, how=how, zero_size_ok=zero_ok)
     elif is_packet(base):
         memory.check_packet(env, regno, reg, reg.off, size, zero_ok)
         env.writes_packet |= write

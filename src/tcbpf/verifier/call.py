@@ -38,7 +38,8 @@ from tcbpf.verifier.types import (
 )
 
 _NAMES: Final = {
-    number: word[len("BPF_FUNC_"):] for word, number in vars(bpf).items() if word.startswith("BPF_FUNC_") and isinstance(number, int) and number
+    number: word[len("BPF_FUNC_"):] for word, number in vars(bpf).items()
+    if word.startswith("BPF_FUNC_") and isinstance(number, int) and number
 }
 _MAX_ERRNO: Final = 4095
 _MAP_CALLS: Final = frozenset((
@@ -51,7 +52,8 @@ _CASTS: Final = frozenset((
     "tcp_sock", "sk_fullsock", "skc_to_tcp_sock", "skc_to_tcp6_sock", "skc_to_udp6_sock", "skc_to_mptcp_sock",
     "skc_to_tcp_timewait_sock", "skc_to_tcp_request_sock",
 ))
-_BOUNDED_BY_SIZE: Final = frozenset(("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"))
+_BOUNDED_BY_SIZE: Final = frozenset((
+    "get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"))
 _SOCKMAPS: Final = ("sockmap", "sockhash")
 _CPUS: Final = os.cpu_count() or 1
 
@@ -212,7 +214,8 @@ def _known_index(env: Env, index: Reg, meta: Meta) -> bool:
 # --- the result --------------------------------------------------------------------------------------------------------
 
 _RET_TYPES: Final = {
-    RetType.SOCKET: SOCKET, RetType.SOCK_COMMON: SOCK_COMMON, RetType.TCP_SOCK: TCP_SOCK, RetType.MEM: MEM, RetType.DYNPTR_MEM: MEM,
+    RetType.SOCKET: SOCKET, RetType.SOCK_COMMON: SOCK_COMMON, RetType.TCP_SOCK: TCP_SOCK,
+    RetType.MEM: MEM, RetType.DYNPTR_MEM: MEM,
 }
 
 
@@ -259,7 +262,8 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
 
 def _flags(mod: Mod) -> int:
     return (
-        (MAYBE_NULL if mod & Mod.MAYBE_NULL else 0) | (RDONLY if mod & Mod.RDONLY else 0) | (RINGBUF if mod & Mod.RINGBUF else 0)
+        (MAYBE_NULL if mod & Mod.MAYBE_NULL else 0) | (RDONLY if mod & Mod.RDONLY else 0)
+        | (RINGBUF if mod & Mod.RINGBUF else 0)
     )
 
 
@@ -268,7 +272,8 @@ def _integer(name: str, meta: Meta) -> Reg:
         most = min(meta.max_size, (1 << 31) - 1)
         return Reg(SCALAR, bounded(UNKNOWN_REG.val, smin=-_MAX_ERRNO, smax=most, smin32=-_MAX_ERRNO, smax32=most))
     if name == "get_smp_processor_id":
-        return Reg(SCALAR, bounded(UNKNOWN_REG.val, umax=_CPUS - 1, umax32=_CPUS - 1, smin=0, smax=_CPUS - 1, smin32=0, smax32=_CPUS - 1))
+        last = _CPUS - 1
+        return Reg(SCALAR, bounded(UNKNOWN_REG.val, umax=last, umax32=last, smin=0, smax=last, smin32=0, smax32=last))
     return UNKNOWN_REG
 
 
@@ -282,6 +287,7 @@ def _check_map_type(env: Env, row: Helper, meta: Meta) -> None:
     env.refuse("map_type", type=kind.number, name=row.name, id=row.id)
 
 
-_UNLISTED: Final = frozenset(("timer_init", "timer_set_callback", "timer_start", "timer_cancel", "kptr_xchg", "spin_lock", "spin_unlock"))
+_UNLISTED: Final = frozenset((
+    "timer_init", "timer_set_callback", "timer_start", "timer_cancel", "kptr_xchg", "spin_lock", "spin_unlock"))
 
 

@@ -42,7 +42,9 @@ class Refused(Exception):
 class MapInfo:
     """A map of the program as the checks see it. Two are the same map when they are the same object."""
 
-    __slots__ = ("entries", "flags", "index", "inner", "key_size", "name", "number", "readonly", "record", "spec", "type", "value_size")
+    __slots__ = (
+        "entries", "flags", "index", "inner", "key_size", "name", "number", "readonly", "record", "spec", "type", "value_size",
+    )
 
     def __init__(self, spec: MapSpec, index: int, number: int, record: Record | None, inner: MapInfo | None) -> None:
         self.spec = spec
@@ -105,11 +107,11 @@ class Env:
     """One verification of one program."""
 
     __slots__ = (
-        "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur", "explored",
-        "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns", "jmp_point",
-        "jumps", "kernel", "key_poisoned", "live_regs", "liveness", "log", "map_poisoned", "maps", "max_insns", "pc", "pending", "prev_jumps", "prev_pc",
-        "prev_processed", "processed", "program", "prune_point", "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type",
-        "visits", "writes_packet",
+        "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur",
+        "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns",
+        "jmp_point", "jumps", "kernel", "key_poisoned", "live_regs", "liveness", "log", "map_poisoned", "maps", "max_insns",
+        "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed", "program", "prune_point", "ptr_types", "scc",
+        "stats", "step", "subprog_at", "subprogs", "type", "visits", "writes_packet",
     )
 
     def __init__(

@@ -1,6 +1,7 @@
 """Global functions: checked once, on their own, for any arguments that fit their BTF signature; trusted at every call.
 
-Source:  btf_prepare_func_args(), kernel/bpf/btf.c; btf_check_func_arg_match(), do_check_common(), kernel/bpf/verifier.c (v6.18).
+Source:  btf_prepare_func_args(), kernel/bpf/btf.c; btf_check_func_arg_match(), do_check_common(), kernel/bpf/verifier.c
+         (v6.18).
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ class Ins:
     """
 
     __slots__ = (
-        "code", "defs", "dst", "form", "imm", "jumps", "k", "kind", "leaves", "next", "off", "pc", "row", "run", "signed", "size", "src", "successors",
-        "target", "use_reg", "uses", "width", "writes_stack",
+        "code", "defs", "dst", "form", "imm", "jumps", "k", "kind", "leaves", "next", "off", "pc", "row", "run", "signed",
+        "size", "src", "successors", "target", "use_reg", "uses", "width", "writes_stack",
     )
 
     def __init__(self, pc: int, insn: Insn, op: Op) -> None:
@@ -73,7 +73,10 @@ def _codes() -> frozenset[int]:
 
 
 CODES: Final = _codes()
-BARE = {ALU32: Kind.ALU, ALU64: Kind.ALU, JMP: Kind.CALL, JMP32: Kind.JUMP, STX: Kind.ATOMIC, ST: Kind.STORE, LDX: Kind.LOAD, LD: Kind.LD_IMM64}
+BARE = {
+    ALU32: Kind.ALU, ALU64: Kind.ALU, JMP: Kind.CALL, JMP32: Kind.JUMP,
+    STX: Kind.ATOMIC, ST: Kind.STORE, LDX: Kind.LOAD, LD: Kind.LD_IMM64,
+}
 
 
 def decode_slot(pc: int, insn: Insn) -> Ins:

@@ -1,6 +1,7 @@
 """Conditional jumps: which ways can be taken, and what each tells about scalars, packet ranges and NULL.
 
-Source:  check_cond_jmp_op(), find_good_pkt_pointers(), mark_ptr_or_null_regs(), sync_linked_regs(), kernel/bpf/verifier.c (v6.18).
+Source:  check_cond_jmp_op(), find_good_pkt_pointers(), mark_ptr_or_null_regs(), sync_linked_regs(),
+         kernel/bpf/verifier.c (v6.18).
 """
 
 from __future__ import annotations
@@ -154,7 +155,9 @@ def _both_ways(env: Env, ins: Ins, dst: Reg, src: Reg) -> int:
     if not ins.use_reg and ins.width == 64 and ins.imm == 0 and name in ("JEQ", "JNE") and dst.type & MAYBE_NULL:
         _settle_null(state, dst, name == "JNE")
         _settle_null(other, dst, name == "JEQ")
-    elif not (ins.use_reg and ins.width == 64 and _match_packet(ins, dst, src, state, other)) and dst.type != SCALAR and not env.allow_leaks:
+        return ins.next
+    matched = ins.use_reg and ins.width == 64 and _match_packet(ins, dst, src, state, other)
+    if not matched and dst.type != SCALAR and not env.allow_leaks:
         env.refuse("pointer_comparison", reg=ins.dst)
     return ins.next
 

@@ -1,8 +1,8 @@
 """Which registers and stack slots may still be read: what a remembered state can forget.
 
 Registers: one data flow pass over the program before any path is followed. Stack slots: what each instruction, under each chain
-of open calls, may read of the stack and is certain to write of it is noted while paths are followed, and the data flow over that
-is brought up to date when somebody asks.
+of open calls, may read of the stack and is certain to write of it is noted while paths are followed, and the data flow over
+that is brought up to date when somebody asks.
 
     live after  = union of live before over the successors
     live before = (live after - certainly written) | possibly read

@@ -33,7 +33,10 @@ _ALIGN, _MIN_ALIGN = 40, 8
 
 
 class Log:
-    """Lines written so far. Level 1 forgets the lines of a path when it takes up another, as the kernel does; level 2 keeps all."""
+    """Lines written so far.
+
+    Level 1 forgets the lines of a path when it takes up another, as the kernel does; level 2 keeps all.
+    """
 
     __slots__ = ("_text", "level", "pending")
 
@@ -68,7 +71,8 @@ class Log:
             line = self._text[self.pending]
             width = len(line) + 1
             column = -(-max(width + _MIN_ALIGN // 2, _ALIGN) // _MIN_ALIGN) * _MIN_ALIGN
-            self._text[self.pending] = f"{line}{' ' * (column - width - 1)}; {text}" if column > width + 1 else f"{line} ; {text}"
+            gap = " " * max(column - width - 1, 1)
+            self._text[self.pending] = f"{line}{gap}; {text}"
             self.pending = -1
         else:
             self.write(f"{pc}: {text}")

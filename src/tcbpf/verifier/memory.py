@@ -87,7 +87,9 @@ def check_packet(env: Env, regno: int, reg: Reg, off: int, size: int, zero_ok: b
     _check_range(env, regno, reg, off, size, reg.extra, zero_ok, "R{reg} offset is outside of the packet")
 
 
-def check_map_value(env: Env, regno: int, reg: Reg, off: int, size: int, *, write: bool, zero_ok: bool = False, helper: bool = False) -> None:
+def check_map_value(
+    env: Env, regno: int, reg: Reg, off: int, size: int, *, write: bool, zero_ok: bool = False, helper: bool = False
+) -> None:
     """Check an access to a map value: permission, bounds, and that no special field is touched as data.
 
     Raises:  Refused.
@@ -271,7 +273,8 @@ _MAP_STRUCTS: Final = {
     **dict.fromkeys(("hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "hash_of_maps"), "bpf_htab"),
     **dict.fromkeys(("devmap", "devmap_hash"), "bpf_dtab"), "cpumap": "bpf_cpu_map", "xskmap": "xsk_map",
     "sockmap": "bpf_stab", "sockhash": "bpf_shtab", "lpm_trie": "lpm_trie", "ringbuf": "bpf_ringbuf_map",
-    "user_ringbuf": "bpf_ringbuf_map", "queue": "bpf_queue_stack", "stack": "bpf_queue_stack", "bloom_filter": "bpf_bloom_filter",
+    "user_ringbuf": "bpf_ringbuf_map", "queue": "bpf_queue_stack", "stack": "bpf_queue_stack",
+    "bloom_filter": "bpf_bloom_filter",
     "sk_storage": "bpf_local_storage_map", "task_storage": "bpf_local_storage_map", "inode_storage": "bpf_local_storage_map",
     "cgrp_storage": "bpf_local_storage_map", "stack_trace": "bpf_stack_map", "reuseport_sockarray": "reuseport_array",
     "cgroup_storage": "bpf_cgroup_storage_map", "percpu_cgroup_storage": "bpf_cgroup_storage_map",

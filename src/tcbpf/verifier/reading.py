@@ -19,8 +19,8 @@ _SAFE = re.compile(r"(?:from \d+ to )?\d+: safe")
 class Visit:
     """One visit of an instruction.
 
-    Units:   pc counts slots. `state` is what the log prints behind the instruction: registers and stack that it changed; `begin`
-             the whole state, where a path starts; `safe` tells that the path ended here, pruned by an earlier one.
+    Units:   pc counts slots. `state` is what the log prints behind the instruction: registers and stack that it changed;
+             `begin` the whole state, where a path starts; `safe` tells that the path ended here, pruned by an earlier one.
     """
 
     pc: int

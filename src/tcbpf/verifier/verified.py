@@ -10,7 +10,7 @@ from tcbpf.tables.skb import Field
 
 
 class Region(Enum):
-    """What memory an access reaches, the same on every path (the verifier refuses an instruction that mixes ctx with others)."""
+    """What memory an access reaches, the same on every path: an instruction that mixes ctx with others is refused."""
 
     NONE = "none"
     CTX = "ctx"
