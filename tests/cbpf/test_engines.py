@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
 import tcbpf
-from cbpf.filters import corpus, packets
+from cbpf.filters import CAPTURES, corpus, packets
 from tcbpf.cbpf import as_program, check
 from tcbpf.cbpf.expression import compile_expression
 from tcbpf.cbpf.step import run
@@ -17,7 +16,7 @@ from tcbpf.errors import FilterError
 from tcbpf.net.pcap import read
 from tcbpf.vm.executable import Options
 
-CAPTURES = sorted((Path(__file__).parent.parent.parent / "examples" / "captures").glob("*.pcapng"))
+pytestmark = pytest.mark.usefixtures("libpcap")
 
 
 def loadable():

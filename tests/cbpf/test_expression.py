@@ -9,12 +9,9 @@ import pytest
 
 from tcbpf.cbpf import to_lines
 from tcbpf.cbpf.expression import compile_expression
-from tcbpf.errors import InputError, NotSupported
+from tcbpf.errors import InputError
 
-try:
-    compile_expression("ip")
-except NotSupported as error:
-    pytest.skip(str(error), allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("libpcap")
 
 
 @pytest.mark.skipif(not shutil.which("tcpdump"), reason="no tcpdump to compare with")

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcbpf.cli import page
 from tcbpf.obj.program import Line, Program
 from tcbpf.verifier.reading import Visit, read
 
@@ -23,32 +24,14 @@ MAX_VISITS = 200
 """States shown for one instruction; a page of a big program stays small enough to open."""
 
 STYLE = """
-:root { --ink: #1c2733; --soft: #66788a; --line: #dde4ea; --paper: #fff; --code: #f6f8fa; --yes: #1a7f37; --no: #c62828;
-  --heat: 255,140,0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #d7dee6; --soft: #8b9cad; --line: #2c3742; --paper: #12181e;
-  --code: #1a222a; --yes: #56c271; --no: #ff7b72; } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; color: var(--ink); background: var(--paper);
-  font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.3rem }
-h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem }
-code, pre, .code { font: 12.5px/1.55 ui-monospace, "DejaVu Sans Mono", Menlo, monospace }
-.soft { color: var(--soft) }
 .accept { color: var(--yes) }
 .reject { color: var(--no) }
-nav a { margin-right: 1rem; color: inherit }
 .why { border-left: 4px solid var(--no); background: var(--code); padding: .6rem 1rem; margin: .6rem 0 }
 .why p { margin: .2rem 0 }
-table { border-collapse: collapse; width: 100% }
-td { vertical-align: top; padding: 0 .6rem }
-td.n { text-align: right; white-space: nowrap; color: var(--soft); width: 1% }
-tr.line td { border-top: 1px solid var(--line); padding-top: .15rem }
-.src { white-space: pre-wrap; font-weight: 600 }
-.insn { padding-left: 1.6rem; white-space: pre-wrap }
 .fails { background: color-mix(in srgb, var(--no) 16%, transparent) }
 .cause { background: color-mix(in srgb, var(--no) 7%, transparent) }
 details { padding-left: 1.6rem }
-summary { cursor: pointer; margin-left: -1.1rem; white-space: pre-wrap }
+summary { margin-left: -1.1rem; white-space: pre-wrap }
 details ol { margin: .1rem 0 .4rem; padding-left: 2.4rem; color: var(--soft) }
 .dead { opacity: .45 }
 .file { color: var(--soft) }
@@ -60,10 +43,7 @@ def write_page(path: str, object: str, reports: Sequence[Report]) -> None:
     """Write the page of an object's reports to `path`."""
     links = "".join(f'<a href="#{escape(r.listed.name)}" class="{word(r)}">{escape(r.listed.name)}</a>' for r in reports)
     body = "\n".join(part for report in reports for part in section(report))
-    Path(path).write_text(
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
-        f"<title>tcbpf verify {escape(object)}</title>\n<style>{STYLE}</style>\n"
-        f"<h1>tcbpf verify <code>{escape(object)}</code></h1>\n<nav>{links}</nav>\n{body}\n</html>\n")
+    page.write(path, "verify", object, f"<nav>{links}</nav>\n{body}", STYLE)
 
 
 def word(report: Report) -> str:

@@ -128,6 +128,13 @@ class Code:
             cache.store(name, image)
         return image
 
+    def text(self) -> tuple[str, str, str]:
+        """Return what is compiled, as text: the program's IR, the optimised IR with the runtime in it, the machine code."""
+        from tcbpf.vm import ir, llvm
+
+        written = ir.module(ir.own(self.verified, self.shapes, _has))
+        return written, *llvm.compile_text(written, ["prog"], _bitcode())
+
     def _facts(self) -> bytes:
         """Return what the verifier learned, as far as code depends on it."""
         verified = self.verified

@@ -50,21 +50,31 @@ def compile_object(text: str, exported: Sequence[str], bitcode: bytes = b"", spe
 
     Raises:  InternalError when LLVM refuses the text; NotSupported on a machine without JIT.
     """
-    machine = _machine()
     try:
-        module = llvm.parse_assembly(text)
-        module.triple = llvm.get_process_triple()
-        module.data_layout = str(machine.target_data)
-        roots = frozenset(re.findall(r"^declare .*@(tcbpf_\w+)", text, re.MULTILINE))
-        if roots:
-            module.link_in(_runtime(bitcode, roots), preserve=True)
-        _keep(module, exported)
-        _optimize(module, machine, speed)
-        if any(f.is_declaration and f.name.removeprefix("llvm.").startswith(plain.NAMES) for f in module.functions):
-            module.link_in(llvm.parse_assembly(plain.TEXT))
-        return bytes(machine.emit_object(module))
+        return bytes(_machine().emit_object(_optimized(text, exported, bitcode, speed)))
     except RuntimeError as error:
         raise InternalError(f"LLVM: {error}") from error
+
+
+def compile_text(text: str, exported: Sequence[str], bitcode: bytes = b"") -> tuple[str, str]:
+    """Return the text of what compile_object() makes: the optimised IR and the machine code, in assembly."""
+    module = _optimized(text, exported, bitcode, 2)
+    return str(module), str(_machine().emit_assembly(module))
+
+
+def _optimized(text: str, exported: Sequence[str], bitcode: bytes, speed: int) -> llvm.ModuleRef:
+    machine = _machine()
+    module = llvm.parse_assembly(text)
+    module.triple = llvm.get_process_triple()
+    module.data_layout = str(machine.target_data)
+    roots = frozenset(re.findall(r"^declare .*@(tcbpf_\w+)", text, re.MULTILINE))
+    if roots:
+        module.link_in(_runtime(bitcode, roots), preserve=True)
+    _keep(module, exported)
+    _optimize(module, machine, speed)
+    if any(f.is_declaration and f.name.removeprefix("llvm.").startswith(plain.NAMES) for f in module.functions):
+        module.link_in(llvm.parse_assembly(plain.TEXT))
+    return module
 
 
 def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine, speed: int) -> None:
