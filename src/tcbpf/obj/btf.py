@@ -19,6 +19,7 @@ POINTER_SIZE = 8
 MAX_DEPTH = 64  # of modifiers, typedefs and nested arrays: more is a cycle
 MAX_SIZE = 1 << 31
 STATIC, GLOBAL, EXTERN = 0, 1, 2  # linkage of functions and variables
+KSYM_SIZE = 4  # of what stands for an external symbol in .ksyms
 
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
@@ -219,6 +220,55 @@ class Btf:
             for i, (at, id, length) in enumerate(sorted(entries)):
                 struct.pack_into("<III", raw, row.start + 12 + i * 12, id, at & 0xFFFFFFFF, length)
         return parse(bytes(raw))
+
+    def externs_placed(self) -> Btf:
+        """Return the same with what is only declared turned into what the kernel takes, which knows no external linkage.
+
+        Functions become global, with names for their parameters; in a section a number stands for each of them.
+
+        Source:  what libbpf's bpf_object__collect_externs() leaves.
+        """
+        functions = [row for row in self.types if row.kind == Kind.FUNC and row.linkage == EXTERN]
+        variables = [row for row in self.types if row.kind == Kind.VAR and row.linkage == EXTERN]
+        if not functions and not variables:
+            return self
+        raw = bytearray(self.raw)
+        for row in functions:
+            _W.pack_into(raw, row.start + 4, int(Kind.FUNC) << 24 | GLOBAL)
+            proto = self[row.type].start + _TYPE.size
+            for at in range(proto, proto + 8 * len(self[row.type].members), 8):
+                if not _W.unpack_from(raw, at)[0]:
+                    raw[at : at + 4] = raw[row.start : row.start + 4]
+        for row in variables:
+            _W.pack_into(raw, row.start + _TYPE.size, GLOBAL)
+        section = self.find(".ksyms", Kind.DATASEC)
+        return parse(bytes(raw)) if section is None else self._with_numbers(raw, section)
+
+    def _with_numbers(self, raw: bytearray, section: Type) -> Btf:
+        """Return a blob in which everything in .ksyms is a number of KSYM_SIZE bytes."""
+        number = next((row.id for row in self.types if row.kind == Kind.INT and row.size == KSYM_SIZE), 0)
+        stand_in = b""
+        for i, m in enumerate(section.members):
+            row, id = self[m.type], m.type
+            if row.kind == Kind.FUNC:
+                stand_in = bytes(raw[row.start : row.start + 4]) + struct.pack("<III", int(Kind.VAR) << 24, number, GLOBAL)
+                id = len(self.types)
+            elif row.kind == Kind.VAR:
+                _W.pack_into(raw, row.start + 8, number)
+            struct.pack_into("<III", raw, section.start + _TYPE.size + i * 12, id, i * KSYM_SIZE, KSYM_SIZE)
+        _W.pack_into(raw, section.start + 8, KSYM_SIZE * len(section.members))
+        return parse(bytes(_with_type(raw, stand_in) if stand_in else raw))
+
+
+def _with_type(raw: bytearray, record: bytes) -> bytearray:
+    """Return a blob with one more type at the end."""
+    (_, end), _ = extent(bytes(raw))
+    *head, type_off, type_len, str_off, str_len = _HEADER.unpack_from(raw)
+    if str_off >= type_off + type_len:
+        str_off += len(record)
+    raw[end:end] = record
+    _HEADER.pack_into(raw, 0, *head, type_off, type_len + len(record), str_off, str_len)
+    return raw
 
 
 def parse(raw: bytes) -> Btf:

@@ -122,7 +122,7 @@ class _Loader:
         btf = btf.sections_placed(
             lambda name: names[name].size & 0xFFFFFFFF if name in names else None,
             lambda name, variable: symbols.get((names[name].index, variable)),
-        )
+        ).externs_placed()
         hidden = {
             s.name
             for s in self.elf.symbols
