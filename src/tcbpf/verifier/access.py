@@ -6,7 +6,7 @@ Source:  check_mem_access(), check_load_mem(), check_store_reg(), check_atomic()
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Final
 
 from tcbpf.verifier import memory, stack, tnum
 from tcbpf.verifier.alu import sign_extended
@@ -16,6 +16,7 @@ from tcbpf.verifier.memory import UNKNOWN_OF
 from tcbpf.verifier.pointer import var_text
 from tcbpf.verifier.scalar import truncate
 from tcbpf.verifier.state import REG_FP, UNKNOWN_REG, Reg
+from tcbpf.verifier.structs import read_kernel
 from tcbpf.verifier.tnum import MAX
 from tcbpf.verifier.types import (
     BASE,
@@ -163,9 +164,9 @@ def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wan
     elif type == FLOW_KEYS:
         memory.check_flow_keys(env, off, size)
     elif type == MAP_PTR:
-        return memory.access_map_pointer(env, regno, reg, off, size, write=False)
+        return _narrowed(memory.access_map_pointer(env, ins, regno, reg, off, write=False), ins, size)
     elif type & BASE == BTF_ID and not type & MAYBE_NULL:
-        return _read_btf(env, regno, reg, off, size)
+        return _narrowed(read_kernel(env, regno, reg, off, size), ins, size)
     else:
         env.refuse("invalid_memory", reg=regno, type=type_name(type))
     return _unknown(ins, size)
@@ -185,8 +186,9 @@ def _sized(reg: Reg, ins: Ins, size: int) -> Reg:
     return reg if val is reg.val else Reg(SCALAR, val, 0, reg.id, 0, reg.extra)
 
 
-def _read_btf(env: Env, regno: int, reg: Reg, off: int, size: int) -> NoReturn:
-    env.refuse("not_supported", what=f"reading the kernel's struct {reg.extra}")
+def _narrowed(reg: Reg, ins: Ins, size: int) -> Reg:
+    """Return what a kernel structure gave, a number being of the load's size."""
+    return _unknown(ins, size) if reg.type == SCALAR else reg
 
 
 def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool = False) -> None:
@@ -233,7 +235,7 @@ def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool
             env.refuse("leak_flow_keys", reg=value)
         memory.check_flow_keys(env, off, size)
     elif type == MAP_PTR:
-        memory.access_map_pointer(env, regno, reg, off, size, write=True)
+        memory.access_map_pointer(env, ins, regno, reg, off, write=True)
     elif type & BASE == BTF_ID and not type & MAYBE_NULL:
         env.refuse("btf_write")
     else:

@@ -63,6 +63,7 @@ def verify(
         peak_states=env.stats.peak_states,
         writes_packet=env.writes_packet,
         helpers=frozenset(env.helpers),
+        kernel_only=tuple(sorted(env.kernel_only)),
         log=log.text(),
         time_ns=time.perf_counter_ns() - began,
     )

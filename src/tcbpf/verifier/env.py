@@ -109,9 +109,9 @@ class Env:
     __slots__ = (
         "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur",
         "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns",
-        "jmp_point", "jumps", "kernel", "key_poisoned", "live_regs", "liveness", "log", "map_poisoned", "maps", "max_insns",
-        "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed", "program", "prune_point", "ptr_types", "scc",
-        "stats", "step", "subprog_at", "subprogs", "type", "visits", "writes_packet",
+        "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "live_regs", "liveness", "log", "map_poisoned", "maps",
+        "max_insns", "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed", "program", "prune_point",
+        "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type", "visits", "writes_packet",
     )
 
     def __init__(
@@ -148,6 +148,7 @@ class Env:
         self.liveness: StackLiveness
         self.helpers: set[str] = set()
         self.writes_packet = False
+        self.kernel_only: set[str] = set()
         self.ids = 0
         self.processed = 0
         self.counts = [0] * count

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.skb import SKB, XDP, Field, field_at
 from tcbpf.verifier.env import F_RDONLY_PROG, F_WRONLY_PROG, MAX_VAR_OFF, Env, MapInfo
 from tcbpf.verifier.insns import Ins
@@ -15,6 +14,7 @@ from tcbpf.verifier.pointer import var_text
 from tcbpf.verifier.precision import mark_precise
 from tcbpf.verifier.scalar import SMIN, const, truncate
 from tcbpf.verifier.state import UNKNOWN_REG, ZERO, Reg
+from tcbpf.verifier.structs import read_map_struct
 from tcbpf.verifier.types import (
     BTF_ID,
     FLOW_KEYS,
@@ -268,35 +268,13 @@ def check_flow_keys(env: Env, off: int, size: int) -> None:
         env.refuse("flow_keys_access", off=off, size=size)
 
 
-_MAP_STRUCTS: Final = {
-    **dict.fromkeys(("array", "percpu_array", "prog_array", "perf_event_array", "array_of_maps", "cgroup_array"), "bpf_array"),
-    **dict.fromkeys(("hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "hash_of_maps"), "bpf_htab"),
-    **dict.fromkeys(("devmap", "devmap_hash"), "bpf_dtab"), "cpumap": "bpf_cpu_map", "xskmap": "xsk_map",
-    "sockmap": "bpf_stab", "sockhash": "bpf_shtab", "lpm_trie": "lpm_trie", "ringbuf": "bpf_ringbuf_map",
-    "user_ringbuf": "bpf_ringbuf_map", "queue": "bpf_queue_stack", "stack": "bpf_queue_stack",
-    "bloom_filter": "bpf_bloom_filter",
-    "sk_storage": "bpf_local_storage_map", "task_storage": "bpf_local_storage_map", "inode_storage": "bpf_local_storage_map",
-    "cgrp_storage": "bpf_local_storage_map", "stack_trace": "bpf_stack_map", "reuseport_sockarray": "reuseport_array",
-    "cgroup_storage": "bpf_cgroup_storage_map", "percpu_cgroup_storage": "bpf_cgroup_storage_map",
-}
-
-
-def access_map_pointer(env: Env, regno: int, reg: Reg, off: int, size: int, *, write: bool) -> Reg:
-    """Check a load of the kernel's own struct bpf_map through a map pointer, which few programs do.
+def access_map_pointer(env: Env, ins: Ins, regno: int, reg: Reg, off: int, *, write: bool) -> Reg:
+    """Check a load of the kernel's own structure of a map through a map pointer, which few programs do.
 
     Raises:  Refused.
     """
     map: MapInfo = reg.extra
-    row = MAP_TYPES.get(map.type)
-    if not env.allow_leaks:
-        env.refuse("invalid_memory", reg=regno, type=type_name(reg.type))
-    if map.type not in _MAP_STRUCTS:
-        env.refuse("map_ptr_access", type=row.number if row else 0)
-    if off < 0:
-        env.refuse("map_ptr_negative", reg=regno, type=_MAP_STRUCTS[map.type], off=off)
-    if write:
-        env.refuse("map_ptr_write", type=_MAP_STRUCTS[map.type])
-    env.refuse("not_supported", what=f"reading the kernel's struct {_MAP_STRUCTS[map.type]}")
+    return read_map_struct(env, regno, map.type, map.number, off, ins.size, write=write)
 
 
 REGIONS: Final = {MAP_VALUE: Region.MAP_VALUE, MAP_KEY: Region.MAP_VALUE, PACKET: Region.PACKET, PACKET_META: Region.PACKET}

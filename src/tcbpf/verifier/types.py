@@ -42,6 +42,7 @@ ALLOC: Final = 1 << 15
 NON_OWN_REF: Final = 1 << 16
 DYNPTR_SKB: Final = 1 << 17      # a slice of packet data, gone when the packet changes
 DYNPTR_XDP: Final = 1 << 18
+USER: Final = 1 << 19            # a user-space address
 
 TRUST: Final = TRUSTED | ALLOC
 
@@ -50,7 +51,7 @@ _NAMES: Final = (
     "sock_common", "tcp_sock", "xdp_sock", "ptr_", "mem", "buf", "func", "dynptr_ptr",
 )
 _PREFIXES: Final = (
-    (RDONLY, "rdonly_"), (RINGBUF, "ringbuf_"), (PERCPU, "percpu_"), (RCU, "rcu_"), (UNTRUSTED, "untrusted_"),
+    (RDONLY, "rdonly_"), (RINGBUF, "ringbuf_"), (USER, "user_"), (PERCPU, "percpu_"), (RCU, "rcu_"), (UNTRUSTED, "untrusted_"),
     (TRUSTED, "trusted_"),
 )
 

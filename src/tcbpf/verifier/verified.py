@@ -63,5 +63,6 @@ class Verified:
     peak_states: int = 0
     writes_packet: bool = True               # may change packet bytes or geometry: directly or through a helper
     helpers: frozenset[str] = frozenset()    # called, by tables.helpers name
+    kernel_only: tuple[str, ...] = ()        # why only the live kernel can run it: "it reads the kernel's struct bpf_map"
     log: str = field(default="", repr=False)
     time_ns: int = 0

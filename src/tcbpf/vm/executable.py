@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from tcbpf.errors import NotSupported
 from tcbpf.verifier.verified import Verified
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ class Executable(Protocol):
 def compile(verified: Verified, maps: Sequence[MapFile], options: Options = Options()) -> Executable:
     """Return `verified` as an executable over `maps`, which are in the order of verified.program.maps.
 
-    Raises:  NotSupported when this machine has no JIT (use engine "interp").
+    Raises:  NotSupported when this machine has no JIT (use engine "interp"), or when only the live kernel can run it.
     """
+    if verified.kernel_only:
+        raise NotSupported(f"{verified.program.name}: {verified.kernel_only[0]}: --datapath kernel")
     if options.engine == "interp":
         from tcbpf.vm.interp import Interp
 
