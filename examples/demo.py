@@ -39,7 +39,7 @@ def run_in_process() -> None:
     """Verify, compile to machine code, and run over the capture; then read the flow table."""
     step(1, f"Compile {SOURCE.name}")
     obj, ms = timed(lambda: tcbpf.compile(str(SOURCE)))
-    console.print(f"  {len(obj.functions)} functions, maps {', '.join(obj.maps)}, license {obj.license}  [dim]{ms:.0f} ms[/]")
+    console.print(f"  {len(obj.functions)} function{"s" * (len(obj.functions) != 1)}, maps {', '.join(obj.maps)}, license {obj.license}  [dim]{ms:.0f} ms[/]")
 
     with tcbpf.User() as dp:
         step(2, "Ask the verifier")
@@ -71,7 +71,7 @@ def run_on_kernel() -> int:
     except (tcbpf.SysError, tcbpf.NotSupported) as error:
         console.print(f"  [yellow]not here:[/] {error}")
         return 0
-    outcome = compare(str(SOURCE), str(CAPTURE), section="tc")
+    outcome = compare(tcbpf.compile(str(SOURCE)), str(CAPTURE), "dns_guard")
     skipped = f" [dim]({outcome.skipped} are larger than BPF_PROG_TEST_RUN takes)[/]" if outcome.skipped else ""
     if outcome.difference is None:
         console.print(f"  [green]identical[/]: {outcome.packets} packets: verdict, bytes, context, maps{skipped}")

@@ -12,9 +12,9 @@ from typing import Any
 from tcbpf.cli.arguments import add_json, add_program, read_object, unpinned
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
-
-TEST_RUN_SIZE = range(14, 3713)
-"""Frame sizes that the kernel's BPF_PROG_TEST_RUN takes, in bytes (SPEC 0.4); others run on the user datapath only."""
+from tcbpf.obj import programs
+from tcbpf.obj.link import choose, tail_section
+from tcbpf.obj.program import Object
 
 COMPARED = ("mark", "priority", "cb", "tstamp", "gso_segs", "gso_size")
 """Writable context fields that BPF_PROG_TEST_RUN gives back."""
@@ -48,29 +48,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compare; 0 when identical, 1 when not."""
-    worst = 0
-    for path in args.capture:
-        outcome = compare(args.program, path, section=args.section, name=args.name, limit=args.limit)
-        worst |= outcome.difference is not None
-        show(args, path, outcome)
+    """Compare, every program of the object when none is named; 0 when all are identical, 1 when not."""
+    obj, worst = unpinned(read_object(args.program)), 0
+    for name in chosen(obj, args):
+        for path in args.capture:
+            outcome = compare(obj, path, name, args.limit)
+            worst |= outcome.difference is not None
+            show(args, path, name, outcome)
     return worst
 
 
-def show(args: argparse.Namespace, path: str, outcome: Outcome) -> None:
+def chosen(obj: Object, args: argparse.Namespace) -> list[str]:
+    """Return the functions of the programs that are meant; the targets of tail calls only when they are named.
+
+    Raises:  InputError when there is none; it lists what there is.
+    """
+    if args.section or args.name or not obj.entries:
+        return [choose(obj, args.section, args.name).name]
+    listed = programs(obj)
+    return [p.name for p in listed if not tail_section(p.section)] or [p.name for p in listed]
+
+
+def show(args: argparse.Namespace, path: str, name: str, outcome: Outcome) -> None:
     """Print one outcome."""
     diff = outcome.difference
     if args.json:
-        print(json.dumps({"program": args.program, "capture": path, "packets": outcome.packets, "skipped": outcome.skipped,
-                          "identical": diff is None,
+        print(json.dumps({"object": args.program, "program": name, "capture": path, "packets": outcome.packets,
+                          "skipped": outcome.skipped, "identical": diff is None,
                           "difference": diff and {"packet": diff.packet, "what": diff.what, "user": repr(diff.user),
                                                   "kernel": repr(diff.kernel)}}))
         return
     skipped = f", {outcome.skipped} outside what BPF_PROG_TEST_RUN takes" if outcome.skipped else ""
     if diff is None:
-        print(f"{path}: identical, {outcome.packets} packets{skipped}")
+        print(f"{path}: {name}: identical, {outcome.packets} packets{skipped}")
         return
-    print(f"{path}: {'packet ' + str(diff.packet) if diff.packet else 'afterwards'}: {diff.what} differs{skipped}")
+    print(f"{path}: {name}: {'packet ' + str(diff.packet) if diff.packet else 'afterwards'}: {diff.what} differs{skipped}")
     print(f"  user    {show_side(diff.user)}\n  kernel  {show_side(diff.kernel)}")
 
 
@@ -79,20 +91,24 @@ def show_side(value: Any) -> str:
     return value.hex(" ", 2) if isinstance(value, bytes) else str(value)
 
 
-def compare(program: str, path: str, *, section: str = "", name: str = "", limit: int = 0) -> Outcome:
-    """Run every packet of `path` on both datapaths, on one CPU, until something differs."""
+def compare(obj: Object, path: str, name: str, limit: int = 0) -> Outcome:
+    """Run every packet of `path` through the program `name` on both datapaths, on one CPU, until something differs.
+
+    `obj` pins no map. Packets that BPF_PROG_TEST_RUN does not take are left out.
+    """
+    from tcbpf.datapath.kernel.progs import untaken
     from tcbpf.net.pcap import read
-    obj, outcome = unpinned(read_object(program)), Outcome()
+    outcome = Outcome()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})         # per-CPU map values of both lie on this CPU
     try:
         with open_datapath("user") as user, open_datapath("kernel") as kernel:
-            ours, theirs = (dp.load(obj, section=section, program=name) for dp in (user, kernel))
+            ours, theirs = (dp.load(obj, program=name) for dp in (user, kernel))
             for number, packet in enumerate(read(path), 1):
                 if limit and number > limit:
                     break
                 outcome.packets += 1
-                if len(packet.data) not in TEST_RUN_SIZE:
+                if untaken(packet.data):
                     outcome.skipped += 1
                     continue
                 a, b = ours.run(packet.data), theirs.run(packet.data)
@@ -100,9 +116,9 @@ def compare(program: str, path: str, *, section: str = "", name: str = "", limit
                     if x != y:
                         outcome.difference = Difference(number, what, x, y)
                         return outcome
-            for name, x, y in map_pairs(ours, theirs):
+            for map, x, y in map_pairs(ours, theirs):
                 if x != y:
-                    outcome.difference = Difference(0, f"map {name}", *only_different(x, y))
+                    outcome.difference = Difference(0, f"map {map}", *only_different(x, y))
                     break
     finally:
         os.sched_setaffinity(0, before)

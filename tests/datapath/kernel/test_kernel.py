@@ -45,13 +45,20 @@ def program(text: str, *maps: MapSpec) -> Program:
 
 
 def test_packets_that_test_run_does_not_take(kernel: Kernel, tmp_path: Path) -> None:
-    low, high = packet_sizes()
-    assert (low, high - 1) == (14, 3712) or os.sysconf("SC_PAGE_SIZE") != 4096
+    shortest, longest = packet_sizes()
+    low, high = shortest[0], longest + 1
+    assert (low, longest) == (14, 3712) or os.sysconf("SC_PAGE_SIZE") != 4096
+    assert shortest[0x86DD] - shortest[0x800] in (0, 20)         # either no header is asked for, or a whole one
     prog = kernel.prog_load(program("r0 = 0\nexit"))
     for size in (low - 1, high):
         with pytest.raises(InputError, match=f"a packet of {size} bytes cannot run on the kernel datapath"):
             prog.run(bytes(size))
     assert prog.run(bytes(high - 1)).verdict == 0
+    for ethertype, size in shortest.items():
+        frame = bytes(12) + ethertype.to_bytes(2) + bytes(size - 14)
+        assert prog.run(frame).verdict == 0
+        with pytest.raises(InputError, match=f"of {size} to {longest} bytes here"):
+            prog.run(frame[:-1])
     with Writer(tmp_path / "in.pcap") as out:
         for size in (60, 9000, 100):
             out.write(bytes(size))

@@ -25,12 +25,14 @@ from tcbpf.obj.program import Program
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
 from tcbpf.uapi import bpf as uapi
+from tcbpf.uapi.packet import ETH_P_IP, ETH_P_IPV6
 
 LD_IMM64 = 0x18
 REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_len", "gso_segs", "hwtstamp")
 """The context fields that BPF_PROG_TEST_RUN gives back, beside cb."""
 
 MAX_INSNS = 1_000_000
+_ETHERTYPE = 12
 _ABOUT_BTF = re.compile(r"func_info|line_info|btf|BTF")
 _CB = struct.Struct("<5I")
 _CB_OFF = 48
@@ -78,7 +80,7 @@ class KernelProg:
     def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
         """Run on every packet of a capture, one BPF_PROG_TEST_RUN each; packets that it does not take are skipped."""
         from tcbpf.net.pcap import Writer, read
-        test, verdicts, sizes = self._tester(0), Counter[int](), range(*packet_sizes())
+        test, verdicts = self._tester(0), Counter[int]()
         ctx = bytes(SKB_SIZE) if self.type != "xdp" else None
         packets = total = kept = skipped = 0
         start = time.perf_counter_ns()
@@ -87,7 +89,7 @@ class KernelProg:
             for record in read(path):
                 if limit and packets + skipped == limit:
                     break
-                if len(record.data) not in sizes:
+                if untaken(record.data):
                     skipped += 1
                     continue
                 verdict = test.run(record.data, ctx)
@@ -205,17 +207,17 @@ def unpack_ctx(raw: bytes) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def packet_sizes() -> tuple[int, int]:
-    """Return (shortest, one more than the longest) packet that BPF_PROG_TEST_RUN takes here, as probed."""
+def packet_sizes() -> tuple[Mapping[int, int], int]:
+    """Return what BPF_PROG_TEST_RUN takes here, as probed: the shortest frame by EtherType (0: any other), the longest."""
     fd, _ = syscall.prog_load(syscall.Load(PROG_TYPES["sched_cls"].number, encode([Insn(0xB7), Insn(0x95)])))
     if fd < 0:
         raise syscall.failure(-fd, uapi.BPF_PROG_LOAD)
     try:
         test = syscall.TestRun(fd, largest=1 << 17)
 
-        def taken(size: int) -> bool:
+        def taken(ethertype: int, size: int) -> bool:
             try:
-                test.run(bytes(size))
+                test.run((bytes(_ETHERTYPE) + ethertype.to_bytes(2)).ljust(size, b"\0")[:size])
             except SysError:
                 return False
             return True
@@ -223,18 +225,26 @@ def packet_sizes() -> tuple[int, int]:
         low, high = 64, 1 << 17
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if taken(middle) else (low, middle)
-        return next(size for size in range(1, 65) if taken(size)), high
+            low, high = (middle, high) if taken(0, middle) else (low, middle)
+        return {kind: next(size for size in range(1, 65) if taken(kind, size)) for kind in (0, ETH_P_IP, ETH_P_IPV6)}, low
     finally:
         os.close(fd)
 
 
+def untaken(packet: bytes) -> str:
+    """Return why BPF_PROG_TEST_RUN does not take a packet, or "" when it does."""
+    shortest, longest = packet_sizes()
+    ethertype = int.from_bytes(packet[_ETHERTYPE : _ETHERTYPE + 2])
+    low, kind = shortest.get(ethertype, shortest[0]), {ETH_P_IP: "IPv4 ", ETH_P_IPV6: "IPv6 "}.get(ethertype, "")
+    if low <= len(packet) <= longest:
+        return ""
+    return f"BPF_PROG_TEST_RUN takes {kind}frames of {low} to {longest} bytes here; the user datapath takes any"
+
+
 def _refused(packet: bytes, ctx: Mapping[str, Any]) -> InputError:
     """Return the error for an EINVAL of BPF_PROG_TEST_RUN."""
-    low, high = packet_sizes()
-    if not low <= len(packet) < high:
-        return InputError(f"a packet of {len(packet)} bytes cannot run on the kernel datapath",
-                          hint=f"BPF_PROG_TEST_RUN takes {low} to {high - 1} bytes here; the user datapath takes any")
+    if why := untaken(packet):
+        return InputError(f"a packet of {len(packet)} bytes cannot run on the kernel datapath", hint=why)
     return InputError("the kernel refuses this context: " + ", ".join(f"{k}={v}" for k, v in ctx.items()),
                       hint="wire_len and gso_segs have limits, and ifindex must name a device")
 
