@@ -39,7 +39,8 @@ def run_in_process() -> None:
     """Verify, compile to machine code, and run over the capture; then read the flow table."""
     step(1, f"Compile {SOURCE.name}")
     obj, ms = timed(lambda: tcbpf.compile(str(SOURCE)))
-    console.print(f"  {len(obj.functions)} function{"s" * (len(obj.functions) != 1)}, maps {', '.join(obj.maps)}, license {obj.license}  [dim]{ms:.0f} ms[/]")
+    functions, maps = ", ".join(obj.functions), ", ".join(obj.maps)
+    console.print(f"  functions {functions}; maps {maps}; license {obj.license}  [dim]{ms:.0f} ms[/]")
 
     with tcbpf.User() as dp:
         step(2, "Ask the verifier")
