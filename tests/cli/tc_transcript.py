@@ -5,9 +5,10 @@
     ! TEXT               a line of its standard error
     [N]                  its exit status, when not 0
 
-Numbers that differ between machines (ids, tags, times) are written as #, and what may be absent (a program's BTF id, an
-action's ages) is left out. `python tests/cli/tc_transcript.py FILE` records FILE
-anew from the tc that is installed: it keeps the commands and replaces the rest.
+Numbers that differ between machines (ids, tags, times, handles given out) are written as #, what may be absent (a program's
+BTF id, an action's ages) is left out, and so is a usage text after its first word. A last line that no newline ends gets one.
+`python tests/cli/tc_transcript.py FILE` records FILE anew from the tc that is installed: it keeps the commands and replaces
+the rest.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ char _license[] __attribute__((section("license"), used)) = "GPL";
 _UNSTABLE = re.compile(r"(\b(?:id|load_time|created_by_uid|index) |\"(?:id|load_time|created_by_uid|index)\": ?)\d+")
 _BTF = re.compile(r"\bbtf_id \d+ |,\s*\"btf_id\": ?\d+")
 _AGES = re.compile(r"(?: (?:installed|used|firstused) \d+ sec)+|(?:,\s*\"(?:installed|last_used|first_used)\": ?\d+)+")
+_GIVEN = re.compile(r"\b80[0-9a-f]{2}:")
+_USAGE = re.compile(r"^usage:.*", re.IGNORECASE | re.DOTALL | re.MULTILINE)
 _TAG = re.compile(r"(\btag |\"tag\": ?\")[0-9a-f]{16}")
 
 
@@ -72,7 +75,9 @@ def read(path: Path) -> list[Command]:
 
 def same(text: str) -> str:
     """Return text with what differs between machines struck out."""
-    return _AGES.sub("", _BTF.sub("", _TAG.sub(r"\1#", _UNSTABLE.sub(r"\1#", text))))
+    text = _USAGE.sub("Usage\n", _GIVEN.sub("#:", text))
+    text = _AGES.sub("", _BTF.sub("", _TAG.sub(r"\1#", _UNSTABLE.sub(r"\1#", text))))
+    return text if text[-1:] in ("", "\n") else text + "\n"
 
 
 def ours(words: list[str], options: list[str], directory: Path) -> Said:

@@ -88,7 +88,7 @@ def test_a_batch_stops_at_the_first_failure_unless_forced(tmp_path: Path) -> Non
 @pytest.mark.parametrize("words", [(), ("help",), ("-h",), ("qdisc", "help"), ("filter", "help"), ("exec", "help")])
 def test_help(tmp_path: Path, words: tuple[str, ...]) -> None:
     said = tc(tmp_path, *words)
-    assert said.status == 0 and "Usage: " in said.out + said.err
+    assert (said.status, said.out) == (0, "") and "Usage" in said.err
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_help(tmp_path: Path, words: tuple[str, ...]) -> None:
         (("filter", "add", "dev", "lo", "dev", "lo"), 255, 'duplicate "dev"'),
         (("filter", "add", "dev", "lo", "ingress", "egress"), 255, '"egress" is duplicate parent ID'),
         (("class", "add", "dev", "lo", "classid", "1:1", "htb", "ceil", "1mbit"), 1, '"rate" is required.'),
-        (("class", "add", "dev", "lo", "classid", "1:1", "htb", "rate", "fast"), 1, '"fast" is not a rate such as'),
+        (("class", "add", "dev", "lo", "classid", "1:1", "htb", "rate", "fast"), 1, 'Illegal "rate"\nUsage'),
         (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "nosuch"), 255,
          "Bad action type nosuch"),
         (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action"), 1, "bad action empty"),

@@ -58,8 +58,8 @@ def test_a_program_is_meant_by_section_or_name(obj):
 
 @pytest.mark.parametrize(("ask", "words"), [
     ({"section": "nosuch"}, "object file doesn't contain sec nosuch"),
-    ({"program": "none"}, "object file doesn't contain program none"),
-    ({"section": "action", "program": "first"}, "object file doesn't contain program first"),
+    ({"program": "none"}, "object file doesn't contain prog none"),
+    ({"section": "action", "program": "first"}, "object file doesn't contain prog first"),
     ({}, "object file has several programs, say which section"),
 ])
 def test_a_program_that_is_not_there_lists_those_that_are(obj, ask, words):

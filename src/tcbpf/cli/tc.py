@@ -1,20 +1,22 @@
 """`tcbpf tc`: tc(8)'s commands on either datapath, with its words, its output and its exit statuses.
 
 Differs: an object file is loaded by tcbpf, so that legacy `maps` sections and C sources work on the kernel too; `--datapath`
-         and `--home` choose where. Batches, monitors and chain templates of tc are not here, `-batch` is.
+         and `--home` choose where. `tc monitor`, chain templates, `-graph` and the colours are not here; `-batch` without
+         a file reads standard input, as tc(8) says and tc 6.1 does not. Usage texts are our own.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tcbpf.cli import tc_action, tc_exec, tc_filter, tc_qdisc
-from tcbpf.cli.tc_words import USAGE, Options, Quit, Words, matches
+from tcbpf import __version__
+from tcbpf.cli import tc_action, tc_class, tc_exec, tc_filter, tc_qdisc
+from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, matches
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
 
@@ -23,23 +25,30 @@ if TYPE_CHECKING:
 
 USAGE_TEXT = """\
 Usage: tcbpf tc [ OPTIONS ] OBJECT COMMAND
-       tcbpf tc [ -force ] -batch FILE
-OBJECT  := qdisc | class | filter | actions | exec
+       tcbpf tc [ -force ] -batch [ FILE ]
+OBJECT  := qdisc | class | filter | chain | actions | exec
 COMMAND := add | replace | change | delete | show | get, then what; "tcbpf tc OBJECT help" says more
-OPTIONS := -s[tatistics] | -d[etails] | -j[son] | -p[retty] | -i[ec] | -n[etns] NAME |
-           --datapath user|kernel | --home DIR
+OPTIONS := -s[tatistics] | -d[etails] | -j[son] | -p[retty] | -o[neline] | -r[aw] | -br[ief] | -N[umeric] | -iec |
+           -n[etns] NAME | -V[ersion] | --datapath user|kernel | --home DIR
 """
 
 OBJECTS: dict[str, Callable[[Opener, Words, Options], int]] = {
     "qdisc": tc_qdisc.qdisc,
-    "class": tc_qdisc.klass,
+    "class": tc_class.klass,
     "filter": tc_filter.filter,
     "actions": tc_action.actions,
     "exec": tc_exec.run,
 }
 
-_FLAGS = {"stats": "stats", "statistics": "stats", "details": "details", "raw": "raw", "pretty": "pretty", "iec": "iec",
-          "json": "json", "oneline": "oneline", "force": "force"}
+_FLAGS = (
+    ("-stats", "stats"), ("-statistics", "stats"), ("-details", "details"), ("-raw", "raw"), ("-pretty", "pretty"),
+    ("-Version", "version"), ("-iec", "iec"), ("-help", "help"), ("-force", "force"), ("-batch", "batch"), ("-netns", "netns"),
+    ("-Numeric", "numeric"), ("-names", ""), ("-nm", ""), ("-cf", "conf"), ("-conf", "conf"), ("-color", ""),
+    ("-timestamp", ""), ("-tshort", ""), ("-json", "json"), ("-oneline", "oneline"), ("-brief", "brief"),
+)
+"""The options by their full words, in the order in which tc matches abbreviations; "" changes nothing that is printed here."""
+
+_COLOR = re.compile(r"-c(olor?)?(=(always|auto|never))?")
 
 
 class Opener:
@@ -80,7 +89,7 @@ def main(words: Sequence[str]) -> int:
             if options.batch:
                 return batch(options, opener)
             if not rest:
-                sys.stdout.write(USAGE_TEXT)
+                sys.stderr.write(USAGE_TEXT)
                 return 0
             return command(rest, options, opener)
     except Quit as quit:
@@ -96,43 +105,41 @@ def report(quit: Quit) -> int:
 
 def read_options(words: Sequence[str]) -> tuple[Options | None, list[str]]:
     """Return the options that stand before the object, and the words after them; None when all is said and done."""
-    options, left, on = Options(), Words(words), set[str]()
+    said: dict[str, Any] = {}
+    left = Words(words)
     while left and left.next.startswith("-"):
         word = left.take()
-        name = word.lstrip("-")
-        if word == "--":
-            break
-        if name == "datapath":
-            options = replace(options, datapath=left.take())
-        elif name == "home":
-            options = replace(options, home=left.take())
-        elif matches(name, "netns"):
-            options = replace(options, netns=left.take())
-        elif matches(name, "batch"):
-            options = replace(options, batch=left.take() if left else "-")
-        elif matches(name, "Version"):
-            print("tcbpf tc, in the words of tc utility, iproute2-6.1.0")
+        if word in ("--datapath", "--home"):
+            said[word[2:]] = left.take()
+            continue
+        field = next((field for name, field in _FLAGS if matches(word, name)), None)
+        if field is None and not _COLOR.fullmatch(word):
+            raise Quit(USAGE, f'Option "{word}" is unknown, try "tc -help".')
+        if field == "version":
+            print(f"tc utility, iproute2-6.1.0, tcbpf {__version__}")
             return None, []
-        elif matches(name, "help"):
-            sys.stdout.write(USAGE_TEXT)
+        if field == "help":
+            sys.stderr.write(USAGE_TEXT)
             return None, []
-        else:
-            flag = next((field for full, field in _FLAGS.items() if matches(name, full)), None)
-            if flag is None:
-                raise Quit(USAGE, f'Option "{word}" is unknown, try "tc -help".')
-            on.add(flag)
-    flags = {name: name in on for name in _FLAGS.values()}
-    return replace(options, **flags), left.rest()    # type: ignore[arg-type]
+        if field == "conf":
+            left.take()
+        elif field == "netns":
+            said["netns"] = left.take()
+        elif field == "batch":
+            said["batch"] = left.take() if left else "-"
+        elif field:
+            said[field] = True
+    return Options(**said), left.rest()
 
 
 def command(words: Sequence[str], options: Options, opener: Opener) -> int:
     """Run one command."""
     left = Words(words)
     asked = left.take()
-    if matches(asked, "help"):
-        sys.stdout.write(USAGE_TEXT)
-        return 0
     run = next((run for name, run in OBJECTS.items() if matches(asked, name)), None)
+    if run is None and matches(asked, "help"):
+        sys.stderr.write(USAGE_TEXT)
+        return 0
     if run is None:
         raise Quit(USAGE, f'Object "{asked}" is unknown, try "tc help".')
     try:
@@ -148,7 +155,7 @@ def batch(options: Options, opener: Opener) -> int:
             file = sys.stdin if options.batch == "-" else stack.enter_context(open(options.batch, encoding="utf-8"))
             lines = file.read().replace("\\\n", " ").splitlines()
     except OSError as error:
-        raise Quit(USAGE, f'Cannot open file "{options.batch}" for reading: {error.strerror}') from None
+        raise Quit(LOCAL, f'Cannot open file "{options.batch}" for reading: {error.strerror}') from None
     status = 0
     for number, line in enumerate(lines, 1):
         words = split(line)

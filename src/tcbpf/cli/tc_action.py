@@ -64,7 +64,7 @@ def actions(opener: Opener, words: Words, options: Options) -> int:
             return 0
     except Quit as quit:
         raise Quit(USAGE, *quit.lines) from None
-    sheet = Sheet()
+    sheet = Sheet(oneline=options.oneline)
     if found:
         listing(sheet, found, options, total=0 if op is Op.GET else len(found), first=1 if op is Op.GET else 0)
     sys.stdout.write(sheet.json(pretty=options.pretty) if options.json else sheet.text())

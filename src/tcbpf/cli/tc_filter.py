@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tcbpf.cli import tc_show
 from tcbpf.cli.tc_action import read_actions
 from tcbpf.cli.tc_load import Ready, prepare, read_source
-from tcbpf.cli.tc_qdisc import apply, choose, require_device, show
+from tcbpf.cli.tc_qdisc import absent, apply, choose, require_device, show
 from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, duplicate, matches, parsed
 from tcbpf.control.objects import ETH_P_ALL, SKIP_HW, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter
 from tcbpf.control.request import Op
@@ -52,10 +53,12 @@ def filter(opener: Opener, words: Words, options: Options) -> int:
     op = choose(words, "filter", FILTER_USAGE)
     if op is None:
         return 0
-    request = read_request(words, show=op is Op.SHOW)
+    request = read_request(words, op)
     if request is None:
         sys.stderr.write(FILTER_USAGE)
-        return USAGE
+        return 0
+    if op is Op.GET:
+        require_all(request)
     require_device(dp := opener(), request.dev)
     if op is Op.SHOW:
         return filter_show(dp, request, options)
@@ -66,12 +69,23 @@ def filter(opener: Opener, words: Words, options: Options) -> int:
     return show([row for row in rows if isinstance(row, Filter)], tc_show.filter, options, tc_show.Selection(dev=request.dev))
 
 
-def read_request(words: Words, *, show: bool) -> Request | None:
+def require_all(request: Request) -> None:
+    """Refuse a `get` that leaves open which filter it means; its handle is asked for last, when the rest is read."""
+    said = (("protocol", request.protocol is not None), ("priority", request.pref), ("parent", request.parent),
+            ("type", request.kind))
+    for what, there in said:
+        if not there:
+            raise Quit(USAGE, f"Must specify filter {what}")
+    if not request.dev:
+        raise Quit(USAGE, 'Must specify netdevice "dev" or block index "block"')
+
+
+def read_request(words: Words, op: Op) -> Request | None:
     """Take what stands before the kind, and the kind; None for help.
 
     Raises:  Quit.
     """
-    request = Request()
+    request, show = Request(), op is Op.SHOW
     while words:
         word = words.take()
         if word == "dev":
@@ -85,7 +99,7 @@ def read_request(words: Words, *, show: bool) -> Request | None:
         elif word == "parent":
             if request.parent:
                 duplicate("parent", words.next)
-            request.parent = parsed(parse_classid, words.take(), "Invalid parent ID")
+            request.parent = parsed(parse_classid, words.take(), "invalid parent ID" if show else "Invalid parent ID")
         elif word == "handle":
             if request.handle:
                 duplicate("handle", words.next)
@@ -93,13 +107,17 @@ def read_request(words: Words, *, show: bool) -> Request | None:
         elif matches(word, "preference") or matches(word, "priority"):
             if request.pref:
                 duplicate("priority", words.next)
-            request.pref = words.number("invalid priority value", limit=0xFFFF)
+            request.pref = words.number("invalid preference") if show else words.number("invalid priority value", limit=0xFFFF)
         elif matches(word, "protocol"):
             if request.protocol is not None:
                 duplicate("protocol", words.next)
             request.protocol = parsed(parse_protocol, words.take(), "invalid protocol")
         elif matches(word, "chain"):
+            if request.chain is not None:
+                duplicate("chain", words.next)
             request.chain = words.number("invalid chain index value")
+        elif not show and matches(word, "estimator"):
+            absent(word)
         elif matches(word, "help"):
             return None
         elif show:
@@ -116,6 +134,8 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
     Raises:  Quit.
     """
     handle = c_number(request.handle) if request.handle else 0
+    if handle is not None and handle > 0xFFFFFFFF:
+        handle = None
     protocol = request.protocol
     if protocol is None:
         protocol = ETH_P_ALL if op in (Op.ADD, Op.REPLACE) else 0
@@ -124,7 +144,7 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
         if request.handle:
             raise Quit(USAGE, 'Must specify filter type when using "handle"')
         return row
-    if request.kind not in ("bpf", "matchall", "u32"):
+    if request.kind not in READ:
         if words:
             raise Quit(LOCAL, f'Unknown filter "{request.kind}", hence option "{words.next}" is unparsable')
         if request.handle:
@@ -132,11 +152,10 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
         return row
     if handle is None:
         raise Quit(LOCAL, 'Illegal "handle"')
-    if request.kind == "bpf":
-        options, actions = read_bpf(dp, words)
-        return replace(row, handle=handle, options=options, actions=actions)
-    plain, actions = read_matchall(dp, words) if request.kind == "matchall" else read_u32(dp, words)
-    return replace(row, handle=handle, options=plain, actions=actions)
+    options, actions = READ[request.kind](dp, words)
+    if op is Op.GET and not request.handle:
+        raise Quit(USAGE, 'Must specify filter "handle"')
+    return replace(row, handle=handle, options=options, actions=actions)
 
 
 def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
@@ -150,6 +169,8 @@ def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
         word = words.next
         if matches(word, "run"):
             words.take()
+            if source is not None:
+                duplicate("run", words.next)
             source = read_source(words)
         elif matches(word, "classid") or matches(word, "flowid"):
             words.take()
@@ -157,15 +178,17 @@ def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
                 classid = parse_classid(words.take())
             except InputError:
                 raise Quit(LOCAL, 'Illegal "classid"') from None
-        elif matches(word, "direct-action") or word == "da":
+        elif matches(word, "direct-action") or matches(word, "da"):
             words.take()
             direct = True
         elif matches(word, "action"):
             words.take()
             actions = read_actions(dp, words)
-        elif word in ("skip_hw", "skip_sw"):
-            flags |= SKIP_HW if words.take() == "skip_hw" else SKIP_SW
-        elif word == "help":
+        elif matches(word, "skip_hw") or word == "skip_sw":
+            flags |= SKIP_SW if words.take() == "skip_sw" else SKIP_HW
+        elif matches(word, "police"):
+            absent(word)
+        elif matches(word, "help"):
             raise Quit(LOCAL, BPF_USAGE)
         elif source is None:
             source = read_source(words)
@@ -251,14 +274,17 @@ def _hex_mask(word: str, top: int) -> int:
     return value
 
 
+READ: dict[str, Callable[[Datapath, Words], tuple[Bpf | dict[str, object], tuple[Action, ...]]]] = {
+    "bpf": read_bpf, "matchall": read_matchall, "u32": read_u32}
+"""How the options of each kind of filter are read."""
+
+
 def filter_show(dp: Datapath, request: Request, options: Options) -> int:
     """Run `tc filter show`."""
-    asked = Filter(request.dev, request.parent, request.kind, protocol=request.protocol or 0, pref=request.pref,
+    asked = Filter(request.dev, request.parent, request.kind, protocol=request.protocol or 0, pref=request.pref & 0xFFFF,
                    chain=request.chain or 0)
     rows = [row for row in apply(dp, Op.SHOW, asked, after="Cannot send dump request") if isinstance(row, Filter)]
     if request.chain is not None:
         rows = [row for row in rows if row.chain == request.chain]
-    if request.handle:
-        rows = [row for row in rows if row.handle == c_number(request.handle)]
     selected = tc_show.Selection(request.dev, request.parent, request.protocol or 0, request.pref, request.chain)
     return show(rows, tc_show.filter, options, selected)

@@ -100,6 +100,8 @@ def prepare(dp: Datapath, source: Source) -> Ready:
     if source.export:
         from tcbpf.cli.tc_exec import send_maps
         send_maps(source.export, source.value, loaded)
+    if source.program:                                 # tc names the section that it would have taken
+        section = source.section or DEFAULT_SECTION[source.type]
     return Ready(loaded.prog, name=f"{os.path.basename(source.value)}:[{section}]")
 
 
@@ -162,7 +164,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
     last = "Unable to load program"
     try:
         obj = read_object(source.value)
-        section = source.section or ("" if source.program else default_section(obj, source.type))
+        section = "" if source.program else source.section or default_section(obj, source.type)
         chosen = choose(obj, section, source.program)
         scopes, remarks = read_scopes()
         loaded = load(dp, obj, section=section, program=source.program, type=source.type, scopes=scopes,
@@ -172,7 +174,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
     except CompileError as error:
         raise Quit(LOCAL, error.diagnostics.rstrip("\n") or str(error), last) from None
     except InputError as error:
-        hint = f" ({error.hint})" if error.hint and not source.section else ""
+        hint = f" ({error.hint})" if error.hint and not (source.section or source.program) else ""
         where = f"{error.where}: " if error.where and not isinstance(error, SectionError) else ""
         raise Quit(LOCAL, f"{where}{error.what}{hint}", last) from None
     except (SysError, NotSupported) as error:

@@ -1,11 +1,11 @@
-"""`tc qdisc` and `tc class`: the grammar, and what each kind takes."""
+"""`tc qdisc`: the grammar, and what each kind takes."""
 
 from __future__ import annotations
 
 import errno
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tcbpf.cli import tc_show
 from tcbpf.cli.tc_sheet import Sheet
@@ -16,13 +16,13 @@ from tcbpf.cli.tc_words import (
     Options,
     Quit,
     Words,
+    c_number,
     duplicate,
     matches,
     parsed,
-    read_rate,
     read_size,
 )
-from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.control.words import parse_classid, parse_qdisc_handle
 from tcbpf.errors import NotSupported, SysError, TcError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from tcbpf.cli.tc import Opener
     from tcbpf.datapath.base import Datapath
 
-COMMANDS = {"add": Op.ADD, "change": Op.CHANGE, "replace": Op.REPLACE, "delete": Op.DELETE, "get": Op.GET, "show": Op.SHOW,
-            "list": Op.SHOW, "lst": Op.SHOW}
+COMMANDS = {"add": Op.ADD, "change": Op.CHANGE, "replace": Op.REPLACE, "link": Op.LINK, "delete": Op.DELETE, "get": Op.GET,
+            "show": Op.SHOW, "list": Op.SHOW, "lst": Op.SHOW}
 
 QDISC_USAGE = """\
 Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]
@@ -40,21 +40,17 @@ Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]
           [ QDISC_KIND [ its options ] ]
 QDISC_KIND := clsact | ingress | htb | pfifo | bfifo | ...
 """
-CLASS_USAGE = """\
-Usage: tc class { add | del | change | replace | show } dev STRING
-          [ classid CLASSID ] [ root | parent CLASSID ] [ htb rate RATE [ its options ] ]
-"""
 KIND_USAGE = {
     "clsact": "Usage: ... clsact",
     "ingress": "Usage: ... ingress",
-    "htb": "Usage: ... qdisc add ... htb [ default MINOR ] [ r2q N ] [ direct_qlen PACKETS ]\n"
-           "       ... class add ... htb rate RATE [ ceil RATE ] [ burst SIZE ] [ cburst SIZE ] [ prio N ]\n"
-           "                             [ quantum SIZE ] [ mpu SIZE ] [ overhead SIZE ]",
+    "htb": "Usage: ... qdisc add ... htb [ default MINOR ] [ r2q N ] [ direct_qlen PACKETS ]",
     "prio": "Usage: ... prio [ bands NUMBER ] [ priomap P1 P2 ... P16 ]",
     "pfifo": "Usage: ... pfifo [ limit NUMBER ]",
     "bfifo": "Usage: ... bfifo [ limit NUMBER ]",
     "pfifo_head_drop": "Usage: ... pfifo_head_drop [ limit NUMBER ]",
 }
+
+FIFOS = ("pfifo", "bfifo", "pfifo_head_drop")
 
 
 def choose(words: Words, name: str, usage: str) -> Op | None:
@@ -69,7 +65,7 @@ def choose(words: Words, name: str, usage: str) -> Op | None:
         sys.stderr.write(usage)
         return None
     found = next((op for word, op in COMMANDS.items() if matches(asked, word)), None)
-    if found is None or (found is Op.GET and name != "filter"):
+    if found is None or (found is Op.GET and name != "filter") or (found is Op.LINK and name != "qdisc"):
         raise Quit(USAGE, f'Command "{asked}" is unknown, try "tc {name} help".')
     return found
 
@@ -119,11 +115,16 @@ def require_device(dp: Datapath, name: str) -> None:
 def show(rows: Iterable[Any], put: Callable[[Sheet, Any, Options, tc_show.Selection], None], options: Options,
          selected: tc_show.Selection, *, json: bool = True) -> int:
     """Print a listing."""
-    sheet = Sheet()
+    sheet = Sheet(oneline=options.oneline)
     for row in rows:
         put(sheet, row, options, selected)
     sys.stdout.write(sheet.json(pretty=options.pretty) if options.json and json else sheet.text())
     return 0
+
+
+def absent(word: str) -> NoReturn:
+    """Refuse what tc(8) has and neither datapath here."""
+    raise Quit(LOCAL, f'"{word}" is not supported here')
 
 
 # ---------------------------------------------------------------- qdisc
@@ -160,9 +161,11 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
             if parent:
                 duplicate("parent", words.next)
             parent = parsed(parse_classid, words.take(), "invalid parent ID")
+        elif matches(word, "estimator") or matches(word, "stab"):
+            absent(word)
         elif matches(word, "help"):
             sys.stderr.write(QDISC_USAGE)
-            return USAGE
+            return 0
         else:
             kind = word
             values = qdisc_options(kind, words)
@@ -179,26 +182,28 @@ def qdisc_options(kind: str, words: Words) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if kind not in KIND_USAGE and words:
         raise Quit(LOCAL, f'Unknown qdisc "{kind}", hence option "{words.next}" is unparsable')
+    usage = KIND_USAGE.get(kind, "")
     while words:
         word = words.take()
-        if word == "help":
-            raise Quit(LOCAL, KIND_USAGE[kind])
-        if kind in ("clsact", "ingress") and word == "handle":
-            words.take()
-        elif kind == "htb" and matches(word, "default"):
-            values["default"] = _hex(words, "default")
+        if kind == "htb" and matches(word, "default"):
+            values["default"] = _hex(words, "default", usage)
         elif kind == "htb" and matches(word, "r2q"):
-            values["r2q"] = words.number('Illegal "r2q"', status=LOCAL)
+            values["r2q"] = _number(words, "r2q", usage)
         elif kind == "htb" and word == "direct_qlen":
-            values["direct_qlen"] = words.number('Illegal "direct_qlen"', status=LOCAL)
+            values["direct_qlen"] = _number(words, "direct_qlen", usage)
         elif kind == "prio" and word == "bands":
             values["bands"] = words.number('Illegal "bands"', status=LOCAL)
         elif kind == "prio" and word == "priomap":
-            values["priomap"] = _priomap(words)
-        elif kind in ("pfifo", "bfifo", "pfifo_head_drop") and word == "limit":
-            values["limit"] = _size(words, "limit")
+            values["priomap"] = _priomap(words, int(values.get("bands", 3)))
+        elif kind in FIFOS and word == "limit":
+            word = words.take()
+            values["limit"] = read_size(word)
+            if values["limit"] is None:
+                raise Quit(LOCAL, f'{kind}: Illegal value for "limit": "{word}"')
+        elif kind in (*FIFOS, "prio") and word == "help":
+            raise Quit(LOCAL, usage)
         else:
-            raise Quit(LOCAL, f'What is "{word}"?', KIND_USAGE[kind])
+            raise Quit(LOCAL, f'{kind}: unknown parameter "{word}"' if kind in FIFOS else f'What is "{word}"?', usage)
     return values
 
 
@@ -219,7 +224,7 @@ def qdisc_show(opener: Opener, words: Words, options: Options) -> int:
             continue
         elif matches(word, "help"):
             sys.stderr.write(QDISC_USAGE)
-            return USAGE
+            return 0
         else:
             raise Quit(USAGE, f'What is "{word}"? Try "tc qdisc help".')
     require_device(dp := opener(), dev)
@@ -228,103 +233,34 @@ def qdisc_show(opener: Opener, words: Words, options: Options) -> int:
     return show(rows, tc_show.qdisc, options, tc_show.Selection(dev=dev))
 
 
-# ---------------------------------------------------------------- class
-
-
-def klass(opener: Opener, words: Words, options: Options) -> int:
-    """Run one `tc class` command."""
-    op = choose(words, "class", CLASS_USAGE)
-    if op is None:
-        return 0
-    dev, kind, classid, parent, values = "", "", 0, 0, {}
-    while words:
-        word = words.take()
-        if word == "dev":
-            dev = words.take()
-        elif word == "classid" or (op is Op.SHOW and word == "handle"):
-            classid = parsed(parse_classid, words.take(), "invalid class ID")
-        elif word == "root":
-            parent = TC_H_ROOT
-        elif word == "parent":
-            parent = parsed(parse_classid, words.take(), "invalid parent ID")
-        elif matches(word, "help"):
-            sys.stderr.write(CLASS_USAGE)
-            return USAGE
-        elif op is Op.SHOW:
-            raise Quit(USAGE, f'What is "{word}"? Try "tc class help".')
-        else:
-            kind = word
-            values = class_options(kind, words)
-    require_device(dp := opener(), dev)
-    if op is Op.SHOW:
-        if not dev or parent == TC_H_ROOT:             # the kernel dumps the classes of a qdisc, and root names none
-            return 0
-        rows = [row for row in apply(dp, op, TcClass(dev, "", 0, parent=parent)) if isinstance(row, TcClass)]
-        rows = [row for row in rows if classid in (0, row.classid)]
-        return show(rows, tc_show.klass, options, tc_show.Selection(dev=dev), json=False)
-    apply(dp, op, TcClass(dev, kind, classid, parent=parent, options=values))
-    return 0
-
-
-def class_options(kind: str, words: Words) -> dict[str, Any]:
-    """Take what an htb class takes; `rate` is required.
-
-    Raises:  Quit.
-    """
-    if kind != "htb":
-        if words:
-            raise Quit(LOCAL, f'Unknown qdisc "{kind}", hence option "{words.next}" is unparsable')
-        return {}
-    values: dict[str, Any] = {}
-    while words:
-        word = words.take()
-        if word in ("rate", "ceil"):
-            values[word] = _rate(words, word)
-        elif word in ("burst", "cburst", "mpu", "overhead") or matches(word, "quantum") or word in ("buffer", "maxburst"):
-            name = {"buffer": "burst", "maxburst": "burst"}.get(word, "quantum" if matches(word, "quantum") else word)
-            values[name] = _size(words, word)
-        elif matches(word, "prio"):
-            values["prio"] = words.number('Illegal "prio"', status=LOCAL)
-        elif word == "help":
-            raise Quit(LOCAL, KIND_USAGE[kind])
-        else:
-            raise Quit(LOCAL, f'What is "{word}"?', KIND_USAGE[kind])
-    if values and "rate" not in values:
-        raise Quit(LOCAL, '"rate" is required.')
-    return values
-
-
-def _priomap(words: Words) -> tuple[int, ...]:
+def _priomap(words: Words, bands: int) -> tuple[int, ...]:
     """Take the bands of the 16 priorities; those that are not said keep their defaults."""
-    bands = list(PRIOMAP)
-    for place in range(len(bands)):
-        if not words.next.isdigit():
+    taken = list(PRIOMAP)
+    for place in range(len(taken)):
+        if not words:
             break
-        bands[place] = words.number('Illegal "priomap" element', limit=15, status=LOCAL)
-    return tuple(bands)
+        band = c_number(words.next)
+        if band is None or band > 0xFF:
+            raise Quit(LOCAL, 'Illegal "priomap" element')
+        if band >= bands:
+            raise Quit(LOCAL, '"priomap" element is out of bands')
+        words.take()
+        taken[place] = band
+    return tuple(taken)
 
 
-def _hex(words: Words, name: str) -> int:
+def _hex(words: Words, name: str, usage: str) -> int:
+    """Take a number in hexadecimal."""
     word = words.take()
     try:
         return int(word, 16)
     except ValueError:
-        raise Quit(LOCAL, f'Illegal "{name}"') from None
+        raise Quit(LOCAL, f'Illegal "{name}"', usage) from None
 
 
-def _size(words: Words, name: str) -> int:
-    word = words.take()
-    value = read_size(word)
-    if value is None:
-        raise Quit(LOCAL, f'Illegal "{name}": "{word}" is not a size such as 1600 or 15k')
+def _number(words: Words, name: str, usage: str) -> int:
+    """Take a number, or refuse it with the usage."""
+    value = c_number(words.take())
+    if value is None or value > 0xFFFFFFFF:
+        raise Quit(LOCAL, f'Illegal "{name}"', usage)
     return value
-
-
-def _rate(words: Words, name: str) -> int:
-    word = words.take()
-    value = read_rate(word)
-    if not value:
-        raise Quit(LOCAL, f'Illegal "{name}": "{word}" is not a rate such as 512kbit or 1mbit')
-    return value
-
-

@@ -12,9 +12,10 @@ from typing import Any
 
 
 class Sheet:
-    """What a show command has to say."""
+    """What a show command has to say; with `oneline`, the ends of lines are backslashes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, oneline: bool = False) -> None:
+        self._end = "\\" if oneline else "\n"
         self._text: list[str] = []
         self._rows: list[Any] = []
         self._open: list[Any] = [self._rows]
@@ -35,7 +36,7 @@ class Sheet:
 
     def line(self) -> None:
         """End a line."""
-        self._text.append("\n")
+        self._text.append(self._end)
 
     @contextmanager
     def object(self, key: str = "") -> Iterator[None]:

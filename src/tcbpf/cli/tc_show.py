@@ -38,7 +38,8 @@ def qdisc(sheet: Sheet, row: Qdisc, options: Options, selected: Selection) -> No
     with sheet.object():
         sheet.say("qdisc ")
         sheet.put("kind", row.kind, "{}")
-        sheet.put("handle", f"{row.handle >> 16:x}:", " {} ")
+        handle = f"{row.handle >> 16:x}:"
+        sheet.put("handle", handle, " {} ", shown=f"{handle}[{row.handle:08x}]" if options.raw else handle)
         _device(sheet, row.dev, selected)
         if row.parent == TC_H_ROOT:
             sheet.put("root", True, "root ")
@@ -87,15 +88,15 @@ def klass(sheet: Sheet, row: TcClass, options: Options, selected: Selection) -> 
         sheet.say(f"leaf {row.leaf >> 16:x}: ")
     if row.kind == "htb" and "rate" in row.options:
         _htb_class(sheet, row.options, options)
-    sheet.line()
+    sheet.say("\n")
     if options.stats:
         with sheet.object():
             tc_show_action.stats(sheet, row.stats, " ")
-        sheet.line()
+        sheet.say("\n")
         if "lended" in row.options:
             sheet.say(" lended: {lended} borrowed: {borrowed} giants: {giants}\n tokens: {tokens} ctokens: {ctokens}\n".format(
                 **row.options))
-        sheet.line()
+        sheet.say("\n")
 
 
 def _htb_class(sheet: Sheet, values: dict[str, Any], options: Options) -> None:
@@ -105,16 +106,21 @@ def _htb_class(sheet: Sheet, values: dict[str, Any], options: Options) -> None:
         sheet.say(f"prio {values.get('prio', 0)} ")
         if options.details:
             sheet.say(f"quantum {values.get('quantum', 0)} ")
-    sheet.say(f"rate {rate} ceil {ceil} ")
+    layer = values.get("linklayer", "ethernet")
+    sheet.say(f"rate {rate} " + (f"overhead {values['overhead']} " if values.get("overhead") else "") + f"ceil {ceil} ")
+    if layer != "ethernet" or options.details:
+        sheet.say(f"linklayer {layer} ")
     if options.details:
         mpu = format_size(int(values.get("mpu", 0)))
-        sheet.say(f"linklayer ethernet burst {burst}/1 mpu {mpu} cburst {cburst}/1 mpu {mpu} level {values.get('level', 0)} ")
+        sheet.say(f"burst {burst}/1 mpu {mpu} cburst {cburst}/1 mpu {mpu} level {values.get('level', 0)} ")
     else:
         sheet.say(f"burst {burst} cburst {cburst} ")
 
 
 def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> None:
-    """Put one filter."""
+    """Put one filter; in brief, only the heads of the preferences."""
+    if options.brief and row.handle:
+        return
     with sheet.object():
         sheet.say("filter ")
         _device(sheet, row.dev, selected)
@@ -125,7 +131,8 @@ def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> 
             else:
                 sheet.put("parent", format_handle(row.parent), "parent {} ")
         if row.protocol and row.protocol != selected.protocol:
-            sheet.put("protocol", format_protocol(row.protocol), "protocol {} ")
+            name = f"[{row.protocol}]" if options.numeric else format_protocol(row.protocol)
+            sheet.put("protocol", name, "protocol {} ")
         if row.pref and row.pref != selected.pref:
             sheet.put("pref", row.pref, "pref {} ")
         sheet.put("kind", row.kind, "{} ")
@@ -191,7 +198,8 @@ def _u32(sheet: Sheet, row: Filter, options: Options) -> None:
     if rows:
         sheet.put("match", rows[0] if len(rows) == 1 else rows)
     for value, mask, off in keys:
-        sheet.say(f"\n  match {value:08x}/{mask:08x} at {off}")
+        sheet.line()
+        sheet.say(f"  match {value:08x}/{mask:08x} at {off}")
     tc_show_action.actions(sheet, row.actions, options)
 
 
@@ -205,7 +213,8 @@ def _plain(sheet: Sheet, row: Filter, options: Options) -> None:
     if values.get("classid"):
         sheet.put("flowid", format_handle(int(values["classid"])), "flowid {} ")
     if values.get("not_in_hw"):
-        sheet.put("not_in_hw", True, "\n  not_in_hw")
+        sheet.line()
+        sheet.put("not_in_hw", True, "  not_in_hw")
     tc_show_action.actions(sheet, row.actions, options)
 
 

@@ -29,20 +29,23 @@ def actions(sheet: Sheet, rows: tuple[Action, ...], options: Options) -> None:
 def listing(sheet: Sheet, rows: tuple[Action, ...], options: Options, *, total: int, first: int) -> None:
     """Put actions that stand alone; `first` is the order of the first."""
     with sheet.object():
-        sheet.put("total acts", total, "total acts {}\n")
+        sheet.put("total acts", total, "total acts {}")
+        sheet.line()
     with sheet.object(), sheet.list("actions"):
         for order, row in enumerate(rows, first):
             with sheet.object():
                 sheet.line()
                 sheet.put("order", order, "\taction order {}: ")
                 action(sheet, row, options)
-                sheet.put("not_in_hw", True, "\tnot_in_hw\n")
+                sheet.put("not_in_hw", True, "\tnot_in_hw")
+                sheet.line()
                 _hw_stats(sheet, row)
 
 
 def _hw_stats(sheet: Sheet, row: Action) -> None:
     if row.hw_stats:
-        sheet.put("used_hw_stats", [row.hw_stats], "\tused_hw_stats {}\n", shown=row.hw_stats)
+        sheet.put("used_hw_stats", [row.hw_stats], "\tused_hw_stats {}", shown=row.hw_stats)
+        sheet.line()
 
 
 def action(sheet: Sheet, row: Action, options: Options) -> None:
@@ -60,7 +63,8 @@ def action(sheet: Sheet, row: Action, options: Options) -> None:
             sheet.put("first_used", row.first_used, " firstused {} sec")
     sheet.line()
     if options.stats:
-        sheet.say("\tAction statistics:\n")
+        sheet.say("\tAction statistics:")
+        sheet.line()
         with sheet.object("stats"):
             stats(sheet, row.stats, "\t")
         sheet.line()
@@ -98,7 +102,8 @@ def _bpf(sheet: Sheet, row: Action, options: Options) -> None:
     if values.get("id"):
         known = {key: values[key] for key in ("prog_name", "load_time", "uid", "btf_id", "jited") if key in values}
         program(sheet, Bpf(id=values["id"], tag=values.get("tag", b""), **known), options)
-    control(sheet, row.control, "default-action ", "\n")
+    control(sheet, row.control, "default-action ", "")
+    sheet.line()
     sheet.put("index", row.index, "\t index {}")
 
 

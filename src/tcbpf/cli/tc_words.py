@@ -32,6 +32,8 @@ class Options:
     raw: bool = False
     iec: bool = False
     oneline: bool = False
+    numeric: bool = False
+    brief: bool = False
     force: bool = False
     netns: str = ""
     datapath: str = ""

@@ -78,7 +78,7 @@ class TcClass:
     """A class of a classful qdisc. `leaf` is the handle of the qdisc grafted to it, 0 for none.
 
     SHOW with a parent takes all classes of that parent's qdisc. Options of htb: rate, ceil, burst, cburst, prio, quantum,
-    and dumped only: level, mpu, lended, borrowed, giants, tokens, ctokens.
+    mpu, overhead, linklayer ("ethernet", "atm"), and dumped only: level, lended, borrowed, giants, tokens, ctokens.
 
     Units:   rate and ceil in bytes per second; burst, cburst, quantum and mpu in bytes; tokens in psched ticks.
     """

@@ -14,6 +14,7 @@ class Op(Enum):
     ADD = "add"                  # NEW, CREATE|EXCL
     REPLACE = "replace"          # NEW, CREATE|REPLACE
     CHANGE = "change"            # NEW
+    LINK = "link"                # NEW, REPLACE: a qdisc that is there, put elsewhere
     DELETE = "delete"
     GET = "get"
     SHOW = "show"                # dump: the object's set fields select (dev, parent, chain, ...)
@@ -21,7 +22,7 @@ class Op(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`op` on `object`; `apply` returns the objects that the answer holds, none for ADD, REPLACE, CHANGE and DELETE."""
+    """`op` on `object`; `apply` returns the objects that the answer holds, none for ADD, REPLACE, CHANGE, LINK and DELETE."""
 
     op: Op
     object: TcObject

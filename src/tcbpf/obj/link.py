@@ -81,7 +81,7 @@ def choose(obj: Object, section: str = "", program: str = "") -> Listed:
     if program:
         found = [p for p in listed if p.name == program and section in ("", p.section)]
         if not found:
-            raise SectionError(f"object file doesn't contain program {program}", where=obj.path, hint=hint)
+            raise SectionError(f"object file doesn't contain prog {program}", where=obj.path, hint=hint)
         return found[0]
     if section:
         found = [p for p in listed if p.section == section]

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tcbpf.cbpf.check import check
 from tcbpf.cbpf.insn import Classic
-from tcbpf.control.objects import NOT_IN_HW, SKIP_HW, SKIP_SW, TC_H_ROOT, Bpf, Filter, Link
+from tcbpf.control.objects import NOT_IN_HW, SKIP_HW, SKIP_SW, Bpf, Filter, Link
 from tcbpf.control.request import Op
 from tcbpf.errors import FilterError, TcError
 from tcbpf.tc import action
@@ -26,7 +26,7 @@ KINDS = frozenset({"bpf", "matchall"})
 
 def block(state: State, link: Link, parent: int, asked: str) -> Hook:
     """Return the place whose filters a parent stands for."""
-    if not parent or parent == TC_H_ROOT:
+    if not parent:
         root = state.root(link.index)
         if root is None:
             raise TcError(errno.EINVAL, asked, "Qdisc not classful")

@@ -18,6 +18,7 @@ from tcbpf.tc.qdisc import CLASSFUL, remove
 from tcbpf.tc.state import State
 
 MAX_DEPTH = 8  # TC_HTB_MAXDEPTH
+MAX_PRIO = 7  # TC_HTB_MAXPRIO - 1
 DEFAULT_BURST = 1600  # bytes, as tc computes it with a high-resolution clock
 
 
@@ -34,6 +35,8 @@ def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
         raise TcError(errno.ENOENT, asked)
     if state.qdiscs[link.index, qdisc].kind != "htb":
         raise TcError(errno.EOPNOTSUPP, asked)
+    if not asked_for.kind:
+        raise TcError(errno.EINVAL, asked)
     options = dumped(asked_for, r2q(state, link, qdisc))
     if old is not None:
         if any(at[0] == link.index and k.parent == classid for at, k in state.classes.items()):
@@ -90,15 +93,16 @@ def dumped(klass: TcClass, r2q: int) -> dict[str, object]:
     for speed, burst, tokens in (rate, "burst", "tokens"), (ceil, "cburst", "ctokens"):
         ticks = xmit_time(speed, int(str(options.get(burst, DEFAULT_BURST))))
         options[burst], options[tokens] = xmit_size(speed, ticks), ticks
+    options["prio"] = min(int(str(options.get("prio", 0))), MAX_PRIO)
     quantum = min(max(rate // r2q, 1000), 200_000)
-    return {"prio": 0, "quantum": quantum, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
+    return {"quantum": quantum, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
 
 
 def delete(state: State, asked_for: TcClass, asked: str) -> State:
     """Remove a class that has neither children nor filters that point at it."""
     link = state.link(asked_for.dev, asked)
     place = (link.index, owner(state, link, asked_for, asked) | asked_for.classid & 0xFFFF)
-    old = state.classes.get(place)
+    old = state.classes.get(place) if asked_for.classid else None
     if old is None:
         raise TcError(errno.ENOENT, asked)
     if old.kind == "prio":

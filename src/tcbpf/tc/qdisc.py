@@ -26,20 +26,20 @@ GOLDEN_RATIO_32 = 0x61C88647
 
 
 def write(state: State, op: Op, asked_for: Qdisc, asked: str) -> State:
-    """Add, replace or change a qdisc, by the kernel's rules for the three."""
+    """Add, replace, change or link a qdisc, by the kernel's rules for the four."""
     link = state.link(asked_for.dev, asked)
     found = sought(state, link, asked_for, asked)
     if asked_for.handle and asked_for.parent and (found is None or found.handle != asked_for.handle):
         found = other_handle(state, link, op, asked_for, found, asked)
     if found is None:
-        if op is Op.CHANGE:
+        if op in (Op.CHANGE, Op.LINK):
             raise TcError(errno.ENOENT, asked, "Qdisc not found. To create specify NLM_F_CREATE flag")
         return create(state, link, asked_for, asked)
-    if not asked_for.handle and asked_for.kind != found.kind:
+    if not asked_for.handle and asked_for.kind not in ("", found.kind):
         return create(state, link, asked_for, asked)  # whatever the verb: the kernel calls it a hole in the interface
     if op is Op.ADD:
         raise TcError(errno.EEXIST, asked, "Exclusivity flag on, cannot modify")
-    if found.kind != asked_for.kind:
+    if asked_for.kind not in ("", found.kind):
         raise TcError(errno.EINVAL, asked, "Invalid qdisc name: must match existing qdisc")
     return modify(state, link, found, asked_for, asked)
 
@@ -74,7 +74,7 @@ def leaf(state: State, link: Link, classid: int, asked: str) -> Qdisc | None:
 
 def other_handle(state: State, link: Link, op: Op, asked_for: Qdisc, found: Qdisc | None, asked: str) -> Qdisc | None:
     """Return what a request means that names another handle than the qdisc in its place has; None makes a new one."""
-    if found is not None and op is not Op.REPLACE:
+    if found is not None and op not in (Op.REPLACE, Op.LINK):
         raise TcError(errno.EEXIST, asked, "NLM_F_REPLACE needed to override")
     if asked_for.handle & 0xFFFF:
         raise TcError(errno.EINVAL, asked, "Invalid minor handle")

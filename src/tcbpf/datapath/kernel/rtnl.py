@@ -18,6 +18,7 @@ FLAGS = {
     Op.ADD: uapi.NLM_F_CREATE | uapi.NLM_F_EXCL,
     Op.REPLACE: uapi.NLM_F_CREATE | uapi.NLM_F_REPLACE,
     Op.CHANGE: 0,
+    Op.LINK: uapi.NLM_F_REPLACE,
     Op.DELETE: 0,
     Op.GET: 0,
     Op.SHOW: uapi.NLM_F_DUMP,

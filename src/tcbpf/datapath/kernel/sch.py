@@ -74,7 +74,8 @@ def class_attrs(made: TcClass) -> bytes:
 
 
 def _ratespec(rate: int, options: dict[str, Any]) -> bytes:
-    return _RATE.pack(0, uapi.TC_LINKLAYER_ETHERNET, _int(options, "overhead"), 0, _int(options, "mpu"), min(rate, 0xFFFFFFFF))
+    layer = uapi.TC_LINKLAYER_ATM if options.get("linklayer") == "atm" else uapi.TC_LINKLAYER_ETHERNET
+    return _RATE.pack(0, layer, _int(options, "overhead"), 0, _int(options, "mpu"), min(rate, 0xFFFFFFFF))
 
 
 def read_qdisc(raw: bytes, names: Names) -> Qdisc:
@@ -115,7 +116,8 @@ def read_class(raw: bytes, names: Names) -> TcClass:
         rate, ceil = number(rows.get(uapi.TCA_HTB_RATE64), first[5]), number(rows.get(uapi.TCA_HTB_CEIL64), second[5])
         values = {"rate": rate, "ceil": ceil, "burst": xmit_size(rate, buffer, ticks_per_us()),
                   "cburst": xmit_size(ceil, cbuffer, ticks_per_us()),
-                  "prio": prio, "quantum": quantum, "level": level, "mpu": first[4]}
+                  "prio": prio, "quantum": quantum, "level": level, "mpu": first[4], "overhead": first[2],
+                  "linklayer": "atm" if first[1] & uapi.TC_LINKLAYER_MASK == uapi.TC_LINKLAYER_ATM else "ethernet"}
         extra = attrs(found.get(TCA_STATS2, b"")).get(uapi.TCA_STATS_APP) or found.get(TCA_XSTATS)
         if extra:
             words = ("lended", "borrowed", "giants", "tokens", "ctokens")
