@@ -22,6 +22,13 @@ cur state: R1=ctx() R10=fp0
 old state: R1=ctx() R10=fp0
 processed 38 insns (limit 1000000) max_states_per_insn 0 total_states 3 peak_states 3 mark_read 0
 """
+LOOP_AND_STATE = """\
+26: (25) if r9 > 0x0 goto pc-5        ; R9=30
+infinite loop detected at insn 22
+cur state: R0=1 R9=30 R10=fp0
+old state: R0=1 R9=30 R10=fp0
+processed 43 insns (limit 1000000) max_states_per_insn 1 total_states 4 peak_states 4 mark_read 0
+"""
 BRANCH = """\
 2: (15) if r0 == 0x0 goto pc+1 4: R0=0 R10=fp0
 4: (79) r1 = *(u64 *)(r0 +0)
@@ -35,13 +42,14 @@ processed 5 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
     [
         (WALK, "invalid access to packet, off=0 size=4, R1(id=0,off=0,r=0)", 1, 2),
         (LOOP, "infinite loop detected at insn 12", 9, 38),
+        (LOOP_AND_STATE, "infinite loop detected at insn 22", 26, 43),
         (BRANCH, "R0 invalid mem access 'scalar'", 4, 5),
         ("unreachable insn 2\nprocessed 0 insns (limit 1000000)\n", "unreachable insn 2", 2, 0),
         ("last insn is not an exit or jmp\nprocessed 0 insns\n", "last insn is not an exit or jmp", -1, 0),
         ("0: BUG_c3\nBPF_ATOMIC uses invalid atomic opcode 0e\n", "BPF_ATOMIC uses invalid atomic opcode 0e", 0, 0),
         ("", "", -1, 0),
     ],
-    ids=["walk", "loop", "branch", "unreachable", "whole", "bug", "empty"],
+    ids=["walk", "loop", "loop and state", "branch", "unreachable", "whole", "bug", "empty"],
 )
 def test_reason(log: str, message: str, pc: int, processed: int) -> None:
     found = reason(log)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _INSN = re.compile(r"^(?:\d+: )?(\d+): (?:\([0-9a-f]{2}\) |BUG_)")
-_AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![;R]|\d+: |$)(?P<message>.+)$")     # where the kernel found no line break to add
+_AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![ ;R]|\d+: |$)(?P<message>.+)$")     # where the kernel found no line break to add
 _NUMBERED = re.compile(r"\binsn (\d+)")
 _PROCESSED = re.compile(r"^processed (\d+) insns")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]*?):(?P<line>\d+))?$")
