@@ -115,8 +115,13 @@ def _check_argument(env: Env, index: int, arg: Arg, meta: Meta) -> None:
         return
     if is_packet(reg.type) and not (env.type.direct_read and meta.helper.pkt_access):
         env.refuse("packet_helper")
-    if kind is ArgType.MAP_VALUE and meta.map is not None and meta.map.type in _SOCKMAPS:
-        kind = ArgType.BTF_ID_SOCK_COMMON
+    if kind is ArgType.MAP_VALUE and meta.map is not None:
+        if meta.map.type in _SOCKMAPS:
+            if mod:
+                env.refuse("sockmap_argument")
+            kind = ArgType.BTF_ID_SOCK_COMMON
+        elif meta.map.type == "bloom_filter" and meta.helper.name == "map_peek_elem":
+            arg, mod = Arg(kind), Mod.NONE                   # the value to look for, not a place for one
     null = reg.type == SCALAR and not reg.val.mask and not reg.val.value
     if null and mod & Mod.MAYBE_NULL:
         mark_precise(env, regno)

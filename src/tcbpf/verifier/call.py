@@ -14,7 +14,7 @@ from tcbpf.uapi import bpf
 from tcbpf.verifier import stack
 from tcbpf.verifier.args import Meta, check_arguments
 from tcbpf.verifier.callback import push_async_callback, push_callback
-from tcbpf.verifier.env import F_RDONLY_PROG, Env
+from tcbpf.verifier.env import F_RDONLY_PROG, Env, MapInfo
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.leave import check_nothing_held, return_to_caller
 from tcbpf.verifier.paths import push_path
@@ -22,6 +22,7 @@ from tcbpf.verifier.precision import mark_precise
 from tcbpf.verifier.scalar import bounded
 from tcbpf.verifier.special import acquire, forget_packet, release, release_dynptr
 from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg
+from tcbpf.verifier.strings import is_valid_format
 from tcbpf.verifier.types import (
     BTF_ID,
     DYNPTR_SKB,
@@ -200,10 +201,17 @@ def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
         if regs[1].type != MAP_VALUE:
             env.refuse("dynptr_data", type=type_name(regs[1].type))
     elif name == "snprintf":
-        if regs[5].val.mask or regs[5].val.value % 8:
-            env.refuse("format_string")
+        _check_format(env, regs[3], regs[5].val.value)
     else:
         push_callback(env, ins, meta.func, name, meta.map)
+
+
+def _check_format(env: Env, format: Reg, size: int) -> None:
+    """bpf_snprintf()'s format suits `size` bytes of arguments: the known bits of a size that is not known."""
+    contents = format.extra.spec.contents or b""
+    text = contents[format.off + format.val.value:].partition(b"\0")[0]
+    if size % 8 or not is_valid_format(text, size // 8):
+        env.refuse("format_string")
 
 
 def _known_index(env: Env, index: Reg, meta: Meta) -> bool:
@@ -281,10 +289,18 @@ def _check_map_type(env: Env, row: Helper, meta: Meta) -> None:
     map = meta.map
     if map is None:
         return
+    _check_map_update(env, row, map)
     kind = MAP_TYPES.get(map.type)
     if kind is None or row.name in kind.helpers or row.name in _UNLISTED:
         return
     env.refuse("map_type", type=kind.number, name=row.name, id=row.id)
+
+
+def _check_map_update(env: Env, row: Helper, map: MapInfo) -> None:
+    """Sockets go into a map, and out of it, only where none can be locked."""
+    if map.type in _SOCKMAPS and row.name in ("map_update_elem", "map_delete_elem") and env.type.name == "cgroup_skb":
+        kind = MAP_TYPES[map.type]
+        env.refuse("sockmap_update", more=(f"cannot pass map_type {kind.number} into func bpf_{row.name}#{row.id}",))
 
 
 _UNLISTED: Final = frozenset((

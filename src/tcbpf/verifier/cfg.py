@@ -273,8 +273,8 @@ def _call_edges(env: Env, ins: Ins) -> tuple[int, ...]:
     return (after,)
 
 
-def mark_packet_changes(env: Env) -> None:
-    """Find which functions may move packet data, themselves or through a callee."""
+def mark_effects(env: Env) -> None:
+    """Find which functions may move packet data or sleep, themselves or through a callee."""
     calls: dict[int, set[int]] = {}
     for number, sub in enumerate(env.subprogs):
         calls[number] = set()
@@ -282,15 +282,40 @@ def mark_packet_changes(env: Env) -> None:
             ins = env.ins[pc]
             if ins.kind is Kind.CALL:
                 row = HELPERS.at(ins.imm)
-                sub.changes_packet |= bool(row and (row.changes_data or row.callee_changes_data))
+                if row is not None:
+                    sub.changes_packet |= row.changes_data or row.callee_changes_data
+                    sub.might_sleep |= row.might_sleep and env.type.name in row.progs
             elif ins.kind is Kind.CALL_LOCAL:
                 calls[number].add(env.subprog_at[ins.target])
     changed = True
     while changed:
         changed = False
         for number, callees in calls.items():
-            if not env.subprogs[number].changes_packet and any(env.subprogs[c].changes_packet for c in callees):
-                env.subprogs[number].changes_packet = changed = True
+            sub = env.subprogs[number]
+            before = sub.changes_packet, sub.might_sleep
+            for callee in callees:
+                sub.changes_packet |= env.subprogs[callee].changes_packet
+                sub.might_sleep |= env.subprogs[callee].might_sleep
+            changed |= before != (sub.changes_packet, sub.might_sleep)
+
+
+def check_addresses(env: Env) -> None:
+    """No path loads the address of a last function that none enters: the kernel has taken that function out and finds nothing.
+
+    Of one that was taken out from between others, the address becomes the next function's, and the program is taken.
+
+    Raises:  Refused.
+    Differs: the message names the function's place in the program as given, the kernel's in the program as it rewrote it.
+    """
+    alive = {number for number, sub in enumerate(env.subprogs) if any(aux.seen for aux in env.aux[sub.start:sub.end])}
+    if len(alive) <= 1:
+        return                                         # a single function is compiled as it is
+    last = max(alive)
+    for ins in env.ins:
+        if ins.kind is Kind.LD_IMM64 and ins.src == PSEUDO_FUNC and env.aux[ins.pc].seen:
+            to = ins.pc + 1 + ins.imm
+            if env.subprog_at[to] > last:
+                env.refuse("address_of_dead", pc=ins.pc, to=to)
 
 
 # --- loops -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tcbpf.errors import VerifierError
 from tcbpf.obj.program import HasSpec, Program
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.row import Release
-from tcbpf.verifier.cfg import check_shape, mark_packet_changes
+from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.env import Env, MapInfo, Refused
 from tcbpf.verifier.explore import check_functions
 from tcbpf.verifier.fields import record_of
@@ -76,10 +76,11 @@ def _check(env: Env, privileged: bool) -> None:
         env.refuse("program_size", count=count, limit=limit)
     env.maps = [_map_info(handle, i) for i, handle in enumerate(env.program.maps)]
     check_shape(env)
-    mark_packet_changes(env)
+    mark_effects(env)
     compute_live_registers(env)
     check_functions(env)
     check_stack_depth(env)
+    check_addresses(env)
 
 
 def _map_info(handle: HasSpec, index: int) -> MapInfo:

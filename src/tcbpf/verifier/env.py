@@ -86,6 +86,7 @@ class SubInfo:
     has_tail_call: bool = False
     has_ld_abs: bool = False
     changes_packet: bool = False
+    might_sleep: bool = False
     is_callback: bool = False
     is_async: bool = False
     called: bool = False

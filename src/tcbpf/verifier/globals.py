@@ -114,6 +114,8 @@ def check_call(env: Env, sub: SubInfo, number: int) -> None:
     """
     if env.cur.locks:
         env.refuse("global_locked")
+    if sub.might_sleep and not env.cur.sleepable:
+        env.refuse("global_might_sleep")
     try:
         for i, param in enumerate(parameters(env, sub)):
             _check_argument(env, i, env.frame.regs[i + 1], param)

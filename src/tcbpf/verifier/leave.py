@@ -70,8 +70,6 @@ def leave(env: Env, ins: Ins) -> int:
         check_nothing_held(env, "BPF_EXIT instruction in main prog")
         _check_return(env)
         return PATH_END
-    if env.frame.in_callback:
-        _check_references(env, "BPF_EXIT instruction in callback")
     return return_to_caller(env)
 
 
@@ -148,11 +146,12 @@ def _check_return(env: Env) -> None:
 
 
 def check_nothing_held(env: Env, what: str) -> None:
-    """No reference, lock or critical section is open.
+    """No lock or critical section is open; and no reference, of which the main function's frame has to account for all.
 
     Raises:  Refused.
     """
-    _check_references(env, what)
+    if len(env.cur.frames) == 1:
+        _check_references(env, what)
     _check_locks(env, what)
 
 

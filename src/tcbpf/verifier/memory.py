@@ -5,7 +5,7 @@ Source:  check_mem_access() and what it calls, kernel/bpf/verifier.c; the *_is_v
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NoReturn
 
 from tcbpf.tables.skb import SKB, XDP, Field, field_at
 from tcbpf.verifier.env import F_RDONLY_PROG, F_WRONLY_PROG, MAX_VAR_OFF, Env, MapInfo
@@ -16,6 +16,7 @@ from tcbpf.verifier.scalar import SMIN, const, truncate
 from tcbpf.verifier.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.structs import read_map_struct
 from tcbpf.verifier.types import (
+    BASE,
     BTF_ID,
     FLOW_KEYS,
     MAP_KEY,
@@ -24,11 +25,13 @@ from tcbpf.verifier.types import (
     PACKET,
     PACKET_END,
     PACKET_META,
+    RCU,
     RDONLY,
     SCALAR,
     SOCK_COMMON,
     SOCKET,
     TCP_SOCK,
+    TRUSTED,
     UNTRUSTED,
     XDP_SOCK,
     type_name,
@@ -142,7 +145,7 @@ def kptr_at(map: MapInfo, off: int) -> str | None:
 
 
 def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None:
-    """Check a store to a kernel pointer in a map value: only NULL by this verifier's rules.
+    """Check a store to a kernel pointer in a map value: NULL, or a pointer to that very structure.
 
     Raises:  Refused.
     """
@@ -163,7 +166,16 @@ def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None
     if source.type == SCALAR and not source.val.umax:
         mark_precise(env, value)
         return
-    env.refuse("not_supported", what="storing a kernel pointer into a map value")
+    if source.type & BASE != BTF_ID or source.type & ~(BASE | MAYBE_NULL | TRUSTED | RCU | UNTRUSTED):
+        _refuse_kptr(env, value, source, field.target)
+    check_unmoved(env, value, source, fixed_ok=True)
+    if source.off or source.extra != field.target:
+        _refuse_kptr(env, value, source, field.target)
+
+
+def _refuse_kptr(env: Env, regno: int, reg: Reg, target: str) -> NoReturn:
+    type = type_name(reg.type) + (str(reg.extra) if reg.type & BASE == BTF_ID else "")
+    env.refuse("kptr_type", reg=regno, type=type, expected=f"ptr_{target} or untrusted_ptr_{target}")
 
 
 # --- the context -------------------------------------------------------------------------------------------------------

@@ -112,9 +112,9 @@ def make_dynptr(env: Env, reg: Reg, kind: str, ref: int = 0) -> None:
     sub.stack_depth = max(sub.stack_depth, 8 * (spi + 1))
     destroy_dynptr(env, frame, spi)
     destroy_dynptr(env, frame, spi - 1)
+    id = env.new_id()
     if kind in REFCOUNTED and not ref:
         ref = acquire(env)
-    id = env.new_id()
     frame.stack[spi] = Slot("dddddddd", Reg(DYNPTR, ZERO, id=id, ref=ref, extra=Dynptr(kind, True)))
     frame.stack[spi - 1] = Slot("dddddddd", Reg(DYNPTR, ZERO, id=id, ref=ref, extra=Dynptr(kind, False)))
     env.liveness.write(frame.number, 3 << (spi - 1))
