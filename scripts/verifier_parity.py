@@ -28,7 +28,6 @@ from tcbpf.errors import TcbpfError, VerifierError
 from tcbpf.obj import link, load, programs
 from tcbpf.obj.program import Program
 from tcbpf.verifier import verify
-from verifier_generate import generate
 
 HERE = Path(__file__).parent
 TYPES = {"sched_cls", "sched_act", "socket_filter", "xdp", "cgroup_skb"}
@@ -96,6 +95,8 @@ def examples() -> Iterator[Item]:
 
 def generated(count: int, seed: int) -> Iterator[Item]:
     """Yield random programs, each of its own seed."""
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from generator import generate
     for number in range(seed, seed + count):
         yield Item("generated", f"seed {number}", generate(number))
 
