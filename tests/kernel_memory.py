@@ -72,7 +72,7 @@ def protos() -> Iterator[tuple[str, tuple[bool, ...], int, tuple[int, ...], tupl
     Found by shape: eight aligned bytes that are the address of a bpf_ function, then four booleans, then types in range.
     """
     names = symbols()
-    address = next(a for a, name in _data_symbols() if name == "__start_rodata")
+    address = next(a for a, name in data_symbols() if name == "__start_rodata")
     while (chunk := read(address)) is not None:
         for index, (word,) in enumerate(struct.iter_unpack("<Q", chunk)):
             name = names.get(word, "")
@@ -90,7 +90,8 @@ def protos() -> Iterator[tuple[str, tuple[bool, ...], int, tuple[int, ...], tupl
         address += CHUNK
 
 
-def _data_symbols() -> Iterator[tuple[int, str]]:
+def data_symbols() -> Iterator[tuple[int, str]]:
+    """Yield address and name of every symbol."""
     with open("/proc/kallsyms") as file:
         for line in file:
             address, _, name = line.split()[:3]

@@ -24,6 +24,7 @@ KSYM_SIZE = 4  # of what stands for an external symbol in .ksyms
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _W = struct.Struct("<I")
+_COMPONENT = struct.Struct("<i")
 
 
 class Kind(IntEnum):
@@ -135,6 +136,19 @@ class Btf:
     def find(self, name: str, *kinds: Kind) -> Type | None:
         """Return the first type of that name (and of one of `kinds`), or None."""
         return next((row for row in self.named(name) if not kinds or row.kind in kinds), None)
+
+    def decl_tags(self, id: int) -> Sequence[tuple[int, str]]:
+        """Return the declaration tags on a type, each with the member or parameter it is on, -1 for the type itself."""
+        return self._decl_tags.get(id, ())
+
+    @cached_property
+    def _decl_tags(self) -> dict[int, list[tuple[int, str]]]:
+        found: dict[int, list[tuple[int, str]]] = {}
+        for row in self.types:
+            if row.kind is Kind.DECL_TAG:
+                (component,) = _COMPONENT.unpack_from(self.raw, row.start + _TYPE.size)
+                found.setdefault(row.type, []).append((component, row.name))
+        return found
 
     def resolve(self, id: int) -> Type:
         """Return the type behind typedefs and qualifiers.

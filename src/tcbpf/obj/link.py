@@ -19,9 +19,10 @@ from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Code, Func, HasSpec, Line, Object, Program, Reloc
 from tcbpf.tables.progs import by_section
 
-PSEUDO_CALL, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 4, 5, 6
+PSEUDO_CALL, PSEUDO_KFUNC_CALL, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 4, 5, 6
 DEFAULT_TYPE = "sched_cls"
 MAX_INSNS = 1_000_000
+_HANDLER_TAG = "exception_callback:"
 _TAIL_SECTION = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)/(0[xX][0-9a-fA-F]+|[0-9]+)")
 
 
@@ -142,7 +143,7 @@ def link(
     `maps` replaces maps of the object by live ones, by name. `type` overrides what the section's name gives. `target` holds
     the types that CO-RE relocations are for: the running kernel's, read only when there is such a relocation.
 
-    Raises:  SectionError; ObjectError; NotSupported for kfuncs and external symbols, by name.
+    Raises:  SectionError; ObjectError; NotSupported for a symbol that neither the object nor the kernel has, by name.
     """
     listed = choose(obj, section, program)
     return _Linker(obj, maps or {}, target).program(listed, type)
@@ -156,10 +157,12 @@ class _Linker:
         self.starts: dict[str, int] = {}  # function name -> first slot
         self.order: list[Code] = []
         self.maps: dict[str, int] = {}  # map name -> index
+        self.kfuncs: dict[str, int] = {}  # the same of kernel functions
 
     def program(self, listed: Listed, type: str) -> Program:
         """Return the program whose entry is `listed`."""
         self.place(self.obj.functions[listed.name])
+        self.place_handler(self.obj.functions[listed.name])
         insns = [insn for code in self.order for insn in code.insns]
         for code in self.order:
             for reloc in code.relocs:
@@ -171,6 +174,7 @@ class _Linker:
             type=type or listed.type,
             insns=tuple(insns),
             maps=tuple(self.map(name) for name in self.maps),
+            kfuncs=tuple(self.kfuncs),
             license=self.obj.license,
             section=listed.section,
             attach_type=listed.attach_type,
@@ -183,9 +187,17 @@ class _Linker:
             path=self.obj.path,
         )
 
+    def place_handler(self, entry: Code) -> None:
+        """Lay out the function that a tag on `entry` names to handle exceptions: nothing calls it."""
+        tags = self.obj.btf.decl_tags(entry.type_id) if self.obj.btf and entry.type_id else ()
+        for _, tag in tags:
+            handler = self.obj.functions.get(tag.removeprefix(_HANDLER_TAG)) if tag.startswith(_HANDLER_TAG) else None
+            if handler is not None:
+                self.place(handler)
+
     def place(self, entry: Code) -> None:
         """Lay out `entry` and everything it reaches, callers before callees, each function once."""
-        waiting, size = [entry], 0
+        waiting, size = [entry], sum(len(code.insns) for code in self.order)
         while waiting:
             code = waiting.pop()
             if code.name in self.starts:
@@ -207,9 +219,8 @@ class _Linker:
         pc = self.starts[code.name] + reloc.pc
         if reloc.kind in ("call", "func"):
             if reloc.symbol not in self.starts:
-                raise NotSupported(
-                    f"{self.at(code, reloc)}: {reloc.symbol} is not defined in the object, and kfuncs are not supported"
-                )
+                insns[pc] = self.kfunc(insns[pc], code, reloc)
+                return
             distance = self.starts[reloc.symbol] - pc - 1
             insns[pc] = insns[pc]._replace(
                 src=PSEUDO_CALL if reloc.kind == "call" else PSEUDO_FUNC, off=0, imm=distance
@@ -225,10 +236,21 @@ class _Linker:
                 core.relocate(insns, pc, reloc.core, self.obj.btf, self.types(reloc.core))
             except (ObjectError, NotSupported) as error:
                 raise type(error)(f"{self.at(code, reloc)}: {error}") from None
+        elif _is_kfunc(reloc.symbol):
+            insns[pc], insns[pc + 1] = insns[pc]._replace(src=0, off=0, imm=1), Insn(0)  # bpf_ksym_exists(): it does
         else:
             raise NotSupported(
                 f"{self.at(code, reloc)}: external symbol {reloc.symbol} (kconfig or kernel variable) is not supported"
             )
+
+    def kfunc(self, insn: Insn, code: Code, reloc: Reloc) -> Insn:
+        """Return the call of a function that the object declares and the kernel has."""
+        if not _is_kfunc(reloc.symbol):
+            raise NotSupported(
+                f"{self.at(code, reloc)}: {reloc.symbol} is neither defined in the object nor a kernel function for programs"
+            )
+        index = self.kfuncs.setdefault(reloc.symbol, len(self.kfuncs))
+        return insn._replace(src=PSEUDO_KFUNC_CALL, off=0, imm=index)
 
     def types(self, relo: CoreRelo) -> Btf:
         """Return the types to relocate for: the object's own for what is the same everywhere, else the target's."""
@@ -260,6 +282,12 @@ class _Linker:
             for line in lines
             if insns[line.pc].code
         )
+
+
+def _is_kfunc(name: str) -> bool:
+    from tcbpf.tables.kfuncs import KFUNCS  # read only by programs that name a symbol of the kernel's
+
+    return name in KFUNCS
 
 
 def raw_func_info(funcs: tuple[Func, ...]) -> bytes:

@@ -81,7 +81,8 @@ class Program:
 
     A map is named by its index in `maps`: LD_IMM64 with src BPF_PSEUDO_MAP_IDX (imm the index) or MAP_IDX_VALUE (the
     second slot's imm the offset into its value). BPF_PSEUDO_MAP_FD never occurs. A `maps` entry is a MapSpec, which the
-    datapath creates at load, or a live map of that datapath.
+    datapath creates at load, or a live map of that datapath. A kernel function is named the same way: the imm of a call
+    with src BPF_PSEUDO_KFUNC_CALL is an index in `kfuncs`, whose BTF id only the machine knows.
 
     Units:   pc counts 8-byte slots.
     """
@@ -90,6 +91,7 @@ class Program:
     type: str                                          # a name of tables.progs
     insns: tuple[Insn, ...]
     maps: tuple[HasSpec, ...] = ()
+    kfuncs: tuple[str, ...] = ()
     license: str = ""
     section: str = ""
     attach_type: int = 0
@@ -103,13 +105,14 @@ class Program:
 
     @classmethod
     def from_bytes(
-        cls, raw: bytes, *, type: str = "sched_cls", maps: Sequence[HasSpec] = (), license: str = "", name: str = "prog"
+        cls, raw: bytes, *, type: str = "sched_cls", maps: Sequence[HasSpec] = (), license: str = "", name: str = "prog",
+        kfuncs: Sequence[str] = (),
     ) -> Program:
         """Return a program of bare bytecode.
 
         Raises:  InputError when `raw` is not whole instructions.
         """
-        return cls(name=name, type=type, insns=decode(raw), maps=tuple(maps), license=license)
+        return cls(name=name, type=type, insns=decode(raw), maps=tuple(maps), kfuncs=tuple(kfuncs), license=license)
 
     def with_maps(self, live: Mapping[int, HasSpec]) -> Program:
         """Return the same program with some `maps` entries, by index, replaced by live ones."""

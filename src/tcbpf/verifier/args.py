@@ -127,7 +127,7 @@ def _check_argument(env: Env, index: int, arg: Arg, meta: Meta) -> None:
         mark_precise(env, regno)
     else:
         _check_type(env, regno, reg, kind, arg, meta)
-        _check_offset(env, regno, reg, mod)
+        check_offset(env, regno, reg, mod)
     if mod & Mod.RELEASE:
         _check_release(env, regno, reg, kind, null)
         meta.release = regno
@@ -162,7 +162,11 @@ def _check_type(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta: M
             env.refuse("argument_btf", reg=regno, type=reg.extra, expected=arg.btf)
 
 
-def _check_offset(env: Env, regno: int, reg: Reg, mod: Mod) -> None:
+def check_offset(env: Env, regno: int, reg: Reg, mod: Mod) -> None:
+    """A pointer comes with the offset that its kind may have.
+
+    Raises:  Refused.
+    """
     if mod & Mod.RELEASE:
         if reg.type == STACK:
             return
@@ -231,9 +235,11 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
     elif kind is ArgType.KPTR:
         meta.kptr = check_kptr(env, regno, reg)
     elif kind is ArgType.DYNPTR:
-        _check_dynptr(env, regno, reg, mod, meta)
+        wanted = next((word for flag, word in _KINDS if mod & flag), "")
+        held = check_dynptr(env, regno, reg, mod, wanted)
+        meta.dynptr = held or meta.dynptr
     elif kind is ArgType.CONST_STR:
-        _check_string(env, regno, reg)
+        check_string(env, regno, reg)
 
 
 # --- memory and its size -----------------------------------------------------------------------------------------------
@@ -317,16 +323,19 @@ def _constant_key(env: Env, reg: Reg, size: int) -> int | None:
 _KINDS: Final = ((Mod.DYNPTR_LOCAL, "local"), (Mod.DYNPTR_RINGBUF, "ringbuf"))
 
 
-def _check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, meta: Meta) -> None:
+def check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, wanted: str, parent_ref: int = 0) -> Reg | None:
+    """Check a dynptr argument and return it; an UNINIT one is made, of the kind wanted, and nothing returned.
+
+    Raises:  Refused.
+    """
     if reg.type not in (STACK, DYNPTR):
         env.refuse("dynptr_type_arg", arg=regno - 1)
-    wanted = next((kind for flag, kind in _KINDS if mod & flag), "")
     if mod & Mod.UNINIT:
         if not _can_hold_dynptr(env, reg):
             env.refuse("dynptr_initialized")
         stack.check_within(env, regno, reg, reg.off, 16, stack.WRITE)
-        make_dynptr(env, reg, wanted)
-        return
+        make_dynptr(env, reg, wanted, parent_ref)
+        return None
     if reg.type == DYNPTR and not mod & Mod.RDONLY:
         env.refuse("dynptr_const")
     held = dynptr_at(env, reg)
@@ -334,7 +343,7 @@ def _check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, meta: Meta) -> None:
         env.refuse("dynptr_uninitialized", arg=regno - 1)
     if wanted and held.extra.kind != wanted:
         env.refuse("dynptr_kind", kind=wanted, arg=regno - 1)
-    meta.dynptr = held
+    return held
 
 
 def _can_hold_dynptr(env: Env, reg: Reg) -> bool:
@@ -344,7 +353,11 @@ def _can_hold_dynptr(env: Env, reg: Reg) -> bool:
     return True
 
 
-def _check_string(env: Env, regno: int, reg: Reg) -> None:
+def check_string(env: Env, regno: int, reg: Reg) -> None:
+    """A register points to a string that never changes.
+
+    Raises:  Refused.
+    """
     map: MapInfo = reg.extra
     if not map.readonly:
         env.refuse("const_string_map", reg=regno)

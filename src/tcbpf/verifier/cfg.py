@@ -16,6 +16,7 @@ from tcbpf.tables.insns import (
     LDX,
     PSEUDO_BTF_ID,
     PSEUDO_FUNC,
+    PSEUDO_KFUNC_CALL,
     PSEUDO_MAP_FD,
     PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE,
@@ -23,6 +24,7 @@ from tcbpf.tables.insns import (
     Kind,
 )
 from tcbpf.verifier.env import MAX_VAR_OFF, Env, SubInfo
+from tcbpf.verifier.exception import THROW, callback_start
 from tcbpf.verifier.insns import CODES, Ins, decode_slot
 
 MAX_SUBPROGRAMS: Final = 256
@@ -59,7 +61,11 @@ def _find_subprograms(env: Env) -> None:
         if call or func:
             if not env.capable:
                 env.refuse("calls_privilege")
-            if func or insn.src == 1:
+            if call and insn.src == PSEUDO_KFUNC_CALL:
+                from tcbpf.verifier.kfunc import find  # and the table behind it: few programs need them
+
+                env.kfunc_at[at] = find(env, insn)
+            else:
                 target = at + 1 + insn.imm
                 if not 0 <= target < count:
                     env.refuse("call_destination")
@@ -67,6 +73,9 @@ def _find_subprograms(env: Env) -> None:
                 if len(starts) > MAX_SUBPROGRAMS:
                     env.refuse("too_many_subprograms")
         at += 1
+    handler = callback_start(env)
+    if handler:
+        starts.add(handler)
     ordered = sorted(starts)
     named = {func.pc: func for func in env.program.funcs}
     for number, (start, end) in enumerate(zip(ordered, [*ordered[1:], count], strict=True)):
@@ -75,6 +84,9 @@ def _find_subprograms(env: Env) -> None:
         env.subprogs.append(SubInfo(start, end, name, func_row.type_id if func_row else 0,
                                     bool(func_row and func_row.is_global and func_row.type_id)))   # no BTF: as static
         env.subprog_at[start] = number
+    if handler:
+        sub = env.subprogs[env.subprog_at[handler]]
+        sub.is_exception = sub.is_callback = sub.is_async = sub.called = True
 
 
 def subprogram_of(env: Env, pc: int) -> SubInfo:
@@ -104,7 +116,7 @@ def _check_jumps(env: Env) -> None:
 
 
 def _ends_in_throw(env: Env, pc: int) -> bool:
-    return False
+    return pc in env.kfunc_at and env.kfunc_at[pc].name == THROW
 
 
 def _check_without_btf(env: Env) -> None:
@@ -142,6 +154,7 @@ def _check_opcodes(env: Env) -> None:
         if insn.code not in CODES:
             env.refuse("unknown_opcode", code=insn.code)
         ins = decode_slot(pc, insn)
+        ins.row = env.kfunc_at.get(pc, ins.row)
         _check_release(env, ins)
         env.ins.append(ins)
         pc += 1
@@ -180,7 +193,7 @@ def _check_map_load(env: Env, pc: int, used: set[int]) -> None:
 def _check_release(env: Env, ins: Ins) -> None:
     """Refuse an instruction that the kernel release does not have yet."""
     since = getattr(ins.row, "since", (0, 0))
-    if since > env.kernel:
+    if since > env.kernel and ins.kind is not Kind.CALL_KFUNC:
         env.refuse("unknown_opcode", code=ins.code)
 
 
@@ -194,8 +207,10 @@ def _check_reachable(env: Env) -> None:
     count = len(env.insns)
     edges = [_edges(env, pc) for pc in range(count)]
     state = bytearray(count)
-    stack: list[tuple[int, int]] = [(0, 0)]
-    state[0] = _DISCOVERED
+    roots = (0, *(sub.start for sub in env.subprogs if sub.is_exception))
+    stack = [(root, 0) for root in reversed(roots)]
+    for root in roots:
+        state[root] = _DISCOVERED
     while stack:
         pc, done = stack.pop()
         if done == len(edges[pc]):
@@ -264,6 +279,8 @@ def _call_edges(env: Env, ins: Ins) -> tuple[int, ...]:
         env.prune_point[pc] = 1
         env.prune_point[ins.target] = env.jmp_point[ins.target] = 1
         return after, ins.target
+    if ins.kind is Kind.CALL_KFUNC and ins.row.has("ITER_NEXT"):
+        env.prune_point[pc] = env.force_checkpoint[pc] = 1
     if ins.kind is Kind.CALL:
         row = HELPERS.at(ins.imm)
         if row is not None and row.name in ASYNC_CALLBACKS:
@@ -287,6 +304,8 @@ def mark_effects(env: Env) -> None:
                     sub.might_sleep |= row.might_sleep and env.type.name in row.progs
             elif ins.kind is Kind.CALL_LOCAL:
                 calls[number].add(env.subprog_at[ins.target])
+            elif ins.kind is Kind.CALL_KFUNC:
+                sub.changes_packet |= ins.row.name == "bpf_xdp_pull_data"
     changed = True
     while changed:
         changed = False

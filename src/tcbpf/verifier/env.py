@@ -18,6 +18,7 @@ from tcbpf.verifier.reasons import REASONS
 from tcbpf.verifier.verified import Aux
 
 if TYPE_CHECKING:
+    from tcbpf.tables.kfuncs import Kfunc
     from tcbpf.verifier.fields import Record
     from tcbpf.verifier.insns import Ins
     from tcbpf.verifier.liveness import StackLiveness
@@ -89,6 +90,7 @@ class SubInfo:
     might_sleep: bool = False
     is_callback: bool = False
     is_async: bool = False
+    is_exception: bool = False
     called: bool = False
     checked: bool = False
     args: list[Any] | None = None
@@ -110,9 +112,9 @@ class Env:
     __slots__ = (
         "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur",
         "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns",
-        "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "live_regs", "liveness", "log", "map_poisoned", "maps",
-        "max_insns", "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed", "program", "prune_point",
-        "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type", "visits", "writes_packet",
+        "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "kfunc_at", "kfuncs", "live_regs", "liveness", "log",
+        "map_poisoned", "maps", "max_insns", "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed", "program",
+        "prune_point", "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type", "visits", "writes_packet",
     )
 
     def __init__(
@@ -148,6 +150,8 @@ class Env:
         self.scc: list[int] = []
         self.liveness: StackLiveness
         self.helpers: set[str] = set()
+        self.kfuncs: set[str] = set()
+        self.kfunc_at: dict[int, Kfunc] = {}
         self.writes_packet = False
         self.kernel_only: set[str] = set()
         self.ids = 0
@@ -175,13 +179,17 @@ class Env:
         self.ids += 1
         return self.ids
 
+    def words(self, reason: str, /, **facts: Any) -> tuple[str, ...]:
+        """Return the kernel's words for a reason, line by line."""
+        return tuple(REASONS[reason].words.format(**facts).split("\n"))
+
     def refuse(self, reason: str, /, *, more: tuple[str, ...] = (), **facts: Any) -> NoReturn:
         """Refuse the program for a reason of the closed list; `more` are the kernel's further lines.
 
         Raises:  Refused.
         """
         row = REASONS[reason]
-        lines = [*row.words.format(**facts).split("\n"), *more]
+        lines = [*self.words(reason, **facts), *more]
         raise Refused(reason, lines, row.errno, row.hint.format(**facts) if row.hint else "")
 
 

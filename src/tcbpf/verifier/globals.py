@@ -6,7 +6,6 @@ Source:  btf_prepare_func_args(), kernel/bpf/btf.c; btf_check_func_arg_match(), 
 
 from __future__ import annotations
 
-import struct
 from typing import Final, NamedTuple
 
 from tcbpf.errors import ObjectError
@@ -19,8 +18,6 @@ from tcbpf.verifier.state import UNKNOWN_REG, ZERO, Dynptr, Frame, Reg
 from tcbpf.verifier.types import BASE, CTX, DYNPTR, MAYBE_NULL, MEM, NOT_INIT, SCALAR, STACK
 
 _CONTEXTS: Final = {"skb": "__sk_buff", "xdp": "xdp_md"}
-_COMPONENT: Final = struct.Struct("<i")         # which parameter a declaration tag is on, after the type record
-_TYPE_SIZE: Final = 12
 _NUMBERS: Final = (Kind.INT, Kind.ENUM, Kind.ENUM64)
 
 
@@ -56,10 +53,9 @@ def parameters(env: Env, sub: SubInfo) -> list[Param]:
 def _tags(btf: Btf, func: int) -> dict[int, set[str]]:
     """Return the "arg:..." declaration tags of a function, by parameter."""
     found: dict[int, set[str]] = {}
-    for row in btf.types:
-        if row.kind is Kind.DECL_TAG and row.type == func and row.name.startswith("arg:"):
-            (component,) = _COMPONENT.unpack_from(btf.raw, row.start + _TYPE_SIZE)
-            found.setdefault(component, set()).add(row.name[4:])
+    for component, tag in btf.decl_tags(func):
+        if tag.startswith("arg:"):
+            found.setdefault(component, set()).add(tag[4:])
     return found
 
 
@@ -91,7 +87,10 @@ def _word(kind: Kind) -> str:
 
 def set_arguments(env: Env, sub: SubInfo, frame: Frame) -> None:
     """Give a global function that is checked on its own the widest arguments that its signature allows."""
-    for i, param in enumerate(parameters(env, sub)):
+    params = parameters(env, sub)
+    if sub.is_exception and [param.kind for param in params] != ["scalar"]:
+        env.refuse("exception_argument")
+    for i, param in enumerate(params):
         frame.regs[i + 1] = _widest(env, param)
 
 

@@ -1,16 +1,198 @@
-"""Kernel functions: none is followed by this verifier yet; each call is refused by name.
+"""Calls of kernel functions: permission, arguments, effects, and what r0 is afterwards.
 
-Source:  check_kfunc_call(), kernel/bpf/verifier.c (v6.18).
+Source:  add_kfunc_call(), check_kfunc_call(), kernel/bpf/verifier.c (v6.18).
 """
 
 from __future__ import annotations
 
+from typing import Final
+
+from tcbpf.errors import NotSupported
+from tcbpf.isa.insn import Insn
+from tcbpf.obj.btf import Kind
+from tcbpf.obj.btf_index import kernel_btf
+from tcbpf.tables.kfuncs import KFUNCS, Kfunc, Param
 from tcbpf.verifier.env import Env
+from tcbpf.verifier.exception import THROW
 from tcbpf.verifier.insns import Ins
+from tcbpf.verifier.iterator import follow_next, iterator_at
+from tcbpf.verifier.kfunc_args import Meta, check_arguments, memory_size
+from tcbpf.verifier.leave import check_nothing_held, check_return
+from tcbpf.verifier.paths import PATH_END
+from tcbpf.verifier.special import acquire, forget_packet, release, replace_registers
+from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg
+from tcbpf.verifier.types import (
+    BTF_ID,
+    DYNPTR_SKB,
+    DYNPTR_SKB_META,
+    DYNPTR_XDP,
+    MAYBE_NULL,
+    MEM,
+    RCU,
+    RDONLY,
+    TRUSTED,
+    UNTRUSTED,
+)
+
+_KERNEL_CONTEXTS: Final = {"skb": "sk_buff", "xdp": "xdp_buff"}
+_SLICES: Final = {"skb": DYNPTR_SKB, "xdp": DYNPTR_XDP, "skb_meta": DYNPTR_SKB_META}
+_WHILE_LOCKED: Final = frozenset((
+    "bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy", "bpf_stream_vprintk_impl", "bpf_res_spin_lock",
+    "bpf_res_spin_unlock", "bpf_res_spin_lock_irqsave", "bpf_res_spin_unlock_irqrestore", "bpf_refcount_acquire_impl",
+    "bpf_list_push_front_impl", "bpf_list_push_back_impl", "bpf_list_pop_front", "bpf_list_pop_back", "bpf_list_front",
+    "bpf_list_back", "bpf_rbtree_add_impl", "bpf_rbtree_remove", "bpf_rbtree_first", "bpf_rbtree_root", "bpf_rbtree_left",
+    "bpf_rbtree_right",
+))
+
+
+def find(env: Env, insn: Insn) -> Kfunc:
+    """Return the function that a call names: by its index in the program's list, or by a bare id of the kernel's BTF.
+
+    Raises:  Refused.
+    """
+    if not env.gpl:
+        env.refuse("kfunc_gpl")
+    names = env.program.kfuncs
+    if names:
+        name = names[insn.imm] if 0 <= insn.imm < len(names) else ""
+    else:
+        name = _by_id(insn.imm)
+    if not name:
+        env.refuse("kfunc_unknown", id=insn.imm)
+    if name.startswith("bpf_xdp_metadata_"):
+        env.refuse("kfunc_device")
+    return KFUNCS.get(name) or Kfunc(name, Param("void"), (), -1)
+
+
+def _by_id(id: int) -> str:
+    try:
+        btf = kernel_btf()
+    except NotSupported:
+        return ""
+    row = btf[id] if 0 < id < len(btf) else None
+    return row.name if row is not None and row.kind is Kind.FUNC else ""
 
 
 def call_kfunc(env: Env, ins: Ins) -> int:
-    """call kernel function imm."""
-    if not env.gpl:
-        env.refuse("kfunc_gpl")
-    env.refuse("not_supported", what=f"kernel function #{ins.imm}")
+    """call a function of the kernel's."""
+    kfunc: Kfunc = ins.row
+    name = kfunc.name
+    if env.cur.locks and name not in _WHILE_LOCKED:
+        env.refuse("call_while_locked")
+    if env.type.name not in kfunc.progs or kfunc.since > env.kernel:
+        env.refuse("kfunc_missing", name=name)
+    if kfunc.has("SLEEPABLE") and not env.cur.sleepable:
+        env.refuse("kfunc_sleepable", name=name)
+    env.kfuncs.add(name)
+    meta = check_arguments(env, kfunc)
+    _critical_sections(env, name)
+    regs = env.frame.regs
+    if meta.release and not release(env, regs[meta.release].ref):
+        env.refuse("not_acquired", name=name, id=ins.imm)
+    if name == THROW:
+        if not any(sub.is_exception for sub in env.subprogs):
+            check_return(env, 1)                       # what is thrown is what the program returns
+        check_nothing_held(env, THROW)
+        return PATH_END
+    for i in range(6):
+        regs[i] = NO_REG
+    regs[0] = _result(env, kfunc, meta)
+    if name == "bpf_xdp_pull_data":
+        forget_packet(env)
+        env.writes_packet = True
+    if kfunc.has("ITER_NEXT"):
+        assert meta.iterator is not None
+        follow_next(env, meta.iterator, ins.pc)
+    return ins.next
+
+
+def _critical_sections(env: Env, name: str) -> None:
+    """RCU read sections do not nest, those without preemption do; both must be left."""
+    state = env.cur
+    if name == "bpf_rcu_read_lock":
+        if state.rcu_locks:
+            env.refuse("rcu_nested", name=name)
+        state.rcu_locks = 1
+    elif name == "bpf_rcu_read_unlock":
+        if not state.rcu_locks:
+            env.refuse("rcu_unmatched", name=name)
+        state.rcu_locks = 0
+        replace_registers(state, _distrust)
+    elif name == "bpf_preempt_disable":
+        state.preempt_locks += 1
+    elif name == "bpf_preempt_enable":
+        if not state.preempt_locks:
+            env.refuse("preempt_unmatched", name=name)
+        state.preempt_locks -= 1
+
+
+def _distrust(reg: Reg) -> Reg:
+    """Return what a pointer is after the RCU read section that protected it."""
+    return reg.with_type(reg.type & ~(RCU | MAYBE_NULL) | UNTRUSTED) if reg.type & RCU else reg
+
+
+# --- the result --------------------------------------------------------------------------------------------------------
+
+def _result(env: Env, kfunc: Kfunc, meta: Meta) -> Reg:
+    """Return what r0 is after the call."""
+    ret = kfunc.ret
+    if not ret.pointer:
+        return NO_REG if ret.type == "void" else UNKNOWN_REG
+    special = _RESULTS.get(kfunc.name)
+    if special is not None:
+        reg = special(env, meta)
+    elif ret.target == "void":
+        reg = UNKNOWN_REG
+    elif ret.target.startswith("struct "):
+        reg = Reg(BTF_ID | _trust(env, kfunc, meta), ZERO, extra=ret.target.removeprefix("struct "))
+    else:
+        reg = Reg(MEM | RDONLY, ZERO, ref=meta.ref, extra=memory_size(ret.target))
+    id = 0
+    if kfunc.has("RET_NULL"):
+        id = env.new_id()
+    ref = reg.ref
+    if kfunc.has("ACQUIRE"):
+        ref = acquire(env)
+        id = ref if kfunc.has("RET_NULL") else id
+    flag = MAYBE_NULL if kfunc.has("RET_NULL") else 0
+    return Reg(reg.type | flag, reg.val, reg.off, id, ref, reg.extra, reg.uid)
+
+
+def _trust(env: Env, kfunc: Kfunc, meta: Meta) -> int:
+    """Return how far a pointer that an iterator gave is trusted."""
+    if not kfunc.has("ITER_NEXT"):
+        return 0
+    assert meta.iterator is not None
+    return RCU if iterator_at(env.cur, meta.iterator).type & RCU else TRUSTED
+
+
+def _kernel_context(env: Env, meta: Meta) -> Reg:
+    return Reg(BTF_ID | TRUSTED, ZERO, extra=_KERNEL_CONTEXTS[env.type.context])
+
+
+def _cast(env: Env, meta: Meta) -> Reg:
+    btf, id = kernel_btf(), meta.constant or 0
+    row = btf.resolve(id) if id < len(btf) else None
+    if row is not None and row.kind is Kind.STRUCT:
+        return Reg(BTF_ID | UNTRUSTED, ZERO, extra=row.name or f"#{row.id}")
+    if row is not None and row.kind is Kind.VOID:
+        return Reg(MEM | RDONLY | UNTRUSTED, ZERO, extra=0)
+    env.refuse("kfunc_cast")
+
+
+def _slice(env: Env, meta: Meta) -> Reg:
+    assert meta.dynptr is not None
+    type = MEM | _SLICES.get(meta.dynptr.extra.kind, 0)
+    if meta.kfunc.name == "bpf_dynptr_slice":
+        type |= RDONLY
+    else:
+        env.writes_packet = True
+        if not env.type.direct_write:
+            env.refuse("kfunc_packet_write")
+    return Reg(type, ZERO, extra=meta.constant, uid=meta.dynptr.id)
+
+
+_RESULTS: Final = {
+    "bpf_cast_to_kern_ctx": _kernel_context, "bpf_rdonly_cast": _cast, "bpf_dynptr_slice": _slice,
+    "bpf_dynptr_slice_rdwr": _slice,
+}

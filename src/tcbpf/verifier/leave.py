@@ -10,6 +10,7 @@ from typing import Final
 
 from tcbpf.tables.insns import PSEUDO_FUNC, Kind
 from tcbpf.verifier.env import Env, SubInfo
+from tcbpf.verifier.exception import check_thrower
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.paths import PATH_END, push_path
 from tcbpf.verifier.precision import mark_precise
@@ -68,7 +69,7 @@ def leave(env: Env, ins: Ins) -> int:
     state = env.cur
     if len(state.frames) == 1:
         check_nothing_held(env, "BPF_EXIT instruction in main prog")
-        _check_return(env)
+        check_return(env, 0)
         return PATH_END
     return return_to_caller(env)
 
@@ -114,35 +115,38 @@ def _bounds(val: Scalar) -> str:
     return text or " unknown scalar value"
 
 
-def _check_return(env: Env) -> None:
-    """r0 is what the program type may return."""
+def check_return(env: Env, regno: int) -> None:
+    """A register holds what the program type may return.
+
+    Raises:  Refused.
+    """
     frame = env.frame
-    reg = frame.regs[0]
-    is_subprogram = frame.subprog != 0
+    reg = frame.regs[regno]
+    is_subprogram = frame.subprog != 0 and not env.subprogs[frame.subprog].is_exception
     if reg.type == NOT_INIT:
-        env.refuse("uninitialized_register", reg=0)
+        env.refuse("uninitialized_register", reg=regno)
     if reg.type != SCALAR and not env.allow_leaks:
-        env.refuse("leak_return", reg=0)
+        env.refuse("leak_return", reg=regno)
     if frame.in_async_callback:
         if reg.type != SCALAR:
-            env.refuse("async_return_not_scalar", reg=0, type=type_name(reg.type))
-        mark_precise(env, 0)
+            env.refuse("async_return_not_scalar", reg=regno, type=type_name(reg.type))
+        mark_precise(env, regno)
         if reg.val.smin or reg.val.smax:
-            env.refuse("async_return_range", reg=0, value=_bounds(reg.val), low=0, high=0)
+            env.refuse("async_return_range", reg=regno, value=_bounds(reg.val), low=0, high=0)
         return
     if is_subprogram:
         if reg.type != SCALAR:
-            env.refuse("subprogram_return", reg=0, type=type_name(reg.type))
+            env.refuse("subprogram_return", reg=regno, type=type_name(reg.type))
         return
     allowed = next((r for at, r in env.type.returns_at if at == env.program.attach_type), env.type.returns)
     if allowed is None:
         return
     if reg.type != SCALAR:
-        env.refuse("return_not_scalar", reg=0, type=type_name(reg.type))
-    mark_precise(env, 0)
+        env.refuse("return_not_scalar", reg=regno, type=type_name(reg.type))
+    mark_precise(env, regno)
     low, high = allowed
     if reg.val.smin < low or reg.val.smax > high:
-        env.refuse("return_range", reg=0, value=_bounds(reg.val), low=low, high=high)
+        env.refuse("return_range", reg=regno, value=_bounds(reg.val), low=low, high=high)
 
 
 def check_nothing_held(env: Env, what: str) -> None:
@@ -234,6 +238,8 @@ def _check_chain(env: Env, number: int, depth: int, callers: tuple[int, ...]) ->
         ins = env.ins[pc]
         if ins.pc != pc:
             continue
+        if ins.kind is Kind.CALL_KFUNC:
+            check_thrower(env, ins, number, callers)
         direct = ins.kind is Kind.CALL_LOCAL
         if not direct and not (ins.kind is Kind.LD_IMM64 and ins.src == PSEUDO_FUNC):
             continue

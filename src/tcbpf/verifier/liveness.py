@@ -37,6 +37,8 @@ def compute_live_registers(env: Env) -> None:
             row = HELPERS.at(ins.imm)
             if row is not None:
                 ins.uses = ((1 << len(row.args)) - 1) << 1
+        elif ins.kind is Kind.CALL_KFUNC:
+            ins.uses = ((1 << len(ins.row.params)) - 1) << 1
         for to in ins.successors:
             if 0 <= to < count:
                 predecessors[to].append(pc)

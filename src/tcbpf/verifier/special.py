@@ -11,7 +11,7 @@ from typing import Any
 
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.state import NO_REG, NO_SLOT, UNKNOWN_REG, ZERO, Dynptr, Frame, Ref, Reg, Slot, State
-from tcbpf.verifier.types import BASE, DYNPTR, DYNPTR_SKB, DYNPTR_XDP, MEM, NON_OWN_REF, is_packet_any
+from tcbpf.verifier.types import BASE, DYNPTR, DYNPTR_SKB, DYNPTR_SKB_META, DYNPTR_XDP, MEM, NON_OWN_REF, is_packet_any
 
 REFCOUNTED = frozenset(("ringbuf", "file"))
 
@@ -44,7 +44,7 @@ def forget_packet(env: Env) -> None:
 
     def change(reg: Reg) -> Reg:
         type = reg.type
-        if is_packet_any(type) or (type & BASE == MEM and type & (DYNPTR_SKB | DYNPTR_XDP)):
+        if is_packet_any(type) or (type & BASE == MEM and type & (DYNPTR_SKB | DYNPTR_XDP | DYNPTR_SKB_META)):
             return gone
         return reg
 
@@ -83,6 +83,20 @@ def forget_non_owning(env: Env) -> None:
     """A lock was released: pointers that were valid only under it are gone."""
     gone = invalid(env)
     replace_registers(env.cur, lambda reg: gone if reg.type & NON_OWN_REF else reg)
+
+
+def object_slot(env: Env, reg: Reg, slots: int, what: str, more: tuple[str, ...]) -> int:
+    """Return the first slot (the highest index) of an object of so many slots that a stack pointer points to.
+
+    Raises:  Refused when none can lie there; `more` are the lines that end the complaint.
+    """
+    if reg.val.mask:
+        env.refuse("object_constant_offset", more=more, what=what)
+    off = reg.off + reg.val.smin
+    spi = (-off - 1) // 8
+    if off % 8 or spi + 1 < slots:
+        env.refuse("object_offset", more=more, what=what, off=off)
+    return spi
 
 
 # --- dynptrs -------------------------------------------------------------------------------------------------------------

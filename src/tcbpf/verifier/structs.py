@@ -42,6 +42,30 @@ def kernel_struct(name: str) -> Type:
     return row
 
 
+def same_struct(held: str, off: int, wanted: str, *, strict: bool) -> bool:
+    """Tell whether a pointer into structure `held` also points to a `wanted`: itself, or a part that lies right there."""
+    if held == wanted and not off:
+        return True
+    if strict:
+        return False
+    btf = kernel_btf()
+    try:
+        row = kernel_struct(held)
+    except KeyError:
+        return False
+    while row.kind in _RECORDS:
+        part = next((m for m in row.members if m.offset // 8 <= off < m.offset // 8 + btf.sizeof(m.type)), None)
+        if part is None:
+            return False
+        row, off = btf.resolve(part.type), off - part.offset // 8
+        while row.kind is Kind.ARRAY:
+            off %= btf.sizeof(row.type)
+            row = btf.resolve(row.type)
+        if row.name == wanted and not off:
+            return True
+    return False
+
+
 def read_struct(env: Env, btf: Btf, row: Type, off: int, size: int) -> Found:
     """Return what a load of `size` bytes at `off` of a structure gives.
 

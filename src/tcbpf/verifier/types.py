@@ -42,6 +42,7 @@ ALLOC: Final = 1 << 15
 NON_OWN_REF: Final = 1 << 16
 DYNPTR_SKB: Final = 1 << 17      # a slice of packet data, gone when the packet changes
 DYNPTR_XDP: Final = 1 << 18
+DYNPTR_SKB_META: Final = 1 << 20
 USER: Final = 1 << 19            # a user-space address
 
 TRUST: Final = TRUSTED | ALLOC

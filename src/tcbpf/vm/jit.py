@@ -140,7 +140,7 @@ class Code:
         verified = self.verified
         aux = [(a.seen, _REGIONS[a.region], a.field.off if a.field else -1, a.map) for a in verified.aux]
         subprogs = [(s.start, s.end, s.stack_depth) for s in verified.subprogs]
-        return verified.program.type.encode() + marshal.dumps((aux, subprogs))
+        return verified.program.type.encode() + marshal.dumps((aux, subprogs, verified.program.kfuncs))
 
     def _compile(self, entry: str, hard: bool) -> Image:
         from tcbpf.vm import blind, ir, llvm

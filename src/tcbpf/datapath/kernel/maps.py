@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tcbpf.datapath.kernel import syscall
+from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.errors import InputError, MapError, NotSupported, SysError
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES
@@ -126,9 +127,9 @@ def create(spec: MapSpec) -> KernelMap:
             name=kernel_name(spec.name), inner_fd=inner_fd, map_extra=spec.map_extra, btf_fd=btf_fd, key_type=key_type,
             value_type=value_type)
 
-    fd, btf_fd = -1, _load_btf(spec)
+    fd, btf_fd = -1, fd_of(spec.btf) if spec.key_type or spec.value_type else 0
     try:
-        if btf_fd >= 0:
+        if btf_fd:
             with suppress(SysError):
                 fd = make(btf_fd, spec.key_type, spec.value_type)
         if fd < 0:
@@ -137,8 +138,6 @@ def create(spec: MapSpec) -> KernelMap:
         code = error.errno or 0
         raise MapError(code, "create map", spec.name, error.detail or _why(code, spec)) from None
     finally:
-        if btf_fd >= 0:
-            os.close(btf_fd)
         if inner:
             inner.close()
     return KernelMap(fd, spec, syscall.map_info(fd).id)
@@ -174,16 +173,6 @@ def possible_cpus() -> int:
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
         last = file.read().strip().split(",")[-1].split("-")[-1]
     return int(last) + 1
-
-
-def _load_btf(spec: MapSpec) -> int:
-    """Return an fd of the map's BTF, or -1 when it has none or the kernel takes none."""
-    if spec.btf is None or not (spec.key_type or spec.value_type):
-        return -1
-    try:
-        return syscall.btf_load(spec.btf.raw)
-    except SysError:
-        return -1
 
 
 def _why(code: int, spec: MapSpec) -> str:

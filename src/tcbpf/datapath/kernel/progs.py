@@ -16,18 +16,21 @@ from typing import Any, Self
 
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.kernel import syscall
+from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.datapath.kernel.log import reason
 from tcbpf.datapath.kernel.maps import adopt, kernel_name
-from tcbpf.errors import InputError, SysError, VerifierError
+from tcbpf.errors import InputError, NotSupported, SysError, VerifierError
 from tcbpf.isa.insn import Insn, encode
 from tcbpf.maps.map import Map
+from tcbpf.obj.btf import Kind
+from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Program
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
 from tcbpf.uapi import bpf as uapi
 from tcbpf.uapi.packet import ETH_P_IP, ETH_P_IPV6
 
-LD_IMM64 = 0x18
+LD_IMM64, CALL = 0x18, 0x85
 REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_len", "gso_segs", "hwtstamp")
 """The context fields that BPF_PROG_TEST_RUN gives back, beside cb."""
 
@@ -135,24 +138,22 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
     row = PROG_TYPES.get(program.type)
     if row is None:
         raise InputError(f"no program type {program.type!r}", where=program.name, hint=", ".join(PROG_TYPES.names()))
+    insns = with_ids(with_fds(program.insns, [m.raw.fileno() for m in maps]), program.kfuncs)
     request = syscall.Load(
-        type=row.number, insns=encode(with_fds(program.insns, [m.raw.fileno() for m in maps])),
+        type=row.number, insns=encode(insns),
         license=program.license.encode(), name=kernel_name(program.name), attach_type=program.attach_type,
-        btf_fd=_btf(program), func_info=program.raw_func_info, line_info=program.raw_line_info,
-        log_level=log_level | syscall.LOG_STATS if log_level else 0, kernel_version=program.kernel_version)
-    try:
-        fd, log = syscall.prog_load(request)
-        if fd < 0 and not log:
-            again, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
-            if again >= 0:
-                os.close(again)
-        if fd < 0 and request.btf_fd and _ABOUT_BTF.search(reason(log).message):
-            fd, log = syscall.prog_load(replace(request, btf_fd=0, func_info=b"", line_info=b""))
-        if fd < 0:
-            raise _refusal(program, -fd, log)
-    finally:
-        if request.btf_fd:
-            os.close(request.btf_fd)
+        btf_fd=fd_of(program.btf) if program.raw_func_info else 0, func_info=program.raw_func_info,
+        line_info=program.raw_line_info, log_level=log_level | syscall.LOG_STATS if log_level else 0,
+        kernel_version=program.kernel_version)
+    fd, log = syscall.prog_load(request)
+    if fd < 0 and not log:
+        again, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
+        if again >= 0:
+            os.close(again)
+    if fd < 0 and request.btf_fd and _ABOUT_BTF.search(reason(log).message):
+        fd, log = syscall.prog_load(replace(request, btf_fd=0, func_info=b"", line_info=b""))
+    if fd < 0:
+        raise _refusal(program, -fd, log)
     return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name)
 
 
@@ -170,6 +171,23 @@ def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:
         source = uapi.BPF_PSEUDO_MAP_FD if insn.src == uapi.BPF_PSEUDO_MAP_IDX else uapi.BPF_PSEUDO_MAP_VALUE
         code[pc] = insn._replace(src=source, imm=fds[insn.imm])
     return code
+
+
+def with_ids(insns: list[Insn], kfuncs: Sequence[str]) -> list[Insn]:
+    """Return the instructions with every index of a kernel function replaced by its BTF id; bare ids stay when there is none.
+
+    Raises:  NotSupported for a function that this kernel has not.
+    """
+    if not kfuncs:
+        return insns
+    btf = kernel_btf()
+    for pc, insn in enumerate(insns):
+        if insn.code == CALL and insn.src == uapi.BPF_PSEUDO_KFUNC_CALL and 0 <= insn.imm < len(kfuncs):
+            row = btf.find(kfuncs[insn.imm], Kind.FUNC)
+            if row is None:
+                raise NotSupported(f"this kernel has no function {kfuncs[insn.imm]}")
+            insns[pc] = insn._replace(imm=row.id)
+    return insns
 
 
 def pack_ctx(ctx: Mapping[str, Any]) -> bytes:
@@ -247,16 +265,6 @@ def _refused(packet: bytes, ctx: Mapping[str, Any]) -> InputError:
         return InputError(f"a packet of {len(packet)} bytes cannot run on the kernel datapath", hint=why)
     return InputError("the kernel refuses this context: " + ", ".join(f"{k}={v}" for k, v in ctx.items()),
                       hint="wire_len and gso_segs have limits, and ifindex must name a device")
-
-
-def _btf(program: Program) -> int:
-    """Return an fd of the program's BTF, or 0 when it has none or the kernel refuses it."""
-    if program.btf is None or not program.raw_func_info:
-        return 0
-    try:
-        return syscall.btf_load(program.btf.raw)
-    except SysError:
-        return 0
 
 
 def _refusal(program: Program, code: int, log: str) -> SysError | VerifierError:
