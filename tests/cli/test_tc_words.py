@@ -102,9 +102,10 @@ def test_help(tmp_path: Path, words: tuple[str, ...]) -> None:
         (("class", "add", "dev", "lo", "classid", "1:1", "htb", "rate", "fast"), 1, 'Illegal "rate"\nUsage'),
         (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "nosuch"), 255,
          "Bad action type nosuch"),
-        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action"), 1, "bad action empty"),
-        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "mirred", "egress"), 1,
-         "It is: mirred egress|ingress"),
+        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action"), 255,
+         "Command line is not complete"),
+        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "mirred", "foo"), 1,
+         "mirred option not supported foo"),
         (("exec", "bpf", "graft", "x"), 255, "Command line is not complete"),
         (("exec", "elf"), 255, 'Executing "elf" is not known'),
         (("-n", "ns", "qdisc", "show"), 1, "only the kernel datapath has them"),
@@ -175,3 +176,11 @@ def test_actions_alone_stay_until_they_are_flushed(tmp_path: Path) -> None:
     assert tc(tmp_path, "actions", "ls", "action", "gact").out == ""
     said = tc(tmp_path, "actions", "get", "action", "gact", "index", "4")
     assert said.err == "Error: TC action with specified index not found.\nWe have an error talking to the kernel\n"
+
+
+def test_actions_of_one_command_are_made_together_or_not_at_all(tmp_path: Path) -> None:
+    said = tc(tmp_path, "actions", "add", "action", "drop", "index", "1", "action", "pass", "index", "2")
+    assert (said.status, said.err) == (0, "")
+    said = tc(tmp_path, "actions", "add", "action", "drop", "index", "3", "action", "pass", "index", "2")
+    assert said.status == 255 and said.err.startswith("RTNETLINK answers: File exists")
+    assert "total acts 2\n" in tc(tmp_path, "actions", "ls", "action", "gact").out

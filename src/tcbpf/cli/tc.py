@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tcbpf import __version__
-from tcbpf.cli import tc_action, tc_class, tc_exec, tc_filter, tc_qdisc
+from tcbpf.cli import tc_actions, tc_class, tc_exec, tc_filter, tc_qdisc
 from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, matches
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
@@ -36,7 +36,7 @@ OBJECTS: dict[str, Callable[[Opener, Words, Options], int]] = {
     "qdisc": tc_qdisc.qdisc,
     "class": tc_class.klass,
     "filter": tc_filter.filter,
-    "actions": tc_action.actions,
+    "actions": tc_actions.actions,
     "exec": tc_exec.run,
 }
 

@@ -1,256 +1,283 @@
-"""Actions, of a filter or alone (`tc actions`), in tc(8)'s grammar: gact's control words, mirred, bpf, vlan, skbedit."""
+"""The actions of a command, in tc(8)'s grammar: gact's control words, mirred, bpf, vlan, skbedit.
+
+Source:  tc/m_*.c of iproute2 6.1: which word may follow which, and what is said of another.
+"""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_load import prepare, read_source
-from tcbpf.cli.tc_sheet import Sheet
-from tcbpf.cli.tc_show_action import PACKET_TYPES, listing
-from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, matches, parsed
-from tcbpf.control.objects import Action
-from tcbpf.control.request import Op
+from tcbpf.cli.tc_load import UNLOADED, UNPARSED, prepare, read_source
+from tcbpf.cli.tc_show_action import HW_STATS, PACKET_TYPES
+from tcbpf.cli.tc_words import LOCAL, USAGE, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
+from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, NO_PERCPU, Action
 from tcbpf.control.words import parse_classid, parse_protocol
 from tcbpf.tables.actions import ACTIONS
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc import Opener
     from tcbpf.datapath.base import Datapath
 
-CONTROLS = {row.tc: row.tc for row in ACTIONS if row.tc not in ("", "queued", "redirect")} | {"ok": "pass", "shot": "drop"}
-ENDS = ("flowid", "classid", "police", "direct-action", "da", "skip_hw", "skip_sw")
+CONTROLS = {row.tc: row.tc for row in ACTIONS if row.tc not in ("", "queued", "redirect", "repeat")}
+CONTROLS |= {"shot": "drop", "ok": "pass"}
 MAX_ACTIONS = 32
-
-
-ACTIONS_USAGE = """\
-Usage: tc actions { add | change | replace } action KIND [ its options ] [ index INDEX ]
-       tc actions { get | del } action KIND index INDEX
-       tc actions { ls | flush } action KIND
-KIND := gact | mirred | bpf | vlan | skbedit
-"""
-COMMANDS = {"add": Op.ADD, "change": Op.CHANGE, "replace": Op.REPLACE, "get": Op.GET, "delete": Op.DELETE, "list": Op.SHOW,
-            "ls": Op.SHOW, "show": Op.SHOW}
-FAILED = "We have an error talking to the kernel"
-
-
-def actions(opener: Opener, words: Words, options: Options) -> int:
-    """Run one `tc actions` command: on actions that stand alone, for filters to share by index."""
-    from tcbpf.cli.tc_qdisc import apply
-    if not words or matches(words.next, "help"):
-        sys.stderr.write(ACTIONS_USAGE)
-        return 0 if words else USAGE
-    command = words.take()
-    op = next((op for word, op in COMMANDS.items() if matches(command, word)), None)
-    if op is None and command != "flush":
-        raise Quit(USAGE, f'Command "{command}" is unknown, try "tc actions help".')
-    if not words or words.next != "action":
-        raise Quit(USAGE, ACTIONS_USAGE.rstrip())
-    try:
-        if op in (Op.ADD, Op.CHANGE, Op.REPLACE):
-            for row in read_actions(dp := opener(), words):
-                apply(dp, op, row, after=FAILED)
-            return 0
-        asked = _named(words, needs_index=op in (Op.GET, Op.DELETE))
-        dp = opener()
-        if op is Op.DELETE:
-            apply(dp, op, asked, after=FAILED)
-            return 0
-        found = tuple(row for row in apply(dp, op or Op.SHOW, asked, after=FAILED) if isinstance(row, Action))
-        if op is None:
-            for row in found:
-                if not row.bind:
-                    apply(dp, Op.DELETE, row, after=FAILED)
-            return 0
-    except Quit as quit:
-        raise Quit(USAGE, *quit.lines) from None
-    sheet = Sheet(oneline=options.oneline)
-    if found:
-        listing(sheet, found, options, total=0 if op is Op.GET else len(found), first=1 if op is Op.GET else 0)
-    sys.stdout.write(sheet.json(pretty=options.pretty) if options.json else sheet.text())
-    return 0
-
-
-def _named(words: Words, *, needs_index: bool) -> Action:
-    """Take `action KIND [ index INDEX ]`."""
-    words.take()
-    kind = words.take()
-    index = words.number("index is invalid") if words.accept("index") else 0
-    if words or (needs_index and not index):
-        raise Quit(USAGE, ACTIONS_USAGE.rstrip())
-    return Action(kind, index=index)
+MAX_COOKIE = 16                              # bytes
+NEXT_COMMANDS = ("change", "replace", "delete", "get", "add")
+ILLEGAL = 'Illegal "action"'
+GACT_USAGE = """\
+Usage: ... gact CONTROL [ index INDEX ]
+CONTROL := reclassify | drop | continue | pass | pipe | stolen | trap | goto chain CHAIN | jump COUNT
+Other kinds of actions: mirred | bpf | vlan | skbedit"""
+KIND_USAGE = {
+    "mirred": "Usage: ... mirred egress|ingress redirect|mirror dev DEVICE [ CONTROL ] [ index INDEX ]   (CONTROL with mirror)",
+    "bpf": "Usage: ... bpf object-file FILE [ section NAME ] | object-pinned FILE | bytecode CODE | bytecode-file FILE\n"
+           "           [ CONTROL ] [ index INDEX ]",
+    "vlan": "Usage: ... vlan pop | push|modify id ID [ protocol 802.1Q|802.1ad ] [ priority PRIO ] [ CONTROL ] [ index INDEX ]",
+    "skbedit": "Usage: ... skbedit [ queue_mapping N ] [ priority CLASSID ] [ mark MARK[/MASK] ] [ ptype TYPE ]\n"
+               "           [ CONTROL ] [ index INDEX ]",
+}
 
 
 def read_actions(dp: Datapath, words: Words) -> tuple[Action, ...]:
-    """Take the actions after the word `action`, up to the end or a word of the filter's own.
+    """Take actions, up to the end or the word that begins something else.
 
     Raises:  Quit.
     """
     rows: list[Action] = []
-    while words and words.next not in ENDS:
+    awaited = False
+    while words and words.next not in ("flowid", "classid"):
         if words.accept("action"):
-            if not words or words.next in ENDS:
-                raise Quit(LOCAL, f"bad action empty {len(rows) + 1}", 'Illegal "action"')
-            continue
-        if len(rows) == MAX_ACTIONS:
-            raise Quit(LOCAL, f"more than {MAX_ACTIONS} actions", 'Illegal "action"')
-        rows.append(_action(dp, words))
+            awaited = True
+        elif words.next == "help":
+            raise Quit(LOCAL, ILLEGAL)
+        elif any(matches(words.next, command) for command in NEXT_COMMANDS):
+            break
+        else:
+            awaited = False
+            if len(rows) == MAX_ACTIONS:
+                raise Quit(LOCAL, f"more than {MAX_ACTIONS} actions", ILLEGAL)
+            rows.append(_action(dp, words))
+    if awaited:
+        raise Quit(LOCAL, "bad action empty 1", "parse_action: bad value (0:(null))!", ILLEGAL)
     if not rows:
-        raise Quit(LOCAL, "bad action empty 1", 'Illegal "action"')
+        raise Quit(LOCAL, ILLEGAL)
     return tuple(rows)
 
 
 def _action(dp: Datapath, words: Words) -> Action:
-    left, kind = len(words), words.take()
-    if kind == "mirred":
-        return _mirred(dp, words, left)
-    if kind == "bpf":
-        return _bpf(dp, words)
-    if kind in ("vlan", "skbedit"):
-        return _edit(kind, words)
-    if kind == "gact":
-        words.accept("action")
-        kind = words.take()
-    control = read_control(kind, words)
-    if control is None:
-        raise Quit(USAGE, f"Bad action type {kind}",
-                   "It is one of: " + ", ".join(CONTROLS) + ", goto chain N, jump N, mirred, bpf, vlan, skbedit")
-    return Action("gact", index=_index(words), control=control)
-
-
-def read_control(word: str, words: Words) -> str | None:
-    """Return the control that `word` begins, its number taken from `words`; None when it begins none."""
-    if word == "goto":
-        if not words.accept("chain"):
-            raise Quit(LOCAL, f'"goto {words.next}": it is goto chain N', 'Illegal "action"')
-        return f"goto chain {words.number('chain index')}"
-    if word == "jump":
-        return f"jump {words.number('jump count')}"
-    return next((control for name, control in CONTROLS.items() if matches(word, name)), None) if word else None
-
-
-def _mirred(dp: Datapath, words: Words, left: int) -> Action:
-    options: dict[str, object] = {"direction": "egress", "action": "redirect", "dev": ""}
-    index, deed = 0, ""
-    while words and words.next not in ENDS:
-        word = words.next
-        if word in ("egress", "ingress"):
-            options["direction"] = words.take()
-        elif word in ("redirect", "mirror"):
-            deed = str(words.take())
-        elif word == "dev":
-            words.take()
-            options["dev"] = _device(dp, words.take(), left)
-        elif word == "index":
-            words.take()
-            index = words.number('Illegal "index"', status=LOCAL)
-        else:
-            break
-    if index and not deed and not options["dev"]:
-        return Action("mirred", index=index)
-    if not deed or not options["dev"]:
-        raise Quit(LOCAL, "bad action parsing", f"parse_action: bad value ({left}:mirred)!", 'Illegal "action"',
-                   "It is: mirred egress|ingress redirect|mirror dev DEVICE [ CONTROL ]")
-    options["action"] = deed
-    control = _control(words, "stolen" if deed == "redirect" else "pipe")
-    return Action("mirred", control=control, index=index or _index(words), options=options)
-
-
-def _device(dp: Datapath, name: str, left: int) -> str:
-    """Return the name of a device that is there.
-
-    Raises:  Quit.
-    """
-    from tcbpf.cli.tc_qdisc import require_device
+    """Take one action and what all kinds take after their own words."""
+    left, kind = len(words), words.next
     try:
-        require_device(dp, name)
+        if kind in _KINDS:
+            words.take()
+            action = _KINDS[kind](dp, words)
+        else:
+            words.accept("gact")
+            action = _gact(words)
     except Quit as quit:
-        after = ("bad action parsing", f"parse_action: bad value ({left}:mirred)!", 'Illegal "action"')
-        raise Quit(LOCAL, *quit.lines, *after) from None
-    return name
+        if quit.status != LOCAL:
+            raise
+        said = list(takewhile(lambda line: line not in (UNPARSED, UNLOADED), quit.lines))        # what filters say
+        raise Quit(LOCAL, *said, "bad action parsing", f"parse_action: bad value ({left}:{kind})!", ILLEGAL) from None
+    if words.accept("cookie"):
+        action = replace(action, cookie=_cookie(words.take()))
+    if words.accept("hw_stats", prefix=True):
+        word = words.take()
+        asked = next((name for name in HW_STATS if matches(word, name)), None) or wrong(word, "value is invalid\n")
+        action = replace(action, hw_stats_asked=asked)
+    flags = NO_PERCPU if words.accept("no_percpu") else 0
+    flags |= ACT_SKIP_SW if words.accept("skip_sw") else ACT_SKIP_HW if words.accept("skip_hw") else 0
+    return replace(action, flags=flags)
+
+
+def _cookie(word: str) -> bytes:
+    """Return the bytes of a cookie in hexadecimal."""
+    if len(word) > 2 * MAX_COOKIE:
+        wrong(word, f"{len(word)} Max allowed size {2 * MAX_COOKIE}")
+    try:
+        return bytes.fromhex(word)
+    except ValueError:
+        wrong(word, "cookie must be a hex string\n")
+
+
+def _gact(words: Words) -> Action:
+    word = words.take()
+    control = read_control(word, words)
+    if control is None:
+        raise Quit(USAGE, f"Bad action type {word}", GACT_USAGE)
+    if words.accept("random", prefix=True):
+        absent("random")
+    return Action("gact", control=control, index=_index(words))
+
+
+def _mirred(dp: Datapath, words: Words) -> Action:
+    word = words.take()
+    if word == "help":
+        raise Quit(USAGE, KIND_USAGE["mirred"])
+    if matches(word, "index"):                         # one that is there already, to be shared
+        return Action("mirred", index=_index_value(words, ""))
+    direction = next((name for name in ("egress", "ingress") if matches(word, name)), "")
+    if not direction:
+        raise Quit(LOCAL, f"mirred option not supported {word}")
+    word = words.take()
+    if word != direction and word in ("egress", "ingress") and words:
+        raise Quit(LOCAL, "Can't have both ingress and egress")
+    deed = next((name for name in ("redirect", "mirror") if matches(word, name)), "")
+    words.require()
+    index = _index(words)
+    before, device = words.take(), words.take()
+    if not deed or before != "dev":
+        raise Quit(USAGE, f"mirred option not supported {before if deed else word}", KIND_USAGE["mirred"])
+    from tcbpf.cli.tc_qdisc import require_device
+    require_device(dp, device)
+    control = _control(words) if deed == "mirror" else "stolen"
+    if index and words.next == "index":
+        raise Quit(LOCAL, "mirred: Illegal double index")
+    return Action("mirred", control=control, index=index or _index(words, "mirred"),
+                  options={"direction": direction, "action": deed, "dev": device})
 
 
 def _bpf(dp: Datapath, words: Words) -> Action:
-    ready = prepare(dp, read_source(words, "sched_act"))
-    options: dict[str, object] = {"name": ready.name}
-    if ready.prog is not None:
-        options["prog"] = ready.prog
-    else:
-        options["bytecode"] = ready.bytecode
-    return Action("bpf", control=_control(words), index=_index(words), options=options)
-
-
-def _edit(kind: str, words: Words) -> Action:
-    """Take what vlan and skbedit take."""
+    source = None
+    words.require()
+    while words:
+        if words.next == "help":
+            raise Quit(USAGE, KIND_USAGE["bpf"])
+        if words.next == "index":
+            break
+        run = words.accept("run", prefix=True)
+        if run and source is not None:
+            duplicate("run", words.next)
+        if source is not None:
+            break
+        source = read_source(words, "sched_act")
+    control, index = _control(words), _index(words)
     options: dict[str, object] = {}
+    if source is not None:
+        ready = prepare(dp, source)
+        options = {"name": ready.name, "prog": ready.prog} if ready.prog is not None else {"bytecode": ready.bytecode}
+    return Action("bpf", control=control, index=index, options=options)
+
+
+def _vlan(dp: Datapath, words: Words) -> Action:
+    options: dict[str, object] = {}
+    words.require()
     while words:
         word = words.next
-        if kind == "vlan" and word in ("push", "pop", "modify"):
-            options["action"] = words.take()
-        elif kind == "vlan" and word == "id":
+        if word in ("push", "pop", "modify"):
             words.take()
-            options["id"] = words.number("id is invalid", limit=0xFFF)
-        elif kind == "vlan" and word == "protocol":
+            if "action" in options:
+                raise Quit(USAGE, f'unexpected "{word}" - action already specified', KIND_USAGE["vlan"])
+            options["action"] = str(word)
+        elif word in ("id", "protocol") or matches(word, "priority"):
             words.take()
-            options["protocol"] = parsed(parse_protocol, words.take(), "protocol is invalid")
-        elif kind == "vlan" and matches(word, "priority"):
-            words.take()
-            options["priority"] = words.number("prio is invalid", limit=7)
-        elif kind == "skbedit" and matches(word, "queue_mapping"):
+            if options.get("action") not in ("push", "modify"):
+                wrong(word, "only valid for push/modify")
+            if word == "id":
+                options["id"] = words.number("id is invalid", limit=0xFFFF)
+            elif word == "protocol":
+                options["protocol"] = parsed(parse_protocol, words.take(), "protocol is invalid")
+            else:
+                options["priority"] = words.number("prio is invalid", limit=7)
+        elif word == "help":
+            raise Quit(USAGE, KIND_USAGE["vlan"])
+        else:
+            break
+    control, index = _control(words), _index(words, "vlan")
+    if options.get("action") in ("push", "modify"):
+        if "id" not in options:
+            raise Quit(LOCAL, f"id needs to be set for {options['action']}", KIND_USAGE["vlan"])
+        options.setdefault("protocol", 0x8100)
+    elif not options and not index:
+        raise Quit(LOCAL, KIND_USAGE["vlan"])
+    return Action("vlan", control=control, index=index, options=options)
+
+
+def _skbedit(dp: Datapath, words: Words) -> Action:
+    options: dict[str, object] = {}
+    words.require()
+    while words:
+        word = words.next
+        if matches(word, "queue_mapping"):
             words.take()
             options["queue_mapping"] = words.number("Illegal queue_mapping", limit=0xFFFF, status=LOCAL)
-        elif kind == "skbedit" and matches(word, "priority"):
+        elif matches(word, "priority"):
             words.take()
-            options["priority"] = parsed(parse_classid, words.take(), "Illegal priority")
-        elif kind == "skbedit" and matches(word, "mark"):
+            options["priority"] = parsed(parse_classid, words.take(), "Illegal priority", status=LOCAL)
+        elif matches(word, "mark"):
             words.take()
             options |= _mark(words.take())
-        elif kind == "skbedit" and matches(word, "ptype"):
+        elif matches(word, "ptype"):
             words.take()
             options["ptype"] = _packet_type(words.take())
         else:
             break
-    if kind == "vlan" and options.get("action") != "pop":
-        if "action" not in options or "id" not in options:
-            raise Quit(LOCAL, "id needs to be set for " + str(options.get("action", "vlan")), 'Illegal "action"',
-                       "It is: vlan pop | vlan push|modify id ID [ protocol 802.1Q|802.1ad ] [ priority PRIO ]")
-        options.setdefault("protocol", 0x8100)
-    if not options:
-        raise Quit(LOCAL, "bad action parsing", 'Illegal "action"',
-                   "It is: skbedit [ queue_mapping N ] [ priority CLASSID ] [ mark MARK[/MASK] ] [ ptype TYPE ]")
-    return Action(kind, control=_control(words), index=_index(words), options=options)
+    if not options and words.next != "index":
+        raise Quit(LOCAL, KIND_USAGE["skbedit"])
+    return Action("skbedit", control=_control(words), index=_index(words, "skbedit"), options=options)
+
+
+_KINDS: dict[str, Callable[[Datapath, Words], Action]] = {"mirred": _mirred, "bpf": _bpf, "vlan": _vlan, "skbedit": _skbedit}
 
 
 def _mark(word: str) -> dict[str, object]:
     mark, slash, mask = word.partition("/")
-    numbers = [c_number(mark), c_number(mask) if slash else 0]
-    if None in numbers:
-        raise Quit(LOCAL, "Illegal mark", 'Illegal "action"')
-    return {"mark": numbers[0], "mask": numbers[1]} if slash else {"mark": numbers[0]}
+    values: dict[str, object] = {}
+    for name, digits in (("mark", mark), *((("mask", mask),) if slash else ())):
+        value = c_number(digits)
+        if value is None or value > 0xFFFFFFFF:
+            raise Quit(LOCAL, f"Illegal {name}")
+        values[name] = value
+    return values
 
 
 def _packet_type(word: str) -> int:
     if word not in PACKET_TYPES:
-        raise Quit(LOCAL, f"Illegal ptype ({word})", "It is one of: " + ", ".join(PACKET_TYPES), 'Illegal "action"')
+        raise Quit(LOCAL, f"Illegal ptype ({word})")
     return PACKET_TYPES.index(word)
 
 
+def read_control(word: str, words: Words) -> str | None:
+    """Return the control that `word` begins, its number taken from `words`; None when it begins none."""
+    if matches(word, "goto"):
+        if words.take() != "chain":
+            raise Quit(USAGE, '"chain index" expected', GACT_USAGE)
+        chain = _count(words, 'Illegal "chain index"')
+        return f"goto chain {chain}"
+    if matches(word, "jump"):
+        count = _count(words, f'Invalid "jump count" ({words.next})')
+        return f"jump {count}"
+    return next((control for name, control in CONTROLS.items() if matches(word, name)), None)
+
+
+def _count(words: Words, refusal: str) -> int:
+    value = c_number(words.take())
+    if value is None or value > 0x0FFFFFFF:
+        raise Quit(USAGE, refusal, GACT_USAGE)
+    return value
+
+
 def _control(words: Words, default: str = "pipe") -> str:
-    """Take the control word that may end an action."""
-    if not words or words.next in ("action", "index", *ENDS):
+    """Take the control word that may end an action; any other word is not the action's."""
+    if not words or words.next in ("action", "index"):
         return default
-    word = words.take()
+    word, at = words.next, words.mark()
+    words.take()
     found = read_control(word, words)
     if found is None:
-        raise Quit(LOCAL, f'"{word}" is no control', 'Illegal "action"', "It is one of: " + ", ".join(CONTROLS))
-    return found
+        words.back(at)
+    return found or default
 
 
-def _index(words: Words) -> int:
+def _index(words: Words, kind: str = "") -> int:
     """Take `index N`, or return 0."""
-    if not words.accept("index"):
-        return 0
+    return _index_value(words, kind) if words.accept("index", prefix=True) else 0
+
+
+def _index_value(words: Words, kind: str) -> int:
     value = c_number(words.take())
-    if value is None:
-        raise Quit(LOCAL, 'Illegal "index"', 'Illegal "action"')
+    if value is None or value > 0xFFFFFFFF:
+        raise Quit(LOCAL, f'{kind}: Illegal "index"' if kind else 'Illegal "index"')
     return value

@@ -7,8 +7,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli import tc_show
-from tcbpf.cli.tc_qdisc import absent, apply, choose, require_device, show
-from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, duplicate, matches, parsed, read_rate, read_size
+from tcbpf.cli.tc_qdisc import apply, choose, require_device, show
+from tcbpf.cli.tc_words import (
+    LOCAL,
+    USAGE,
+    Options,
+    Quit,
+    Words,
+    absent,
+    c_number,
+    duplicate,
+    matches,
+    parsed,
+    read_rate,
+    read_size,
+)
 from tcbpf.control.objects import TC_H_ROOT, TcClass
 from tcbpf.control.request import Op
 from tcbpf.control.words import parse_classid

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from tcbpf.cli import tc_show
 from tcbpf.cli.tc_action import read_actions
 from tcbpf.cli.tc_load import Ready, prepare, read_source
-from tcbpf.cli.tc_qdisc import absent, apply, choose, require_device, show
-from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, duplicate, matches, parsed
+from tcbpf.cli.tc_qdisc import apply, choose, require_device, show
+from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
 from tcbpf.control.objects import ETH_P_ALL, SKIP_HW, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter
 from tcbpf.control.request import Op
 from tcbpf.control.words import HOOKS, parse_classid, parse_protocol
@@ -183,6 +183,7 @@ def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
             direct = True
         elif matches(word, "action"):
             words.take()
+            words.require()
             actions = read_actions(dp, words)
         elif matches(word, "skip_hw") or word == "skip_sw":
             flags |= SKIP_SW if words.take() == "skip_sw" else SKIP_HW
@@ -214,6 +215,7 @@ def read_matchall(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[
             except InputError:
                 raise Quit(LOCAL, 'Illegal "classid"') from None
         elif matches(word, "action"):
+            words.require()
             actions = read_actions(dp, words)
         elif word in ("skip_hw", "skip_sw"):
             options[word] = True
@@ -240,6 +242,7 @@ def read_u32(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[Actio
             except InputError:
                 raise Quit(LOCAL, 'Illegal "classid"') from None
         elif matches(word, "action"):
+            words.require()
             actions = read_actions(dp, words)
         else:
             raise Quit(LOCAL, f'What is "{word}"?', "Usage: ... u32 match u32|u16|u8 VALUE MASK [ at OFFSET ] ... "

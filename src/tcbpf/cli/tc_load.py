@@ -8,11 +8,12 @@ Differs: an object file may be a C source; a section that is not named is "class
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_words import LOCAL, Quit, Words, c_number, matches
+from tcbpf.cli.tc_words import LOCAL, Quit, Words, matches
 from tcbpf.errors import CompileError, InputError, NotSupported, SysError, VerifierError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tcbpf.obj.program import Object
 
 DEFAULT_SECTION = {"sched_cls": "classifier", "sched_act": "action"}
+UNPARSED, UNLOADED = "Unable to parse bpf command line", "Unable to load program"
 MAX_INSNS = 4096
 LOG_SHOWN = 4096
 
@@ -65,8 +67,8 @@ def read_source(words: Words, type: str = "sched_cls", *, typed: bool = False) -
     elif matches(word, "object-pinned") or matches(word, "pinned") or word == "fd":
         mode = "pinned"
     else:
-        raise Quit(LOCAL, f'What mode is "{word}"?', "Unable to parse bpf command line",
-                   "It is one of: object-file FILE, object-pinned FILE, bytecode 's,c t f k,...', bytecode-file FILE")
+        raise Quit(LOCAL, f'What mode is "{word}"?', UNPARSED,
+                   "Usage: ... object-file FILE | object-pinned FILE | bytecode 's,c t f k,...' | bytecode-file FILE")
     value = words.take()
     if typed and words.accept("type", prefix=True):
         kind = words.take()
@@ -92,8 +94,8 @@ def prepare(dp: Datapath, source: Source) -> Ready:
             with open(source.value, encoding="ascii", errors="replace") as file:
                 text = file.read()
         except OSError as error:
-            raise Quit(LOCAL, f"Cannot fopen: {error.strerror}", "Unable to parse bpf command line") from None
-        return Ready(bytecode=read_bytecode(text.strip().replace("\n", ",")))
+            raise Quit(LOCAL, f"Cannot fopen: {error.strerror}", UNPARSED) from None
+        return Ready(bytecode=read_bytecode(re.sub(r",?\n+", ",", text)))
     if source.mode == "pinned":
         return Ready(open_pinned(dp, source), name=f"{os.path.basename(source.value)}:[*fsobj]")
     loaded, section = load_object(dp, source)
@@ -106,27 +108,27 @@ def prepare(dp: Datapath, source: Source) -> Ready:
 
 
 def read_bytecode(text: str) -> Bytecode:
-    """Return the instructions of "s,c t f k,c t f k,...".
+    """Return the instructions of "s,c t f k,c t f k,...", all decimal.
 
     Raises:  Quit.
     """
-    last = "Unable to parse bpf command line"
-    count, _, rest = text.partition(",")
-    length = c_number(count.strip())
-    if length is None or not length or length > MAX_INSNS:
-        raise Quit(LOCAL, last, f"It is 's,c t f k,c t f k,...', s the number of instructions (1 to {MAX_INSNS})")
+    head = re.match(r"\s*(\d+),", text)
+    if head is None or not 0 < (length := int(head[1])) <= MAX_INSNS:
+        raise Quit(LOCAL, UNPARSED, f"Usage: 's,c t f k,...' in decimal, s the number of instructions (1 to {MAX_INSNS})")
     code: list[tuple[int, int, int, int]] = []
-    for part in filter(None, (item.strip() for item in rest.split(","))):
+    parts = text[head.end():].split(",")
+    for part in parts if parts[-1] else parts[:-1]:
         if len(code) == length:
-            raise Quit(LOCAL, "Real program length exceeds encoded length parameter!", last)
-        fields = [c_number(word) for word in part.split()]
-        numbers = [number for number in fields if number is not None]
+            raise Quit(LOCAL, "Real program length exceeds encoded length parameter!", UNPARSED)
+        fields = [int(word) for word in part.split() if re.fullmatch(r"-?\d+", word, re.ASCII)]
         limits = (0xFFFF, 255, 255, 0xFFFFFFFF)
-        if not len(fields) == len(numbers) == 4 or any(n > m for n, m in zip(numbers, limits, strict=True)):
-            raise Quit(LOCAL, f"Error at instruction {len(code)}!", last)
-        code.append((numbers[0], numbers[1], numbers[2], numbers[3]))
+        if not len(part.split()) == len(fields) == 4 or any(n > m for n, m in zip(fields, limits, strict=True)) or (
+            min(fields[:3]) < 0 or fields[3] < -1 << 31
+        ):
+            raise Quit(LOCAL, f"Error at instruction {len(code)}!", UNPARSED)
+        code.append((fields[0], fields[1], fields[2], fields[3] & 0xFFFFFFFF))
     if len(code) != length:
-        raise Quit(LOCAL, "Parsed program length is less than encoded length parameter!", last)
+        raise Quit(LOCAL, "Parsed program length is less than encoded length parameter!", UNPARSED)
     return tuple(code)
 
 
@@ -136,7 +138,7 @@ def open_pinned(dp: Datapath, source: Source) -> Prog:
     Raises:  Quit.
     """
     from tcbpf.maps.map import Map
-    path, last = bpffs_path(source.value), "Unable to parse bpf command line"
+    path, last = bpffs_path(source.value), UNPARSED
     try:
         found = dp.obj_get(path)
     except SysError as error:
@@ -161,7 +163,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
     """
     from tcbpf.datapath.loader import load, read_scopes
     from tcbpf.obj.link import SectionError, choose
-    last = "Unable to load program"
+    last = UNLOADED
     try:
         obj = read_object(source.value)
         section = "" if source.program else source.section or default_section(obj, source.type)

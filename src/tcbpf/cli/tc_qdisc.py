@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli import tc_show
 from tcbpf.cli.tc_sheet import Sheet
@@ -16,6 +17,7 @@ from tcbpf.cli.tc_words import (
     Options,
     Quit,
     Words,
+    absent,
     c_number,
     duplicate,
     matches,
@@ -88,7 +90,8 @@ def apply(dp: Datapath, op: Op, what: TcObject, *, after: str = "") -> tuple[TcO
         if error.errno == errno.ENODEV and name and not error.extack:
             raise Quit(LOCAL, f'Cannot find device "{name}"') from None
         said = f"Error: {error.extack.rstrip('.')}." if error.extack else f"RTNETLINK answers: {error.strerror}"
-        hint = ["It takes root or CAP_NET_ADMIN; --datapath user takes neither."] if error.errno == errno.EPERM else []
+        refused = error.errno == errno.EPERM and dp.name == "kernel" and os.geteuid() != 0
+        hint = ["It takes root or CAP_NET_ADMIN; --datapath user takes neither."] if refused else []
         raise Quit(REFUSED, said, *([after] if after else []), *hint) from None
     except NotSupported as error:
         raise Quit(REFUSED, f"Error: {error}.", *([after] if after else [])) from None
@@ -120,11 +123,6 @@ def show(rows: Iterable[Any], put: Callable[[Sheet, Any, Options, tc_show.Select
         put(sheet, row, options, selected)
     sys.stdout.write(sheet.json(pretty=options.pretty) if options.json and json else sheet.text())
     return 0
-
-
-def absent(word: str) -> NoReturn:
-    """Refuse what tc(8) has and neither datapath here."""
-    raise Quit(LOCAL, f'"{word}" is not supported here')
 
 
 # ---------------------------------------------------------------- qdisc

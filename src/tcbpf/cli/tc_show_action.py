@@ -6,8 +6,11 @@ from typing import Any
 
 from tcbpf.cli.tc_sheet import Sheet
 from tcbpf.cli.tc_words import Options, format_size
-from tcbpf.control.objects import Action, Bpf, Stats
+from tcbpf.control.objects import ACT_SKIP_HW, NO_PERCPU, Action, Bpf, Stats
 from tcbpf.control.words import format_handle, format_protocol
+
+HW_STATS = ("immediate", "delayed", "disabled")
+"""What an action's user may ask of the hardware's counters."""
 
 PACKET_TYPES = ("host", "broadcast", "multicast", "otherhost")
 """What skbedit calls the PACKET_* numbers."""
@@ -23,6 +26,9 @@ def actions(sheet: Sheet, rows: tuple[Action, ...], options: Options) -> None:
                 sheet.line()
                 sheet.put("order", order, "\taction order {}: ")
                 action(sheet, row, options)
+                _marks(sheet, row)
+                if row.flags & NO_PERCPU:
+                    sheet.line()
                 _hw_stats(sheet, row)
 
 
@@ -37,12 +43,26 @@ def listing(sheet: Sheet, rows: tuple[Action, ...], options: Options, *, total: 
                 sheet.line()
                 sheet.put("order", order, "\taction order {}: ")
                 action(sheet, row, options)
-                sheet.put("not_in_hw", True, "\tnot_in_hw")
+                _marks(sheet, row)
+                place = "skip_hw" if row.flags & ACT_SKIP_HW else "not_in_hw"
+                sheet.put(place, True, f"\t{place}")
                 sheet.line()
                 _hw_stats(sheet, row)
 
 
+def _marks(sheet: Sheet, row: Action) -> None:
+    """Put what its user wrote on an action."""
+    if row.cookie:
+        sheet.put("cookie", row.cookie.hex(), "\tcookie {}")
+        sheet.line()
+    if row.flags & NO_PERCPU:
+        sheet.put("no_percpu", True, "\tno_percpu")
+
+
 def _hw_stats(sheet: Sheet, row: Action) -> None:
+    if row.hw_stats_asked:
+        sheet.put("hw_stats", [row.hw_stats_asked], "\thw_stats {}", shown=row.hw_stats_asked)
+        sheet.line()
     if row.hw_stats:
         sheet.put("used_hw_stats", [row.hw_stats], "\tused_hw_stats {}", shown=row.hw_stats)
         sheet.line()

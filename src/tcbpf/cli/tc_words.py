@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -63,10 +63,25 @@ class Words:
 
         Raises:  Quit when there is none.
         """
-        if not self:
-            raise Quit(USAGE, 'Command line is not complete. Try option "help"')
+        self.require()
         self._at += 1
         return self._words[self._at - 1]
+
+    def require(self) -> None:
+        """Refuse the end of the command.
+
+        Raises:  Quit.
+        """
+        if not self:
+            raise Quit(USAGE, 'Command line is not complete. Try option "help"')
+
+    def mark(self) -> int:
+        """Return the place of the next word, for `back`."""
+        return self._at
+
+    def back(self, at: int) -> None:
+        """Give words back, down to a marked place."""
+        self._at = at
 
     def rest(self) -> list[str]:
         """Take all words that are left."""
@@ -114,11 +129,18 @@ def c_number(word: str) -> int | None:
     return None
 
 
-def parsed(read, word: str, why: str) -> int:    # type: ignore[no-untyped-def]
+def absent(word: str) -> NoReturn:
+    """Refuse what tc(8) has and neither datapath here."""
+    raise Quit(LOCAL, f'"{word}" is not supported here')
+
+
+def parsed(read: Callable[[str], int], word: str, why: str, *, status: int = USAGE) -> int:
     """Return read(word), or refuse the word."""
     try:
-        return int(read(word))
+        return read(word)
     except InputError:
+        if status != USAGE:
+            raise Quit(status, why) from None
         wrong(word, why)
 
 

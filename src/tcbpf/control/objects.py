@@ -16,6 +16,7 @@ TC_H_MIN_INGRESS, TC_H_MIN_EGRESS = 0xFFF2, 0xFFF3
 ETH_P_ALL = 0x0003
 PRIOMAP = (1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)       # prio's band of each priority, where nothing else is said
 SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8
+NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW = 1, 2, 4                    # of an action (TCA_ACT_FLAGS_*)
 
 
 def handle_of(major: int, minor: int) -> int:
@@ -113,6 +114,16 @@ class Action:
     used: int = -1
     first_used: int = -1                     # -1: never
     hw_stats: str = ""                       # dumped: "disabled" for one that was made alone, not with a filter
+    cookie: bytes = b""                      # at most 16, for the user's own use
+    flags: int = 0                           # NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW
+    hw_stats_asked: str = ""                 # "immediate", "delayed", "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """Actions that one request makes, changes, names or removes: all of them or none."""
+
+    rows: tuple[Action, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +170,4 @@ class Filter:
     actions: tuple[Action, ...] = ()
 
 
-TcObject = Link | Qdisc | TcClass | Filter | Action
+TcObject = Link | Qdisc | TcClass | Filter | Action | Actions

@@ -9,21 +9,24 @@ import errno
 import time
 from dataclasses import replace
 
-from tcbpf.control.objects import Action, Filter
+from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, Action, Filter
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
 from tcbpf.tc.state import State
 
+ACT_SKIP = ACT_SKIP_HW | ACT_SKIP_SW
 KINDS = frozenset({"gact", "mirred", "vlan", "skbedit", "bpf"})
 MAX_OF_A_FILTER = 32  # TCA_ACT_MAX_PRIO
 
 
-def bind(state: State, actions: tuple[Action, ...], asked: str) -> tuple[State, tuple[Action, ...]]:
-    """Make a filter's actions, and return them with their indices."""
+def bind(state: State, actions: tuple[Action, ...], flags: int, asked: str) -> tuple[State, tuple[Action, ...]]:
+    """Make a filter's actions, and return them with their indices; `flags` are the filter's SKIP_HW and SKIP_SW."""
     if len(actions) > MAX_OF_A_FILTER:
         raise TcError(errno.EINVAL, asked)
     bound: list[Action] = []
     for one in actions:
+        if one.flags & ACT_SKIP and (one.flags & ACT_SKIP) >> 1 != flags:
+            raise TcError(errno.EINVAL, asked, "Mismatch between action and filter offload flags")
         if not (one.index and (one.kind, one.index) in state.actions):
             state, one = made(state, one, asked)
         bound.append(one)
@@ -34,6 +37,10 @@ def made(state: State, one: Action, asked: str) -> tuple[State, Action]:
     """Make an action: the least free index of its kind unless it names one."""
     if one.kind not in KINDS:
         raise TcError(errno.ENOENT, asked, "Failed to load TC action module")
+    if one.flags & ACT_SKIP_SW:
+        raise TcError(errno.EINVAL, asked)  # no device here offloads
+    if one.kind == "mirred" and not one.options:
+        raise TcError(errno.EINVAL, asked, "act_mirred: Unknown mirred option")
     if one.kind == "mirred" and not any(link.name == one.options.get("dev") for link in state.links.values()):
         raise TcError(errno.ENODEV, asked)
     taken = {index for kind, index in state.actions if kind == one.kind} | {
@@ -52,13 +59,29 @@ def write(state: State, op: Op, one: Action, asked: str) -> State:
         raise TcError(errno.EEXIST, asked)
     if there:
         old = state.actions[one.kind, one.index]
-        new = replace(old, control=one.control, options={**old.options, **one.options})
+        new = replace(old, control=one.control, options={**old.options, **one.options}, cookie=one.cookie or old.cookie)
         return replace(state, actions={**state.actions, (one.kind, one.index): new})
     return made(state, replace(one, hw_stats="disabled"), asked)[0]
 
 
+def flush(state: State, kind: str, asked: str) -> State:
+    """Remove the actions of a kind that stand alone, in their order, up to the first that a filter holds."""
+    if kind not in KINDS:
+        raise TcError(errno.EINVAL, asked, "Cannot flush unknown TC action")
+    left = dict(state.actions)
+    for key in sorted(key for key in left if key[0] == kind):
+        if holders(state, left[key]):
+            if len(left) == len(state.actions):
+                raise TcError(errno.EPERM, asked)
+            break
+        del left[key]
+    return replace(state, actions=left)
+
+
 def delete(state: State, one: Action, asked: str) -> State:
-    """Remove an action that no filter holds."""
+    """Remove an action that no filter holds, or with no index all of its kind."""
+    if not one.index:
+        return flush(state, one.kind, asked)
     if (one.kind, one.index) not in state.actions:
         raise TcError(errno.ENOENT, asked, "TC action with specified index not found" if one.index else "")
     if holders(state, one):
@@ -96,10 +119,12 @@ def alone(one: Action) -> bool:
 
 def show(state: State, one: Action, asked: str) -> tuple[Action, ...]:
     """Return the actions of a kind, or the one named."""
+    if one.index and one.kind not in KINDS:
+        raise TcError(errno.EINVAL, asked, "Specified TC action kind not found")
     found = [a for (kind, index), a in sorted(state.actions.items()) if kind == one.kind and one.index in (0, index)]
     if one.index and not found:
         raise TcError(errno.ENOENT, asked, "TC action with specified index not found")
-    return tuple(dumped(state, a) for a in found)
+    return tuple(replace(dumped(state, a), hw_stats="disabled") for a in found)
 
 
 def swept(state: State, filters_before: State) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcbpf.control.objects import Action, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import Action, Actions, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.tc import action, filter, klass, link, qdisc
@@ -36,6 +36,8 @@ def answer(state: State, op: Op, thing: TcObject, asked: str) -> tuple[TcObject,
             return filter.get(state, thing, asked) if op is Op.GET else filter.show(state, thing, asked)
         case Action():
             return action.show(state, thing, asked)
+        case Actions():
+            return tuple(found for one in thing.rows for found in action.show(state, one, asked))
     raise InternalError(f"nothing shows {thing!r}")
 
 
@@ -56,6 +58,10 @@ def written(state: State, op: Op, thing: TcObject, asked: str) -> State:
             return filter.write(state, op, thing, asked)
         case Action():
             return action.write(state, op, thing, asked)
+        case Actions():
+            for one in thing.rows:
+                state = action.write(state, op, one, asked)
+            return state
     raise InternalError(f"nothing writes {thing!r}")
 
 
@@ -72,4 +78,8 @@ def removed(state: State, thing: TcObject, asked: str) -> State:
             return filter.delete(state, thing, asked)
         case Action():
             return action.delete(state, thing, asked)
+        case Actions():
+            for one in thing.rows:
+                state = action.delete(state, one, asked)
+            return state
     raise InternalError(f"nothing deletes {thing!r}")

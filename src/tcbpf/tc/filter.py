@@ -80,7 +80,7 @@ def write(state: State, op: Op, asked_for: Filter, asked: str) -> State:
         raise TcError(errno.EINVAL, asked)
     pref = asked_for.pref or auto_pref(chain, asked)
     handle = asked_for.handle or free_handle(same)
-    state, actions = action.bind(state, asked_for.actions, asked)
+    state, actions = action.bind(state, asked_for.actions, hardware(options), asked)
     # The one block of an ingress qdisc goes by whatever parent the last filter was added with.
     parent = asked_for.parent if state.qdiscs[link.index, hook[1] & 0xFFFF0000].kind == "ingress" else hook[1]
     made = replace(

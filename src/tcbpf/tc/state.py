@@ -11,7 +11,7 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tcbpf.control.objects import Action, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import Action, Actions, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.errors import TcError
 
 Place = tuple[int, int]  # a device's index, and a handle on it
@@ -84,6 +84,7 @@ class State:
 
 def describe(verb: str, thing: TcObject) -> str:
     """Return what was asked, for a message: "filter add dev em1"."""
-    kind = {Link: "link", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Action: "action"}[type(thing)]
+    kind = {Link: "link", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Action: "action",
+            Actions: "action"}[type(thing)]
     name = thing.name if isinstance(thing, Link) else getattr(thing, "dev", "") or getattr(thing, "kind", "")
     return f"{kind} {verb} dev {name}" if kind != "action" else f"{kind} {verb} {name}"

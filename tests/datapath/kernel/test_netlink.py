@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tcbpf.control.objects import Action
+from tcbpf.datapath.kernel import act
 from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, pairs, string, text, u16, u32
 from tcbpf.errors import TcError
 
@@ -76,3 +78,26 @@ def test_a_dump_that_ends_badly() -> None:
     with pytest.raises(TcError) as caught:
         wire.ask(38, 0x300, b"", asked="x")
     assert caught.value.errno == errno.ENODEV
+
+
+@pytest.mark.parametrize(
+    "action",
+    [Action("vlan", 3, "pipe", {"action": "push", "id": 5, "protocol": 0x88A8, "priority": 3}),
+     Action("vlan", 4, "drop", {"action": "pop"}),
+     Action("skbedit", 9, "goto chain 7", {"priority": 0x10002, "queue_mapping": 3, "mark": 7, "mask": 0xFF, "ptype": 2},
+            cookie=b"\1\2", flags=1, hw_stats_asked="delayed")],
+    ids=lambda action: f"{action.kind}-{action.index}",
+)
+def test_actions_of_numbers_are_written_and_read(action: Action) -> None:
+    """What this kernel may not have: the numbers are linux/tc_act/*.h's."""
+    written = act.actions_attr(act.TCA_ACT_TAB, (action,), None)    # type: ignore[arg-type]
+    (read,) = act.read_actions(written[4:], None)    # type: ignore[arg-type]
+    assert (read.kind, read.index, read.control, read.options) == (action.kind, action.index, action.control, action.options)
+    assert (read.cookie, read.flags, read.hw_stats_asked) == (action.cookie, action.flags, action.hw_stats_asked)
+
+
+def test_a_vlan_push_is_as_the_header_says() -> None:
+    push = Action("vlan", 3, "pipe", {"action": "push", "id": 5, "protocol": 0x8100})
+    written = act.actions_attr(1, (push,), None)    # type: ignore[arg-type]
+    assert struct.pack("=IIiii", 3, 0, 3, 0, 0) + struct.pack("=i", 2) in written
+    assert struct.pack("=HHHxx", 6, 3, 5) + struct.pack("=HH", 6, 4) + b"\x81\x00" in written

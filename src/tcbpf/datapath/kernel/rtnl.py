@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
-from tcbpf.control.objects import TC_H_ROOT, Action, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import TC_H_ROOT, Action, Actions, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import act, cls, sch
 from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, string, text, u32
@@ -45,7 +45,7 @@ def apply(rtnl: Rtnetlink, request: Request) -> tuple[TcObject, ...]:
     if isinstance(what, Link):
         return _link(rtnl, request.op, what, asked)
     names = Names(rtnl)
-    if isinstance(what, Action):
+    if isinstance(what, (Action, Actions)):
         return _action(names, request.op, what, asked)
     base, body, decode = _traffic(names, request.op, what)
     kind = base + (1 if request.op is Op.DELETE else 2 if request.op in (Op.SHOW, Op.GET) else 0)
@@ -68,15 +68,19 @@ def _ask(rtnl: Rtnetlink, kind: int, flags: int, body: bytes, asked: str) -> lis
         raise
 
 
-def _action(names: Names, op: Op, action: Action, asked: str) -> tuple[Action, ...]:
-    """Do one request on an action that stands alone. SHOW takes all of the kind, GET and DELETE the one of that index."""
+def _action(names: Names, op: Op, what: Action | Actions, asked: str) -> tuple[Action, ...]:
+    """Do one request on actions that stand alone. SHOW takes all of the kind, GET and DELETE the one of that index; DELETE
+    with no index removes them in their order up to the first that a filter holds.
+    """
+    rows = what.rows if isinstance(what, Actions) else (what,)
     if op is Op.SHOW:
-        answers = _ask(names.rtnl, uapi.RTM_GETACTION, uapi.NLM_F_DUMP, _TCAMSG + act.named(action), asked)
+        answers = _ask(names.rtnl, uapi.RTM_GETACTION, uapi.NLM_F_DUMP, _TCAMSG + act.named(rows), asked)
     elif op in (Op.GET, Op.DELETE):
         kind = uapi.RTM_GETACTION if op is Op.GET else uapi.RTM_DELACTION
-        answers = _ask(names.rtnl, kind, 0, _TCAMSG + act.named(action), asked)
+        flags = 0 if all(row.index for row in rows) else uapi.NLM_F_ROOT                             # all of the kind
+        answers = _ask(names.rtnl, kind, flags, _TCAMSG + act.named(rows), asked)
     else:
-        body = _TCAMSG + act.actions_attr(act.TCA_ACT_TAB, (action,), names)
+        body = _TCAMSG + act.actions_attr(act.TCA_ACT_TAB, rows, names)
         answers = _ask(names.rtnl, uapi.RTM_NEWACTION, FLAGS[op], body, asked)
     if op not in (Op.SHOW, Op.GET):
         return ()
@@ -86,6 +90,8 @@ def _action(names: Names, op: Op, action: Action, asked: str) -> tuple[Action, .
 
 def describe(what: TcObject) -> str:
     """Return a short name of an object for messages."""
+    if isinstance(what, Actions):
+        return "actions"
     kind = {Link: "device", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Action: "action"}[type(what)]
     name = what.name if isinstance(what, Link) else what.kind if isinstance(what,
     Action) else f"{what.kind} on {what.dev}"

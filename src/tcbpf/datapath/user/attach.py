@@ -6,7 +6,7 @@ import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tcbpf.control.objects import Action, Bpf, Filter, TcObject
+from tcbpf.control.objects import Action, Actions, Bpf, Filter, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.errors import SysError
 from tcbpf.tc import apply as tc
@@ -28,18 +28,25 @@ def apply(dp: User, request: Request) -> tuple[TcObject, ...]:
 
 
 def resolved(dp: User, thing: TcObject) -> TcObject:
-    """Return a filter or action with its program named by number, as it is kept."""
+    """Return filters and actions with their programs named by number, as they are kept."""
     if isinstance(thing, Filter):
-        actions = tuple(a for a in (resolved(dp, one) for one in thing.actions) if isinstance(a, Action))
+        actions = tuple(resolved_action(dp, one) for one in thing.actions)
         if isinstance(thing.options, Bpf) and thing.options.prog is not None:
             return replace(thing, options=described(dp, thing.options, "sched_cls"), actions=actions)
         return replace(thing, actions=actions)
-    if isinstance(thing, Action) and (prog := thing.options.get("prog")) is not None:
-        of = described(dp, Bpf(prog=prog, name=str(thing.options.get("name", ""))), "sched_act")
-        rest = {name: value for name, value in thing.options.items() if name != "prog"}
-        known = {"id": of.id, "tag": of.tag, "name": of.name, "prog_name": of.prog_name, "jited": of.jited}
-        return replace(thing, options=rest | known)
-    return thing
+    if isinstance(thing, Actions):
+        return Actions(tuple(resolved_action(dp, one) for one in thing.rows))
+    return resolved_action(dp, thing) if isinstance(thing, Action) else thing
+
+
+def resolved_action(dp: User, one: Action) -> Action:
+    """Return an action with its program named by number."""
+    if (prog := one.options.get("prog")) is None:
+        return one
+    of = described(dp, Bpf(prog=prog, name=str(one.options.get("name", ""))), "sched_act")
+    rest = {name: value for name, value in one.options.items() if name != "prog"}
+    known = {"id": of.id, "tag": of.tag, "name": of.name, "prog_name": of.prog_name, "jited": of.jited}
+    return replace(one, options=rest | known)
 
 
 def described(dp: User, options: Bpf, type: str) -> Bpf:
