@@ -90,6 +90,17 @@ def helper(name: str) -> int:
     return found
 
 
+def kfunc(name: str) -> int:
+    """Return the address of a kernel function, of the same shape as a helper's.
+
+    Raises:  NotSupported when the runtime lacks it.
+    """
+    try:
+        return address(f"tcbpf_kfunc_{name}")
+    except AttributeError:
+        raise NotSupported(f"the user datapath has no kernel function {name}") from None
+
+
 @cache
 def _layout() -> dict[str, list[_Row]]:
     table = ctypes.cast(address("tcbpf_layout"), ctypes.POINTER(_Row))

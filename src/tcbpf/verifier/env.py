@@ -112,7 +112,7 @@ class Env:
     __slots__ = (
         "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur",
         "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns",
-        "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "kfunc_at", "kfuncs", "live_regs", "liveness", "log",
+        "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "kfunc_at", "live_regs", "liveness", "log",
         "map_poisoned", "maps", "max_insns", "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed", "program",
         "prune_point", "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type", "visits", "writes_packet",
     )
@@ -150,7 +150,6 @@ class Env:
         self.scc: list[int] = []
         self.liveness: StackLiveness
         self.helpers: set[str] = set()
-        self.kfuncs: set[str] = set()
         self.kfunc_at: dict[int, Kfunc] = {}
         self.writes_packet = False
         self.kernel_only: set[str] = set()

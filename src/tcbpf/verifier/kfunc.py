@@ -83,7 +83,7 @@ def call_kfunc(env: Env, ins: Ins) -> int:
         env.refuse("kfunc_missing", name=name)
     if kfunc.has("SLEEPABLE") and not env.cur.sleepable:
         env.refuse("kfunc_sleepable", name=name)
-    env.kfuncs.add(name)
+    env.aux[ins.pc].kfunc = name
     meta = check_arguments(env, kfunc)
     _critical_sections(env, name)
     regs = env.frame.regs

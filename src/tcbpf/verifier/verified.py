@@ -30,6 +30,7 @@ class Aux:
     field: Field | None = None               # ctx access: the row, whose `native` place the engine uses
     map: int = -1                            # helper call: index in program.maps of its map argument, -1 for not constant
     key: int = -1                            # tail_call: the constant index, -1 for none
+    kfunc: str = ""                          # kernel function called, by tables.kfuncs name
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,10 @@ class Body:
         """Write a helper call."""
         raise NotImplementedError
 
+    def call_kfunc(self, pc: int, insn: Insn) -> None:
+        """Write a call of a kernel function."""
+        raise NotImplementedError
+
     def call_local(self, pc: int, insn: Insn) -> None:
         """Write a call of another function of the program."""
         raise NotImplementedError
@@ -175,6 +179,8 @@ class Body:
             self.call(pc, insn)
         elif kind is Kind.CALL_LOCAL:
             self.call_local(pc, insn)
+        elif kind is Kind.CALL_KFUNC:
+            self.call_kfunc(pc, insn)
         elif kind is Kind.LD_IMM64:
             wide = self.algebra[64].const(insn.imm & 0xFFFFFFFF | self.insns[pc + 1].imm << 32)
             self.write(insn.dst, self.named(pc, insn) if insn.src else wide)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
-from tcbpf.native.library import function, helper, struct
+from tcbpf.native.library import function, helper, kfunc, struct
 from tcbpf.tables.helpers import HELPERS, ArgType, Helper
 from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, Kind, Op
 from tcbpf.tables.maps import MAP_TYPES
@@ -152,6 +152,10 @@ class ProgramMachine(Machine):
                 self._adopt(self.regs[1], result)
             self.regs[:6] = [result, 0, 0, 0, 0, 0]
 
+    def call_kfunc(self, pc: int) -> None:
+        name = self.verified.aux[pc].kfunc
+        self.regs[:6] = [_HELPER(kfunc(name))(self.env, *self.regs[1:6]), 0, 0, 0, 0, 0]
+
     def _adopt(self, outer: int, found: int) -> None:
         """Make an inner map's values reachable."""
         row = MAP_TYPES.at(struct("tcbpf_map").from_address(outer).s.type)
@@ -255,6 +259,9 @@ class Interp:
         for insn, op in zip(verified.program.insns, self.ops, strict=True):
             if op is not None and op.kind is Kind.CALL:
                 _exists(insn.imm)
+        for aux in verified.aux:
+            if aux.kfunc:
+                kfunc(aux.kfunc)
 
     @property
     def address(self) -> int:

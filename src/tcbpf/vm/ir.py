@@ -294,7 +294,8 @@ class ProgramBody(Body):
 
     def _need(self, name: str, pc: int) -> None:
         if not self.given.runtime(name):
-            raise NotSupported(f"pc {self.given.origin[pc]}: the user datapath has no {name.removeprefix('tcbpf_helper_')}")
+            what = name.removeprefix("tcbpf_helper_").removeprefix("tcbpf_kfunc_")
+            raise NotSupported(f"pc {self.given.origin[pc]}: the user datapath has no {what}")
 
     def call(self, pc: int, insn: Insn) -> None:
         helper = HELPERS.at(insn.imm)
@@ -313,6 +314,15 @@ class ProgramBody(Body):
             used = 5 if "..." in helper.proto else len(helper.args)
             arguments = ", ".join(f"i64 {self.read(reg) if reg <= used else 0}" for reg in range(1, 6))
             self.clobber(self.out.value(f"call i64 @{name}(ptr %env, {arguments})"))
+
+    def call_kfunc(self, pc: int, insn: Insn) -> None:
+        from tcbpf.tables.kfuncs import KFUNCS  # read only by programs that call one
+
+        row = KFUNCS[self.given.aux(pc).kfunc]
+        name = f"tcbpf_kfunc_{row.name}"
+        self._need(name, pc)
+        arguments = ", ".join(f"i64 {self.read(reg) if reg <= len(row.params) else 0}" for reg in range(1, 6))
+        self.clobber(self.out.value(f"call i64 @{name}(ptr %env, {arguments})"))
 
     def _map_call(self, name: str, index: int) -> None:
         """Call a map operation with the map's shape as a constant, so that it inlines to what this map needs."""

@@ -82,6 +82,10 @@ class Machine:
         """Call a helper: take r1 to r5, leave r0."""
         raise Stopped(self.pc, "no helpers here")
 
+    def call_kfunc(self, pc: int) -> None:
+        """Call a kernel function: take r1 to r5, leave r0."""
+        raise Stopped(pc, "no kernel functions here")
+
     def named(self, insn: Insn, second: Insn) -> int:
         """Return what an LD_IMM64 with src names."""
         raise Stopped(self.pc, "LD_IMM64 names nothing here")
@@ -167,6 +171,8 @@ class Machine:
             self.call(insn, op)
         elif kind is Kind.CALL_LOCAL:
             self.enter(target(pc, insn, op))
+        elif kind is Kind.CALL_KFUNC:
+            self.call_kfunc(pc)
         elif kind is Kind.ATOMIC:
             self._atomic(insn, op)
         elif kind is Kind.MAY_GOTO:

@@ -22,5 +22,6 @@
 #include "net.c"
 #include "capture.c"
 #include "loop.c"
+#include "kfunc.c"
 #include "helpers.c"
 #include "layout.c"
