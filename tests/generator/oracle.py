@@ -66,7 +66,7 @@ class Oracle:
 
     def map(self, spec: MapSpec, own: list[Map]) -> Map:
         """Return the live map of a specification; one that belongs to a program is made anew and put to `own`."""
-        if spec.type == "prog_array":                        # it takes programs like the first that used it, only
+        if spec.type in ("prog_array", "devmap", "cpumap"):  # which take programs like the first that used it, only
             own.append(new_map(self._kernel, spec))
             return own[-1]
         key = (spec.name, spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags, spec.contents, spec.btf)

@@ -111,9 +111,14 @@ class Helper:
     callee_changes_data: bool = False          # only a global function that calls it does: tail_call
     might_sleep: bool = False
     fastcall: bool = False
+    bare: frozenset[str] = frozenset()         # program types whose own version takes no argument
     since: Release = (99, 0)
     net_since: Release = (0, 0)                # when sched_cls and sched_act got it, if later than `since`
     source: str = ""
+
+    def args_for(self, type: str) -> tuple[Arg, ...]:
+        """Return the arguments that the helper takes from programs of a type."""
+        return () if type in self.bare else self.args
 
 
 # --- the words that rows are written in -------------------------------------------------------------------------------
@@ -234,7 +239,11 @@ HELPERS: Table[Helper] = Table(
         "long (void *buf, u32 size_of_buf)",
         ALL, "perfmon", net_since=(6, 16), since=(4, 2), source=HELPERS_C,
     ),
-    Helper("get_cgroup_classid", 17, INT, (CTX,), "u32 (struct sk_buff *skb)", ALL, "bpf", since=(4, 3), source=FILTER),
+    Helper(
+        "get_cgroup_classid", 17, INT, (CTX,),
+        "u32 (struct sk_buff *skb)",
+        ALL, privilege="bpf", bare=XDP | CG | SF, since=(4, 3), source=FILTER,
+    ),
     Helper(
         "skb_vlan_push", 18, INT, (CTX, ANY, ANY),
         "long (struct sk_buff *skb, __be16 vlan_proto, u16 vlan_tci)",

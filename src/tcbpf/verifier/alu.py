@@ -13,11 +13,11 @@ from tcbpf.verifier.paths import push_path
 from tcbpf.verifier.pointer import SYMBOLS, add_to_pointer
 from tcbpf.verifier.precision import mark_precise
 from tcbpf.verifier.scalar import Scalar, const, sign_extend
-from tcbpf.verifier.state import REG_FP, UNKNOWN_REG, Reg
+from tcbpf.verifier.state import REG_FP, UNKNOWN_REG, Delta, Reg
+from tcbpf.verifier.tnum import HALF_MAX
 from tcbpf.verifier.transfer import alu, fork, zero_extend
 from tcbpf.verifier.types import NOT_INIT, SCALAR
 
-MAX_DELTA: Final = (1 << 31) - 1
 _MEMO: dict[tuple[int, int, Scalar, Scalar], Scalar] = {}
 _MEMO_LIMIT: Final = 1 << 16
 
@@ -141,11 +141,21 @@ def binary_imm(env: Env, ins: Ins) -> int:
     if ins.code & 0xF0 in (0x40, 0x50):
         dst = split(env, ins, dst, k.val)
     val = compute(ins, dst.val, k.val)
-    if dst.id and ins.code == 0x07 and env.capable and dst.extra is None and 0 <= ins.imm <= MAX_DELTA:
-        regs[ins.dst] = Reg(SCALAR, val, 0, dst.id, 0, ins.imm)
-    else:
-        regs[ins.dst] = Reg(SCALAR, val)
+    regs[ins.dst] = _moved(env, ins, dst, k.val, val) if dst.id else Reg(SCALAR, val)
     return ins.next
+
+
+def _moved(env: Env, ins: Ins, dst: Reg, src: Scalar, val: Scalar) -> Reg:
+    """Return the result of an operation on a linked scalar: still linked, at a distance, when a constant was added once."""
+    op, wide = ins.code & 0xF0, ins.width == 64
+    mask, value = (src.mask, src.value) if wide else (src.mask & HALF_MAX, src.value & HALF_MAX)
+    if op not in (0x00, 0x10) or mask or dst.extra is not None or not env.capable or (not wide and dst.val.umax > HALF_MAX):
+        return Reg(SCALAR, val)
+    bits = 64 if wide else 32
+    step = value - (1 << bits) if value >> (bits - 1) else value
+    if not -1 << 31 <= step < 1 << 31 or (op and step == -1 << 31):
+        return Reg(SCALAR, val)
+    return Reg(SCALAR, val, 0, dst.id, 0, Delta(-step if op else step, bits))
 
 
 def binary_amount(env: Env, ins: Ins) -> int:
@@ -178,14 +188,7 @@ def binary_reg(env: Env, ins: Ins) -> int:
         if ins.code & 0xF0 in (0x40, 0x50):
             dst = split(env, ins, dst, src.val)
         val = compute(ins, dst.val, src.val)
-        delta = src.val.value
-        if (
-            dst.id and ins.code == 0x0F and not src.val.mask and env.capable and dst.extra is None and delta <= MAX_DELTA
-            and ins.src != ins.dst
-        ):
-            regs[ins.dst] = Reg(SCALAR, val, 0, dst.id, 0, delta)
-        else:
-            regs[ins.dst] = Reg(SCALAR, val)
+        regs[ins.dst] = _moved(env, ins, dst, src.val, val) if dst.id and ins.src != ins.dst else Reg(SCALAR, val)
         return ins.next
     if src.type != SCALAR and dst.type != SCALAR:
         if ins.code & 0xF0 != 0x10 or not env.allow_leaks:

@@ -98,7 +98,7 @@ def check_arguments(env: Env, helper: Helper) -> Meta:
     Raises:  Refused.
     """
     meta = Meta(helper)
-    for index, arg in enumerate(helper.args):
+    for index, arg in enumerate(helper.args_for(env.type.name)):
         _check_argument(env, index, arg, meta)
     return meta
 

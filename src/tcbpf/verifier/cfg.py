@@ -6,6 +6,7 @@ Source:  add_subprog_and_kfunc(), check_subprogs(), resolve_pseudo_ldimm64(), ch
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Final
 
 from tcbpf.obj.btf import Kind as BtfKind
@@ -319,21 +320,27 @@ def mark_effects(env: Env) -> None:
 
 
 def check_addresses(env: Env) -> None:
-    """No path loads the address of a last function that none enters: the kernel has taken that function out and finds nothing.
+    """Every function whose address a path loads is still found once the kernel has taken out what no path reaches.
 
-    Of one that was taken out from between others, the address becomes the next function's, and the program is taken.
+    A function that no path enters goes, and with it the run of unreached slots that it lies in. The address of what a run
+    began with becomes the place behind the run; one from inside the run keeps its distance, and must by luck begin a function.
 
     Raises:  Refused.
     Differs: the message names the function's place in the program as given, the kernel's in the program as it rewrote it.
     """
-    alive = {number for number, sub in enumerate(env.subprogs) if any(aux.seen for aux in env.aux[sub.start:sub.end])}
+    seen = [env.aux[ins.pc].seen for ins in env.ins]
+    alive = [sub.start for sub in env.subprogs if any(seen[sub.start:sub.end])]
     if len(alive) <= 1:
         return                                         # a single function is compiled as it is
-    last = max(alive)
+    left = list(accumulate(seen, initial=0))           # slots that are left before each
+    starts = {left[start] for start in alive}
     for ins in env.ins:
-        if ins.kind is Kind.LD_IMM64 and ins.src == PSEUDO_FUNC and env.aux[ins.pc].seen:
+        if ins.kind is Kind.LD_IMM64 and ins.src == PSEUDO_FUNC and seen[ins.pc]:
             to = ins.pc + 1 + ins.imm
-            if env.subprog_at[to] > last:
+            run = to
+            while run and not seen[to] and not seen[run - 1]:
+                run -= 1
+            if left[to] + to - run not in starts:
                 env.refuse("address_of_dead", pc=ins.pc, to=to)
 
 

@@ -157,6 +157,7 @@ class Env:
         self.processed = 0
         self.counts = [0] * count
         self.stats = Stats()
+        self.jumps = self.prev_jumps = self.prev_processed = 0
         self.reset_paths()
 
     def reset_paths(self) -> None:
@@ -171,7 +172,6 @@ class Env:
         self.explored_count = 0
         self.backedges = 0
         self.visits: dict[tuple[int, ...], Visit] = {}
-        self.jumps = self.prev_jumps = self.prev_processed = 0
 
     def new_id(self) -> int:
         """Return an id that nothing has yet."""

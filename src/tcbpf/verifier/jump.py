@@ -23,11 +23,12 @@ from tcbpf.verifier.state import (
     BEYOND_PKT_END,
     STEP_DST_IS_STACK,
     STEP_SRC_IS_STACK,
+    Delta,
     Reg,
     Slot,
     State,
 )
-from tcbpf.verifier.transfer import alu
+from tcbpf.verifier.transfer import alu, zero_extend
 from tcbpf.verifier.types import (
     ALLOC,
     BASE,
@@ -214,17 +215,24 @@ def _learn(state: State, ins: Ins, dst: Reg, src: Reg, new_dst: Reg, new_src: Re
 
 
 def _sync(state: State, known: Reg, linked: list[Place]) -> None:
+    """Tell the scalars that are linked to a known one about it: those of its id, each at its own distance."""
+    base: Delta | None = known.extra
     for number, is_reg, i in linked:
         frame = state.frames[number]
         old = frame.regs[i] if is_reg else frame.stack[i].reg
         if old is None or old is known or old.type != SCALAR or old.id != known.id:
             continue
-        delta, base = old.extra, known.extra
-        if delta == base or (delta is None and base is None):
-            new = Reg(SCALAR, known.val, 0, known.id, 0, known.extra)
+        delta: Delta | None = old.extra
+        if delta is not None and base is not None and delta.width != base.width:
+            continue                                   # a distance at 32 bits says nothing about one at 64
+        step = (delta.value if delta is not None else 0) - (base.value if base is not None else 0)
+        if not step:
+            new = Reg(SCALAR, known.val, 0, known.id, 0, base)
         else:
-            moved = alu(_ADD, 64, known.val, const((delta or 0) - (base or 0)))
-            new = Reg(SCALAR, moved, 0, old.id, 0, old.extra)
+            moved = alu(_ADD, 64, known.val, const(step))
+            if (delta if delta is not None else base).width == 32:       # type: ignore[union-attr]
+                moved = zero_extend(moved)
+            new = Reg(SCALAR, moved, 0, old.id, 0, delta)
         if is_reg:
             frame.regs[i] = new
         else:

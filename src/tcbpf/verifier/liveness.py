@@ -36,7 +36,7 @@ def compute_live_registers(env: Env) -> None:
         if ins.kind is Kind.CALL:
             row = HELPERS.at(ins.imm)
             if row is not None:
-                ins.uses = ((1 << len(row.args)) - 1) << 1
+                ins.uses = ((1 << len(row.args_for(env.type.name))) - 1) << 1
         elif ins.kind is Kind.CALL_KFUNC:
             ins.uses = ((1 << len(ins.row.params)) - 1) << 1
         for to in ins.successors:

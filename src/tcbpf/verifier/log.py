@@ -101,7 +101,7 @@ def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
             return name + format_signed(val.smin + reg.off)
     parts: list[str] = []
     if reg.id:
-        delta = f"{reg.extra:+d}" if type == SCALAR and reg.extra is not None else ""
+        delta = f"{reg.extra.value:+d}" if type == SCALAR and reg.extra is not None else ""
         parts.append(f"id={reg.id}{delta}")
     if reg.ref:
         parts.append(f"ref_obj_id={reg.ref}")

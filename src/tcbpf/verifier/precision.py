@@ -8,7 +8,7 @@ Source:  __mark_chain_precision(), backtrack_insn(), kernel/bpf/verifier.c (v6.1
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NoReturn
 
 from tcbpf.tables.insns import Kind
 from tcbpf.verifier.env import Env
@@ -224,8 +224,7 @@ def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _W
         _back_call(env, ins, pc, later, wanted)
         return
     elif kind is Kind.CALL and env.calls_callback[pc] and pc != later - 1:
-        if wanted.regs[here] & ~_ARGS or wanted.slots[here] or not here:
-            raise _Lost
+        _check_left(env, wanted, "callback")
         wanted.regs[here] = 0
         wanted.frame -= 1
         return
@@ -235,7 +234,7 @@ def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _W
     elif kind in (Kind.CALL, Kind.CALL_KFUNC):
         wanted.regs[here] &= ~1
         if wanted.regs[here] & _ARGS:
-            raise _Lost
+            _give_up(env, f"backtracking call unexpected regs {wanted.regs[here]:x}")
     elif kind is Kind.EXIT:
         _back_exit(env, later, wanted, here)
         return
@@ -245,9 +244,7 @@ def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _W
     elif kind in (Kind.LD_ABS, Kind.LD_IND):
         if wanted.regs[here] & 1:
             raise _Lost
-        if later != pc + 1:
-            wanted.frame += 1
-        return
+        return                                     # where it left the function, the walk goes on as if in the caller: lost
     _sync_linked(wanted, step)
 
 
@@ -269,13 +266,19 @@ def _back_alu(ins: Ins, wanted: _Wanted, here: int) -> None:
 
 
 def _back_load(ins: Ins, step: Step | None, wanted: _Wanted, here: int) -> None:
+    """What a load gives is wanted of the slot it reads.
+
+    Differs: an atomic that fetches reads a slot as well. The kernel's walk goes by such a slot and keeps the register wanted,
+             which is not enough to be sound; here both are.
+    """
     loaded = ins.dst
     if ins.kind is Kind.ATOMIC and ins.row.fetch:
         loaded = 0 if ins.row.name == "CMPXCHG" else ins.src
     bit = 1 << loaded
     if not wanted.regs[here] & bit:
         return
-    wanted.regs[here] &= ~bit
+    if ins.kind is not Kind.ATOMIC or not ins.row.fetch:
+        wanted.regs[here] &= ~bit
     if step is not None and step.flags & STEP_STACK:
         wanted.slots[step.flags >> 7 & 7] |= 1 << (step.flags >> 1 & 63)
 
@@ -296,12 +299,11 @@ def _back_store(ins: Ins, step: Step | None, wanted: _Wanted, here: int) -> None
 def _back_call(env: Env, ins: Ins, pc: int, later: int, wanted: _Wanted) -> None:
     here = wanted.frame
     if env.subprogs[env.subprog_at[ins.target]].is_global:
+        if wanted.regs[here] & _ARGS:
+            _give_up(env, f"global subprog unexpected regs {wanted.regs[here]:x}")
         wanted.regs[here] &= ~1
-        if wanted.regs[here] & _ARGS or pc + 1 != later:
-            raise _Lost
         return
-    if wanted.regs[here] & ~_ARGS or wanted.slots[here] or not here:
-        raise _Lost
+    _check_left(env, wanted, "static subprog")
     wanted.regs[here - 1] |= wanted.regs[here]
     wanted.regs[here] = 0
     wanted.frame -= 1
@@ -310,7 +312,7 @@ def _back_call(env: Env, ins: Ins, pc: int, later: int, wanted: _Wanted) -> None
 def _back_exit(env: Env, later: int, wanted: _Wanted, here: int) -> None:
     from_call = later >= 1 and env.ins[later - 1].kind is Kind.CALL_LOCAL and env.ins[later - 1].pc == later - 1
     if from_call and wanted.regs[here] & _ARGS:
-        raise _Lost
+        _give_up(env, f"backtracking exit unexpected regs {wanted.regs[here]:x}")
     result = from_call and wanted.regs[here] & 1
     wanted.regs[here] &= ~1
     if here >= 7:
@@ -318,3 +320,22 @@ def _back_exit(env: Env, later: int, wanted: _Wanted, here: int) -> None:
     wanted.frame += 1
     if result:
         wanted.regs[here + 1] |= 1
+
+
+def _check_left(env: Env, wanted: _Wanted, what: str) -> None:
+    """On the way back from a function to its call, only arguments can still be wanted of its frame.
+
+    Raises:  Refused.
+    """
+    here = wanted.frame
+    if wanted.regs[here] & ~_ARGS:
+        _give_up(env, f"{what} unexpected regs {wanted.regs[here]:x}")
+    if wanted.slots[here]:
+        _give_up(env, f"{what} leftover stack slots {wanted.slots[here]:x}")
+    if not here:
+        _give_up(env, "subprog exit from frame 0")
+
+
+def _give_up(env: Env, what: str) -> NoReturn:
+    """Refuse where the kernel's walk meets what it takes for a fault of its own, and refuses."""
+    env.refuse("walk_lost", what=what)

@@ -281,6 +281,8 @@ REASONS: Table[Reason] = Table(
     _form("direct_value_range", "invalid access to map value pointer, value_size={size} off={off}"),
     _form("missing_func_info", "missing btf func_info", "compile with -g: callbacks need BTF"),
     _form("callback_not_static", "callback function not static"),
+    _form("walk_lost", "verifier bug: {what}", "the kernel cannot follow where the numbers here come from: compute them "
+          "later, or keep them out of functions that load from the packet by LD_ABS", errno=errno.EFAULT),
     _form("address_of_dead", "verifier bug: No program to jit at insn {to} (subprog < 0)",
           "no path enters the function whose address instruction {pc} loads: remove the load", errno=errno.EFAULT),
     _form("callback_main", "callback function cannot be the main program"),

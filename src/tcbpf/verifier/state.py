@@ -26,12 +26,19 @@ AT_PKT_END: Final = -1                         # a packet pointer's range once i
 BEYOND_PKT_END: Final = -2                     # or beyond: nothing can be read through it
 
 
+class Delta(NamedTuple):
+    """How far a scalar stands from the others of its id, by an addition of so many bits."""
+
+    value: int
+    width: int
+
+
 class Reg:
     """What one register holds.
 
     `val` is a scalar's value, or the unknown part of a pointer's offset; `off` the known part. `id` links scalars that are
     equal, or pointers that become non-null together; `ref` is the reference the pointer stands for. `extra` depends on type:
-    a scalar's constant distance to the others of its id (None for none), a packet pointer's proven range, the frame of a stack
+    a scalar's Delta (None for none), a packet pointer's proven range, the frame of a stack
     pointer, the map, the memory's size, the subprogram, the name of a kernel structure. `uid` tells inner maps apart.
     """
 
