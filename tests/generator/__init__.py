@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from generator import calls, control, memory, objects, scalars
+from generator import calls, control, kfuncs, memory, objects, scalars
 from generator.btf import GLOBALS, types
 from generator.maps import MAPS
 from generator.writer import CTX, Function, Shared, Val, Writer
@@ -22,12 +22,12 @@ _PLAIN: tuple[tuple[int, Callable[[Writer], None]], ...] = (
     (4, scalars.choice),
     (12, memory.spill), (12, memory.fill), (16, memory.access), (4, memory.atomic), (10, memory.pointer), (8, memory.context),
     (9, memory.packet), (2, memory.compare), (3, memory.direct), (3, memory.null_check), (2, memory.packet_load),
-    (7, calls.lookup), (14, calls.helper), (2, objects.socket_field),
+    (7, calls.lookup), (14, calls.helper), (2, objects.socket_field), (2, kfuncs.plain),
 )
 _NESTED: tuple[tuple[int, Callable[[Writer, objects.Body], None]], ...] = (
     (16, control.branch), (4, control.loop), (3, control.call_static), (2, control.call_global), (3, control.callback),
     (1, control.tail_call), (2, objects.socket), (2, objects.context_socket), (3, objects.ring), (2, objects.dynptr),
-    (2, objects.lock), (1, objects.timer), (1, objects.kernel_pointer),
+    (2, objects.lock), (1, objects.timer), (1, objects.kernel_pointer), *kfuncs.STATEMENTS,
 )
 _STATEMENTS = [row[1] for row in _PLAIN] + [row[1] for row in _NESTED]
 _WEIGHTS = [row[0] for row in _PLAIN] + [row[0] for row in _NESTED]
@@ -87,5 +87,6 @@ def _laid_out(shared: Shared, main: Function) -> Program:
             Func(starts[id(f)], f.name, ids["xdp " * (xdp and "ctx" in GLOBALS.get(f.name, ())) + f.name], f.is_global)
             for f in functions)
     return Program(
-        "generated", shared.type.name, tuple(insns), tuple(MAPS[name] for name in shared.maps), "GPL", funcs=funcs,
-        btf=btf if funcs else None, raw_func_info=b"".join(struct.pack("<II", f.pc, f.type_id) for f in funcs))
+        "generated", shared.type.name, tuple(insns), tuple(MAPS[name] for name in shared.maps), license="GPL",
+        kfuncs=tuple(shared.kfuncs), funcs=funcs, btf=btf if funcs else None,
+        raw_func_info=b"".join(struct.pack("<II", f.pc, f.type_id) for f in funcs))

@@ -126,7 +126,7 @@ def _write(w: Writer, function: Function, args: tuple[Val | None, ...], body: Bo
     inner = Writer(w.shared, function, args, w.level + 1)
     inner.ret = most
     inner.locked = w.locked
-    inner.held = w.held
+    inner.held, inner.in_rcu = w.held, w.in_rcu
     context = next((i + 1 for i, val in enumerate(args) if val and val.kind == "ctx"), 0)
     if context:
         inner.move(CTX, context)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tcbpf.datapath.kernel import Kernel, syscall
 from tcbpf.datapath.kernel.log import reason
-from tcbpf.datapath.kernel.progs import with_fds
+from tcbpf.datapath.kernel.progs import with_fds, with_ids
 from tcbpf.datapath.loader import new_map
 from tcbpf.errors import TcbpfError, VerifierError
 from tcbpf.isa.insn import encode
@@ -83,7 +83,8 @@ class Oracle:
                 self._btf[raw] = syscall.btf_load(raw)
             btf_fd = self._btf[raw]
         return syscall.Load(
-            type=PROG_TYPES[program.type].number, insns=encode(with_fds(program.insns, fds)), license=program.license.encode(),
+            type=PROG_TYPES[program.type].number, insns=encode(with_ids(with_fds(program.insns, fds), program.kfuncs)),
+            license=program.license.encode(),
             name=b"generated", attach_type=program.attach_type, btf_fd=btf_fd,
             func_info=program.raw_func_info if btf_fd else b"")
 

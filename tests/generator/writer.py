@@ -91,6 +91,7 @@ class Shared:
         self.budget = self.rng.choice((2, 4, 6, 8, 12, 16, 24, 40))  # statements left
         self.functions: list[Function] = []
         self.maps: list[str] = []
+        self.kfuncs: list[str] = []
         self.ids = 0
         self.has_btf = self.rng.random() < 0.8
 
@@ -108,7 +109,7 @@ class Writer:
         self.model = Model([None, *args, *[None] * (5 - len(args)), None, None, None, None, Val("fp")])
         self.pinned: set[int] = {CTX}          # registers that statements leave alone
         self.held = 0                          # references and locks that forbid to leave
-        self.locked = False
+        self.locked = self.in_rcu = False
         self.depth = self.loops = 0
         self.ret = 1                           # the greatest value to return, -1 for any
 

@@ -56,7 +56,7 @@ def test_every_row_of_the_instructions_is_used(programs: list[Program]) -> None:
                 used.add((op.row.name if op.row else op.kind.name, op.width, op.use_reg))
     names = {name for name, _, _ in used}
     assert {row.name for table in (ALU, END, JUMP, ATOMICS) for row in table} <= names
-    assert {kind.name for kind in Kind} - names <= {"ALU", "JUMP", "ATOMIC", "CALL_KFUNC"}
+    assert {kind.name for kind in Kind} - names <= {"ALU", "JUMP", "ATOMIC"}
     assert {(row.name, width, reg) for row in JUMP for width in (32, 64) for reg in (False, True)} <= used
     assert {(row.name, width, True) for row in ALU for width in row.widths if not row.unary} <= used
 

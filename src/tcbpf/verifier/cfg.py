@@ -305,8 +305,11 @@ def mark_effects(env: Env) -> None:
                     sub.might_sleep |= row.might_sleep and env.type.name in row.progs
             elif ins.kind is Kind.CALL_LOCAL:
                 calls[number].add(env.subprog_at[ins.target])
+            elif ins.kind is Kind.LD_IMM64 and ins.src == PSEUDO_FUNC and ins.pc == pc:
+                calls[number].add(env.subprog_at[pc + 1 + ins.imm])
             elif ins.kind is Kind.CALL_KFUNC:
                 sub.changes_packet |= ins.row.name == "bpf_xdp_pull_data"
+                sub.might_sleep |= ins.row.has("SLEEPABLE") and env.type.name in ins.row.progs
     changed = True
     while changed:
         changed = False
@@ -330,7 +333,7 @@ def check_addresses(env: Env) -> None:
     """
     seen = [env.aux[ins.pc].seen for ins in env.ins]
     alive = [sub.start for sub in env.subprogs if any(seen[sub.start:sub.end])]
-    if len(alive) <= 1:
+    if len(alive) <= 1 and THROW not in env.kfuncs:    # for which the kernel adds a function of its own
         return                                         # a single function is compiled as it is
     left = list(accumulate(seen, initial=0))           # slots that are left before each
     starts = {left[start] for start in alive}

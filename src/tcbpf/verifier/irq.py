@@ -9,7 +9,7 @@ from typing import Final
 
 from tcbpf.verifier import stack
 from tcbpf.verifier.env import Env
-from tcbpf.verifier.special import acquire, object_slot
+from tcbpf.verifier.special import acquire, destroy_dynptr, object_slot
 from tcbpf.verifier.state import NO_SLOT, ZERO, Reg, Slot
 from tcbpf.verifier.types import STACK
 
@@ -36,6 +36,7 @@ def _save(env: Env, regno: int, reg: Reg, family: str) -> None:
     if spi < len(frame.stack) and "f" in frame.stack[spi].kinds:
         env.refuse("irq_initialized", arg=regno - 1)
     stack.check_within(env, regno, reg, reg.off, 8, stack.WRITE)
+    destroy_dynptr(env, frame, spi)
     env.cur.irq_id = acquire(env, "irq")
     frame.stack[spi] = Slot("ffffffff", Reg(STACK, ZERO, ref=env.cur.irq_id, extra=family))
     env.liveness.write(reg.extra, 1 << spi)

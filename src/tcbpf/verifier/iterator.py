@@ -16,7 +16,7 @@ from tcbpf.verifier import stack
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.paths import push_path
 from tcbpf.verifier.prune import previous_entry, widen
-from tcbpf.verifier.special import acquire, object_slot, release
+from tcbpf.verifier.special import acquire, destroy_dynptr, object_slot, release
 from tcbpf.verifier.state import NO_SLOT, ZERO, ZERO_REG, Iterator, Reg, Slot, State
 from tcbpf.verifier.types import MAYBE_NULL, RCU, STACK, UNTRUSTED
 
@@ -44,6 +44,8 @@ def check_iterator(env: Env, regno: int, reg: Reg, kfunc: Kfunc) -> Place:
         if _holds_iterator(env, place):
             env.refuse("iter_initialized", kind=kind, arg=arg)
         stack.check_within(env, regno, reg, reg.off, 8 * slots, stack.WRITE)
+        for i in range(slots):
+            destroy_dynptr(env, env.cur.frames[place.frame], place.spi - i)
         _make(env, place, kind, kfunc)
         return place
     place = _place(env, reg, slots, "iter_uninitialized", kind, arg)

@@ -19,6 +19,7 @@ from tcbpf.verifier.iterator import follow_next, iterator_at
 from tcbpf.verifier.kfunc_args import Meta, check_arguments, memory_size
 from tcbpf.verifier.leave import check_nothing_held, check_return
 from tcbpf.verifier.paths import PATH_END
+from tcbpf.verifier.scc import check_end
 from tcbpf.verifier.special import acquire, forget_packet, release, replace_registers
 from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.types import (
@@ -92,7 +93,8 @@ def call_kfunc(env: Env, ins: Ins) -> int:
     if name == THROW:
         if not any(sub.is_exception for sub in env.subprogs):
             check_return(env, 1)                       # what is thrown is what the program returns
-        check_nothing_held(env, THROW)
+        check_nothing_held(env, THROW, ends=True)
+        check_end(env)
         return PATH_END
     for i in range(6):
         regs[i] = NO_REG

@@ -149,12 +149,12 @@ def check_return(env: Env, regno: int) -> None:
         env.refuse("return_range", reg=regno, value=_bounds(reg.val), low=low, high=high)
 
 
-def check_nothing_held(env: Env, what: str) -> None:
-    """No lock or critical section is open; and no reference, of which the main function's frame has to account for all.
+def check_nothing_held(env: Env, what: str, *, ends: bool = False) -> None:
+    """No lock or critical section is open; and no reference where the program ends, which a callee otherwise may not do.
 
     Raises:  Refused.
     """
-    if len(env.cur.frames) == 1:
+    if ends or len(env.cur.frames) == 1:
         _check_references(env, what)
     _check_locks(env, what)
 

@@ -79,6 +79,18 @@ def exit_loop(env: Env, state: State) -> None:
         mark_all_precise(edge)
 
 
+def check_end(env: Env) -> None:
+    """A path ends here for good: the kernel knows a loop, if this is inside one, only by a state that was remembered in it.
+
+    Raises:  Refused.
+    """
+    state = env.cur
+    state.pc = env.pc
+    chain = _chain(env, state)
+    if chain is not None and chain not in env.visits:
+        env.refuse("walk_lost", what=f"scc exit: no visit info for call chain ({','.join(str(abs(pc)) for pc in chain)})")
+
+
 def add_backedge(env: Env, equal: State, state: State) -> None:
     """A path ended inside a loop because it is like `equal`, which is not final yet."""
     chain = _chain(env, equal)

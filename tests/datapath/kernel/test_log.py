@@ -44,12 +44,13 @@ processed 5 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
         (LOOP, "infinite loop detected at insn 12", 9, 38),
         (LOOP_AND_STATE, "infinite loop detected at insn 22", 26, 43),
         (BRANCH, "R0 invalid mem access 'scalar'", 4, 5),
+        ("7: (85) call bpf_loop#181 8: frame1: R1=scalar() R10=fp0 cb\n8: frame1: R1=1 R10=fp0 cb\n R0=1 R10=fp0\n", "", 7, 0),
         ("unreachable insn 2\nprocessed 0 insns (limit 1000000)\n", "unreachable insn 2", 2, 0),
         ("last insn is not an exit or jmp\nprocessed 0 insns\n", "last insn is not an exit or jmp", -1, 0),
         ("0: BUG_c3\nBPF_ATOMIC uses invalid atomic opcode 0e\n", "BPF_ATOMIC uses invalid atomic opcode 0e", 0, 0),
         ("", "", -1, 0),
     ],
-    ids=["walk", "loop", "loop and state", "branch", "unreachable", "whole", "bug", "empty"],
+    ids=["walk", "loop", "loop and state", "branch", "no word", "unreachable", "whole", "bug", "empty"],
 )
 def test_reason(log: str, message: str, pc: int, processed: int) -> None:
     found = reason(log)

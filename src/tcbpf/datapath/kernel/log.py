@@ -12,8 +12,9 @@ _NUMBERED = re.compile(r"\binsn (\d+)")
 _PROCESSED = re.compile(r"^processed (\d+) insns")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]*?):(?P<line>\d+))?$")
 _PASSING = re.compile(
-    r"^(?:$|; |\d+: R\d|\d+: \.{3}|from \d+ to \d+|mark_precise:|R\d+(?:_\w+)?=|func#|Func#|Validating |caller:|callee:"
-    r"|returning from callee|to caller at|live regs|Live regs|Global function |stack depth|verification time|processed "
+    r"^(?:$|; |(?:\d+:)? ?(?:frame\d+: )?R\d+(?:_\w+)?=|\d+: \.{3}|from \d+ to \d+|mark_precise:|func#"
+    r"|Func#|Validating |caller:|callee:|returning from callee|to caller at|live regs|Live regs|Global function |stack depth"
+    r"|verification time|processed "
     r"|frame\d+:|last_idx|regs=|parent |\d+: safe$|propagating|fp-\d|combine stack)"
 )
 
