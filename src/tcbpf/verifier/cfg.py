@@ -333,7 +333,8 @@ def check_addresses(env: Env) -> None:
     """
     seen = [env.aux[ins.pc].seen for ins in env.ins]
     alive = [sub.start for sub in env.subprogs if any(seen[sub.start:sub.end])]
-    if len(alive) <= 1 and THROW not in env.kfuncs:    # for which the kernel adds a function of its own
+    throws = any(kfunc.name == THROW and seen[pc] for pc, kfunc in env.kfunc_at.items())
+    if len(alive) <= 1 and not throws:                 # for a throw the kernel adds a function of its own
         return                                         # a single function is compiled as it is
     left = list(accumulate(seen, initial=0))           # slots that are left before each
     starts = {left[start] for start in alive}
