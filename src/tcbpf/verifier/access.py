@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcbpf.verifier import memory, stack, tnum
+from tcbpf.verifier import graph, memory, stack, tnum
 from tcbpf.verifier.alu import sign_extended
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.insns import Ins
@@ -16,9 +16,10 @@ from tcbpf.verifier.memory import UNKNOWN_OF
 from tcbpf.verifier.pointer import var_text
 from tcbpf.verifier.scalar import truncate
 from tcbpf.verifier.state import REG_FP, UNKNOWN_REG, Reg
-from tcbpf.verifier.structs import read_kernel
+from tcbpf.verifier.structs import read_kernel, write_kernel
 from tcbpf.verifier.tnum import MAX
 from tcbpf.verifier.types import (
+    ALLOC,
     BASE,
     BTF_ID,
     CTX,
@@ -31,6 +32,7 @@ from tcbpf.verifier.types import (
     NOT_INIT,
     PACKET,
     PACKET_META,
+    PERCPU,
     RDONLY,
     SCALAR,
     SOCK_COMMON,
@@ -165,6 +167,8 @@ def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wan
         memory.check_flow_keys(env, off, size)
     elif type == MAP_PTR:
         return _narrowed(memory.access_map_pointer(env, ins, regno, reg, off, write=False), ins, size)
+    elif type & BASE == BTF_ID and type & ALLOC and not type & (MAYBE_NULL | PERCPU):
+        return _narrowed(graph.access(env, regno, reg, off, size), ins, size)
     elif type & BASE == BTF_ID and not type & MAYBE_NULL:
         return _narrowed(read_kernel(env, regno, reg, off, size), ins, size)
     else:
@@ -236,8 +240,10 @@ def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool
         memory.check_flow_keys(env, off, size)
     elif type == MAP_PTR:
         memory.access_map_pointer(env, ins, regno, reg, off, write=True)
+    elif type & BASE == BTF_ID and type & ALLOC and not type & (MAYBE_NULL | PERCPU):
+        graph.access(env, regno, reg, off, size)
     elif type & BASE == BTF_ID and not type & MAYBE_NULL:
-        env.refuse("btf_write")
+        write_kernel(env, reg, off)
     else:
         env.refuse("invalid_memory", reg=regno, type=type_name(type))
 

@@ -11,7 +11,7 @@ from tcbpf.tables.helpers import Arg, ArgType, Helper, Mod
 from tcbpf.verifier import memory, stack
 from tcbpf.verifier.access import check_alignment
 from tcbpf.verifier.env import MAX_VAR_SIZE, Env, MapInfo
-from tcbpf.verifier.locks import check_kptr, check_lock, check_timer
+from tcbpf.verifier.locks import check_deferred, check_kptr, check_lock
 from tcbpf.verifier.memory import check_unmoved
 from tcbpf.verifier.precision import mark_precise, mark_slot_precise
 from tcbpf.verifier.special import dynptr_at, dynptr_slot, make_dynptr
@@ -158,6 +158,8 @@ def _check_type(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta: M
             return
         if reg.type & MAYBE_NULL and (not mod & Mod.MAYBE_NULL or mod & Mod.RELEASE):
             env.refuse("argument_null", reg=regno)
+        if meta.helper.name == "kptr_xchg" and regno == 2 and (reg.off or reg.extra != meta.kptr.target):
+            memory.refuse_kptr(env, regno, reg, meta.kptr.target)
         if arg.btf and reg.extra != arg.btf:
             env.refuse("argument_btf", reg=regno, type=reg.extra, expected=arg.btf)
 
@@ -230,7 +232,7 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
     elif kind is ArgType.SPIN_LOCK:
         check_lock(env, regno, reg, lock=meta.helper.name == "spin_lock")
     elif kind is ArgType.TIMER:
-        check_timer(env, regno, reg)
+        check_deferred(env, regno, reg, "bpf_timer")
         meta.map, meta.uid = reg.extra, reg.uid
     elif kind is ArgType.KPTR:
         meta.kptr = check_kptr(env, regno, reg)

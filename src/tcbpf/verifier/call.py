@@ -15,6 +15,7 @@ from tcbpf.verifier import stack
 from tcbpf.verifier.args import Meta, check_arguments
 from tcbpf.verifier.callback import push_async_callback, push_callback
 from tcbpf.verifier.env import F_RDONLY_PROG, Env, MapInfo
+from tcbpf.verifier.fields import Local
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.leave import check_nothing_held, return_to_caller
 from tcbpf.verifier.paths import push_path
@@ -24,11 +25,13 @@ from tcbpf.verifier.special import acquire, forget_packet, release, release_dynp
 from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.strings import is_valid_format
 from tcbpf.verifier.types import (
+    ALLOC,
     BTF_ID,
     DYNPTR_SKB,
     MAP_VALUE,
     MAYBE_NULL,
     MEM,
+    PERCPU,
     RDONLY,
     RINGBUF,
     SCALAR,
@@ -196,7 +199,7 @@ def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
         else:
             env.frame.callback_depth = 0
     elif name == "timer_set_callback":
-        push_async_callback(env, ins, meta.func)
+        push_async_callback(env, meta.func)
     elif name == "dynptr_from_mem":
         if regs[1].type != MAP_VALUE:
             env.refuse("dynptr_data", type=type_name(regs[1].type))
@@ -254,7 +257,11 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
             if meta.dynptr.extra.kind == "skb":
                 type |= DYNPTR_SKB
     elif ret.type is RetType.BTF_ID:
-        type, extra = BTF_ID | flags, meta.kptr.target if meta.kptr is not None else ret.btf
+        type, extra = BTF_ID | flags, ret.btf
+        if meta.kptr is not None:
+            extra = meta.kptr.target
+            type |= ALLOC if isinstance(extra, Local) else 0
+            type |= PERCPU if meta.kptr.kind == "percpu_kptr" else 0
     else:
         env.refuse("not_supported", what=f"the result of bpf_{name}")
     if type & MAYBE_NULL:

@@ -12,6 +12,7 @@ from typing import Final
 
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.verifier.env import Env, MapInfo
+from tcbpf.verifier.graph import borrowed, element, record_at
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.leave import enter
 from tcbpf.verifier.paths import push_path
@@ -42,6 +43,9 @@ def push_callback(env: Env, ins: Ins, subprog: int, name: str, map: MapInfo | No
         args[2] = Reg(MAP_KEY, ZERO, extra=map, uid=caller.regs[1].uid)
         args[3] = Reg(MAP_VALUE, ZERO, extra=map, uid=caller.regs[1].uid)
         args[4] = caller.regs[3]
+    elif name == "bpf_rbtree_add_impl":
+        root = next(f for f in record_at(caller.regs[1]).fields if f.off == caller.regs[1].off)      # type: ignore[union-attr]
+        args[1] = args[2] = borrowed(element(env, root))
     elif name == "user_ringbuf_drain":
         args[1] = Reg(DYNPTR, ZERO, id=env.new_id(), extra=Dynptr("local", True))
         args[2] = caller.regs[3]
@@ -54,8 +58,8 @@ def push_callback(env: Env, ins: Ins, subprog: int, name: str, map: MapInfo | No
     caller.callback_depth = 0
 
 
-def push_async_callback(env: Env, ins: Ins, subprog: int) -> None:
-    """Follow a timer's callback as a program of its own, which runs some time later.
+def push_async_callback(env: Env, subprog: int, *, sleepable: bool = False) -> None:
+    """Follow a timer's or a work queue's callback as a program of its own, which runs some time later.
 
     Raises:  Refused.
     """
@@ -63,7 +67,6 @@ def push_async_callback(env: Env, ins: Ins, subprog: int) -> None:
     state = State()
     frame = Frame(0, subprog, MAIN_CALLSITE)
     state.frames = [frame]
-    state.parent = env.cur.parent
     timer = env.frame.regs[1]
     map: MapInfo = timer.extra
     frame.regs[1] = Reg(MAP_PTR, ZERO, extra=map, uid=timer.uid)
@@ -71,6 +74,6 @@ def push_async_callback(env: Env, ins: Ins, subprog: int) -> None:
     frame.regs[3] = Reg(MAP_VALUE, ZERO, extra=map, uid=timer.uid)
     frame.regs[4] = frame.regs[5] = NO_REG
     frame.in_async_callback = True
+    state.sleepable = sleepable
     frame.async_entry = env.frame.async_entry + 1
-    state.parent = None
     push_path(env, state, env.subprogs[subprog].start)

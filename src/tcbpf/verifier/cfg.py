@@ -282,6 +282,10 @@ def _call_edges(env: Env, ins: Ins) -> tuple[int, ...]:
         return after, ins.target
     if ins.kind is Kind.CALL_KFUNC and ins.row.has("ITER_NEXT"):
         env.prune_point[pc] = env.force_checkpoint[pc] = 1
+    if ins.kind is Kind.CALL_KFUNC and ins.row.name == "bpf_wq_set_callback_impl":
+        env.prune_point[pc] = 1
+    if ins.kind is Kind.CALL_KFUNC and ins.row.name == "bpf_rbtree_add_impl":
+        env.calls_callback[pc] = env.force_checkpoint[pc] = env.prune_point[pc] = env.jmp_point[pc] = 1
     if ins.kind is Kind.CALL:
         row = HELPERS.at(ins.imm)
         if row is not None and row.name in ASYNC_CALLBACKS:

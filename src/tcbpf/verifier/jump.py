@@ -11,6 +11,7 @@ from typing import Final
 from tcbpf.tables.insns import ALU
 from tcbpf.verifier.branch import refine, taken
 from tcbpf.verifier.env import MAX_PACKET_OFF, Env
+from tcbpf.verifier.graph import record_at
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.paths import push_path
 from tcbpf.verifier.pointer import never_null
@@ -30,13 +31,11 @@ from tcbpf.verifier.state import (
 )
 from tcbpf.verifier.transfer import alu, zero_extend
 from tcbpf.verifier.types import (
-    ALLOC,
     BASE,
     BTF_ID,
     MAP_PTR,
     MAP_VALUE,
     MAYBE_NULL,
-    NON_OWN_REF,
     NOT_INIT,
     PACKET,
     PACKET_END,
@@ -267,10 +266,8 @@ def _settle_null(state: State, tested: Reg, is_null: bool) -> None:
         if is_null:
             return Reg(SCALAR, reg.val)
         new = not_null(reg)
-        locked = new.type == MAP_VALUE and new.extra.record is not None and (
-            new.extra.record.has("bpf_spin_lock") or new.extra.record.has("bpf_res_spin_lock")
-        )
-        if locked or new.type & (ALLOC | NON_OWN_REF):
+        record = record_at(new)
+        if record is not None and (record.has("bpf_spin_lock") or record.has("bpf_res_spin_lock")):
             return new
         return Reg(new.type, new.val, new.off, 0, new.ref, new.extra, new.uid)
 

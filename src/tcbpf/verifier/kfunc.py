@@ -12,6 +12,8 @@ from tcbpf.isa.insn import Insn
 from tcbpf.obj.btf import Kind
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.tables.kfuncs import KFUNCS, Kfunc, Param
+from tcbpf.verifier import graph
+from tcbpf.verifier.callback import push_async_callback, push_callback
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.exception import THROW
 from tcbpf.verifier.insns import Ins
@@ -23,6 +25,7 @@ from tcbpf.verifier.scc import check_end
 from tcbpf.verifier.special import acquire, forget_packet, release, replace_registers
 from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.types import (
+    ALLOC,
     BTF_ID,
     DYNPTR_SKB,
     DYNPTR_SKB_META,
@@ -88,6 +91,12 @@ def call_kfunc(env: Env, ins: Ins) -> int:
     meta = check_arguments(env, kfunc)
     _critical_sections(env, name)
     regs = env.frame.regs
+    if name == "bpf_rbtree_add_impl":
+        push_callback(env, ins, meta.func, name)
+    if name == "bpf_wq_set_callback_impl":
+        push_async_callback(env, meta.func, sleepable=True)
+    if name in graph.INSERTS:
+        graph.give_away(env, regs[2].ref)
     if meta.release and not release(env, regs[meta.release].ref):
         env.refuse("not_acquired", name=name, id=ins.imm)
     if name == THROW:
@@ -149,15 +158,16 @@ def _result(env: Env, kfunc: Kfunc, meta: Meta) -> Reg:
         reg = Reg(BTF_ID | _trust(env, kfunc, meta), ZERO, extra=ret.target.removeprefix("struct "))
     else:
         reg = Reg(MEM | RDONLY, ZERO, ref=meta.ref, extra=memory_size(ret.target))
-    id = 0
-    if kfunc.has("RET_NULL"):
-        id = env.new_id()
-    ref = reg.ref
+    nullable = kfunc.has("RET_NULL") and not (kfunc.name == "bpf_refcount_acquire_impl" and meta.owning)
+    id, ref, type = env.new_id() if nullable else 0, reg.ref, reg.type | (MAYBE_NULL if nullable else 0)
     if kfunc.has("ACQUIRE"):
         ref = acquire(env)
-        id = ref if kfunc.has("RET_NULL") else id
-    flag = MAYBE_NULL if kfunc.has("RET_NULL") else 0
-    return Reg(reg.type | flag, reg.val, reg.off, id, ref, reg.extra, reg.uid)
+        id = ref if nullable else id
+    record = graph.record_at(reg)
+    if not id and record is not None and record.has("bpf_spin_lock"):
+        id = env.new_id()
+    made = Reg(type, reg.val, reg.off, id, ref, reg.extra, reg.uid)
+    return graph.borrowed(made) if kfunc.name in graph.BORROWS else made
 
 
 def _trust(env: Env, kfunc: Kfunc, meta: Meta) -> int:
@@ -194,7 +204,21 @@ def _slice(env: Env, meta: Meta) -> Reg:
     return Reg(type, ZERO, extra=meta.constant, uid=meta.dynptr.id)
 
 
+def _new(env: Env, meta: Meta) -> Reg:
+    return graph.allocated(env, meta.constant, meta.kfunc.name == "bpf_percpu_obj_new_impl")
+
+
+def _counted(env: Env, meta: Meta) -> Reg:
+    return Reg(BTF_ID | ALLOC, ZERO, extra=meta.allocated)
+
+
+def _element(env: Env, meta: Meta) -> Reg:
+    return graph.element(env, meta.field)
+
+
 _RESULTS: Final = {
+    "bpf_obj_new_impl": _new, "bpf_percpu_obj_new_impl": _new, "bpf_refcount_acquire_impl": _counted,
+    **dict.fromkeys((*graph.BORROWS, *graph.TAKES), _element),
     "bpf_cast_to_kern_ctx": _kernel_context, "bpf_rdonly_cast": _cast, "bpf_dynptr_slice": _slice,
     "bpf_dynptr_slice_rdwr": _slice,
 }

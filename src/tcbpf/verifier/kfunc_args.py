@@ -11,10 +11,12 @@ from typing import Any, Final
 from tcbpf.tables.helpers import Mod
 from tcbpf.tables.kfuncs import Kfunc, Param
 from tcbpf.uapi.kfuncs import SIZES
+from tcbpf.verifier import graph
 from tcbpf.verifier.args import check_dynptr, check_memory, check_offset, check_size, check_string
 from tcbpf.verifier.env import Env, MapInfo, Refused
 from tcbpf.verifier.irq import check_irq_flag
 from tcbpf.verifier.iterator import Place, check_iterator
+from tcbpf.verifier.locks import check_deferred
 from tcbpf.verifier.precision import mark_precise
 from tcbpf.verifier.state import Reg
 from tcbpf.verifier.structs import same_struct
@@ -49,6 +51,9 @@ _SCALAR_SIZES: Final = {
 }
 _WARY: Final = frozenset(("TRUSTED_ARGS", "RELEASE", "RCU"))       # take only pointers that are surely good
 _DYNPTR_KINDS: Final = {"bpf_dynptr_from_skb": "skb", "bpf_dynptr_from_xdp": "xdp", "bpf_dynptr_from_skb_meta": "skb_meta"}
+
+
+Check = Callable[[Env, int, Reg, Param, "Meta"], bool | None]
 
 
 class Meta:
@@ -257,6 +262,8 @@ def _check_string(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> N
 def _take_map(env: Env, regno: int, reg: Reg, meta: Meta) -> None:
     if reg.type & BASE not in (MAP_PTR, MAP_VALUE):
         env.refuse("kfunc_map", reg=regno)
+    if meta.map is not None and (meta.map is not reg.extra or meta.uid != reg.uid):
+        env.refuse("workqueue_map", uid=meta.uid, other=reg.uid)
     meta.map, meta.uid = reg.extra, reg.uid
 
 
@@ -325,14 +332,46 @@ def _check_irq_flag(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) ->
     check_irq_flag(env, regno, reg, meta.kfunc.name)
 
 
+def _check_root(kind: str) -> Check:
+    def check(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
+        meta.field = graph.check_root(env, regno, reg, kind)
+
+    return check
+
+
+def _check_node(kind: str) -> Check:
+    def check(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
+        meta.allocated = graph.check_node(env, regno, reg, kind, meta.field, meta.kfunc.name)
+
+    return check
+
+
+def _check_refcounted(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
+    if reg.type & BASE != BTF_ID or not reg.type & ALLOC:
+        env.refuse("refcount_pointer", arg=regno - 1)
+    meta.owning = bool(reg.ref) and not reg.type & NON_OWN_REF
+    record = graph.record_at(reg)
+    if record is None or not record.has("bpf_refcount"):
+        env.refuse("refcount_field", arg=regno - 1)
+    meta.allocated = reg.extra
+
+
+def _check_workqueue(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
+    if reg.type != MAP_VALUE:
+        env.refuse("kfunc_map_value", arg=regno - 1)
+    check_deferred(env, regno, reg, "bpf_wq")
+    meta.map, meta.uid = reg.extra, reg.uid
+
+
 def _refuse_kind(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
     env.refuse("not_supported", what=f"kernel function {meta.kfunc.name}")
 
 
-_CHECKS: Final[dict[str, Callable[[Env, int, Reg, Param, Meta], bool | None]]] = {
+_CHECKS: Final[dict[str, Check]] = {
     "ctx": _check_ctx, "dynptr": _check_dynptr, "iterator": _check_iterator, "string": _check_string, "map": _check_btf,
     "btf": _check_btf, "memory": _check_memory, "memory_size": _check_memory_size, "callback": _check_callback,
-    "alloc": _check_allocated, "irq_flag": _check_irq_flag,
-    **dict.fromkeys(("refcounted", "list_head", "list_node", "rb_root", "rb_node", "workqueue", "task_work", "res_lock"),
-                    _refuse_kind),
+    "alloc": _check_allocated, "irq_flag": _check_irq_flag, "refcounted": _check_refcounted,
+    "list_head": _check_root("bpf_list_head"), "rb_root": _check_root("bpf_rb_root"),
+    "list_node": _check_node("bpf_list_node"), "rb_node": _check_node("bpf_rb_node"),
+    "workqueue": _check_workqueue, **dict.fromkeys(("task_work", "res_lock"), _refuse_kind),
 }

@@ -9,24 +9,29 @@ from typing import Any
 
 from tcbpf.verifier.env import Env, MapInfo
 from tcbpf.verifier.fields import Special
+from tcbpf.verifier.graph import OWNER, in_tree_callback, record_at
 from tcbpf.verifier.special import acquire, forget_non_owning
 from tcbpf.verifier.state import Reg
 from tcbpf.verifier.types import MAP_VALUE
 
 
 def _field(env: Env, regno: int, reg: Reg, kind: str) -> Special:
-    """Return the map's field of that kind, when the register points to it.
+    """Return the field of that kind, when the register points to it.
 
     Raises:  Refused.
     """
     if reg.val.mask:
         env.refuse("lock_offset", reg=regno, field=kind)
-    map: MapInfo = reg.extra
-    if map.spec.btf is None or not map.spec.value_type:
-        env.refuse("lock_btf", map=map.name, field=kind)
-    field = map.record.find(kind) if map.record is not None else None
+    whose = "local 'kptr'"
+    if reg.type == MAP_VALUE:
+        map: MapInfo = reg.extra
+        whose = f"map '{map.name}'"
+        if map.spec.btf is None or not map.spec.value_type:
+            env.refuse("lock_btf", map=map.name, field=kind)
+    record = record_at(reg)
+    field = record.find(kind) if record is not None else None
     if field is None:
-        env.refuse("lock_missing", map=map.name, field=kind)
+        env.refuse("lock_missing", whose=whose, field=kind)
     at = reg.val.smin + reg.off
     if field.off != at:
         env.refuse("lock_place", off=at, field=kind, at=field.off)
@@ -38,11 +43,11 @@ def check_lock(env: Env, regno: int, reg: Reg, *, lock: bool) -> None:
 
     Raises:  Refused.
     """
-    if reg.type != MAP_VALUE:
-        env.refuse("not_supported", what="a spin lock in an allocated object")
+    if in_tree_callback(env):
+        env.refuse("lock_in_tree_callback")
     _field(env, regno, reg, "bpf_spin_lock")
     state = env.cur
-    owner: Any = reg.extra
+    owner: Any = reg.extra if reg.type == MAP_VALUE else OWNER
     if lock:
         if state.locks:
             env.refuse("lock_twice")
@@ -60,12 +65,12 @@ def check_lock(env: Env, regno: int, reg: Reg, *, lock: bool) -> None:
     forget_non_owning(env)
 
 
-def check_timer(env: Env, regno: int, reg: Reg) -> None:
-    """A register points to the timer of a map value.
+def check_deferred(env: Env, regno: int, reg: Reg, kind: str) -> None:
+    """A register points to the timer or the work queue of a map value.
 
     Raises:  Refused.
     """
-    _field(env, regno, reg, "bpf_timer")
+    _field(env, regno, reg, kind)
 
 
 def check_kptr(env: Env, regno: int, reg: Reg) -> Special:
@@ -73,17 +78,16 @@ def check_kptr(env: Env, regno: int, reg: Reg) -> Special:
 
     Raises:  Refused.
     """
-    if reg.type != MAP_VALUE:
-        env.refuse("not_supported", what="a kernel pointer in an allocated object")
-    map: MapInfo = reg.extra
-    if map.spec.btf is None:
-        env.refuse("lock_btf", map=map.name, field="bpf_kptr_xchg")
+    if reg.type == MAP_VALUE and reg.extra.spec.btf is None:
+        env.refuse("lock_btf", map=reg.extra.name, field="bpf_kptr_xchg")
     if reg.val.mask:
         env.refuse("lock_offset", reg=regno, field="kptr")
-    if map.record is None or not any(f.kind in ("kptr", "percpu_kptr") for f in map.record.fields):
+    record = record_at(reg)
+    fields = [f for f in record.fields if f.kind in ("kptr", "percpu_kptr")] if record is not None else []
+    if not fields:
         env.refuse("kptr_none", reg=regno)
     at = reg.off + reg.val.smin
-    field = next((f for f in map.record.fields if f.off == at and f.kind in ("kptr", "percpu_kptr")), None)
+    field = next((f for f in fields if f.off == at), None)
     if field is None:
         env.refuse("kptr_place", off=at)
     if not field.referenced:

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 
 from tcbpf.tables.skb import SKB, XDP, Field, field_at
 from tcbpf.verifier.env import F_RDONLY_PROG, F_WRONLY_PROG, MAX_VAR_OFF, Env, MapInfo
+from tcbpf.verifier.fields import Local, Special
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.pointer import var_text
 from tcbpf.verifier.precision import mark_precise
@@ -16,6 +17,7 @@ from tcbpf.verifier.scalar import SMIN, const, truncate
 from tcbpf.verifier.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.structs import read_map_struct
 from tcbpf.verifier.types import (
+    ALLOC,
     BASE,
     BTF_ID,
     FLOW_KEYS,
@@ -25,6 +27,7 @@ from tcbpf.verifier.types import (
     PACKET,
     PACKET_END,
     PACKET_META,
+    PERCPU,
     RCU,
     RDONLY,
     SCALAR,
@@ -128,20 +131,35 @@ def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg | N
         if field is not None:
             if ins.code & 0xE0 != 0x60:
                 env.refuse("kptr_mode")
-            return Reg(BTF_ID | MAYBE_NULL | UNTRUSTED, ZERO, id=env.new_id(), extra=field)
+            return Reg(BTF_ID | MAYBE_NULL | _kptr_flags(env, field), ZERO, id=env.new_id(), extra=field.target)
         if map.readonly and map.spec.contents is not None and map.type == "array":
             raw = map.spec.contents[at:at + size].ljust(size, b"\0")
             return Reg(SCALAR, const(int.from_bytes(raw, "little", signed=ins.signed)))
     return None
 
 
-def kptr_at(map: MapInfo, off: int) -> str | None:
-    """Return what the kernel pointer at that offset of a value points to, None when there is none."""
+def kptr_at(map: MapInfo, off: int) -> Special | None:
+    """Return the kernel pointer at that offset of a value, None when there is none."""
     if map.record is not None:
         for field in map.record.fields:
             if field.off == off and field.kind in ("kptr", "percpu_kptr"):
-                return field.target
+                return field
     return None
+
+
+def _kptr_flags(env: Env, field: Special) -> int:
+    """Return how far a kernel pointer that was loaded is trusted: what RCU protects, until the read section ends."""
+    percpu = field.kind == "percpu_kptr"
+    safe = percpu or (field.referenced and (
+        field.target.record is not None and field.target.record.has("bpf_refcount") if isinstance(field.target, Local)
+        else field.target in _RCU_PROTECTED
+    ))
+    if not safe or (env.cur.sleepable and not env.cur.rcu_locks):
+        return UNTRUSTED
+    return RCU | (PERCPU if percpu else ALLOC if isinstance(field.target, Local) else 0)
+
+
+_RCU_PROTECTED: Final = frozenset(("prog_test_ref_kfunc", "cgroup", "bpf_cpumask", "task_struct", "bpf_crypto_ctx"))
 
 
 def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None:
@@ -167,15 +185,19 @@ def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None
         mark_precise(env, value)
         return
     if source.type & BASE != BTF_ID or source.type & ~(BASE | MAYBE_NULL | TRUSTED | RCU | UNTRUSTED):
-        _refuse_kptr(env, value, source, field.target)
+        refuse_kptr(env, value, source, field.target, unsafe=True)
     check_unmoved(env, value, source, fixed_ok=True)
     if source.off or source.extra != field.target:
-        _refuse_kptr(env, value, source, field.target)
+        refuse_kptr(env, value, source, field.target, unsafe=True)
 
 
-def _refuse_kptr(env: Env, regno: int, reg: Reg, target: str) -> NoReturn:
+def refuse_kptr(env: Env, regno: int, reg: Reg, target: str | Local, *, unsafe: bool = False) -> NoReturn:
+    """A pointer is not what a kernel pointer field holds.
+
+    Raises:  Refused.
+    """
     type = type_name(reg.type) + (str(reg.extra) if reg.type & BASE == BTF_ID else "")
-    env.refuse("kptr_type", reg=regno, type=type, expected=f"ptr_{target} or untrusted_ptr_{target}")
+    env.refuse("kptr_type", reg=regno, type=type, expected=f"ptr_{target}" + (f" or untrusted_ptr_{target}" if unsafe else ""))
 
 
 # --- the context -------------------------------------------------------------------------------------------------------

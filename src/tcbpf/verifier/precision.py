@@ -223,7 +223,7 @@ def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _W
     elif kind is Kind.CALL_LOCAL:
         _back_call(env, ins, pc, later, wanted)
         return
-    elif kind is Kind.CALL and env.calls_callback[pc] and pc != later - 1:
+    elif env.calls_callback[pc] and pc != later - 1:
         _check_left(env, wanted, "callback")
         wanted.regs[here] = 0
         wanted.frame -= 1

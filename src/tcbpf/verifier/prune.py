@@ -301,7 +301,7 @@ def _equal_in_progress(env: Env, pc: int, old: State, cur: State) -> tuple[bool,
     if frame.in_async_callback and frame.async_entry != cur.frames[-1].async_entry:
         return False, False
     kind = env.ins[pc].kind
-    if kind is Kind.CALL_KFUNC and env.force_checkpoint[pc]:
+    if kind is Kind.CALL_KFUNC and env.ins[pc].row.has("ITER_NEXT"):
         return states_equal(env, old, cur, RANGE_WITHIN) and _iterator_is_active(env, cur), True
     if kind is Kind.MAY_GOTO and old.may_goto_depth != cur.may_goto_depth and states_equal(env, old, cur, RANGE_WITHIN):
         return True, True

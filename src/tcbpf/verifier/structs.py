@@ -180,6 +180,20 @@ def read_kernel(env: Env, regno: int, reg: Reg, off: int, size: int) -> Reg:
     return _loaded(env, found)
 
 
+def write_kernel(env: Env, reg: Reg, off: int) -> None:
+    """Refuse a store to a kernel structure; the mark of a connection is the one field that could be written.
+
+    Raises:  Refused.
+    """
+    if str(reg.extra) in ("nf_conn", "nf_conn___init") and env.type.name in ("sched_cls", "sched_act", "xdp"):
+        mark = next((m for m in kernel_struct("nf_conn").members if m.name == "mark"), None)
+        if mark is None or mark.offset // 8 != off:
+            env.refuse("btf_write_field", off=off)
+        env.kernel_only.add("it writes the kernel's struct nf_conn")
+        return
+    env.refuse("btf_write")
+
+
 def _trust(env: Env, reg: Reg, found: Found) -> int:
     """Return the flags of a pointer read through one that is trusted, or that is not."""
     if reg.type & UNTRUSTED:
