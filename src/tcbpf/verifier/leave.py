@@ -246,6 +246,8 @@ def _check_chain(env: Env, number: int, depth: int, callers: tuple[int, ...]) ->
         callee = env.subprog_at[pc + 1 + ins.imm]
         if env.subprogs[callee].is_async and not direct:
             continue
+        if env.subprogs[callee].is_exception:
+            env.refuse("exception_called", pc=pc)
         if len(callers) + 1 >= MAX_FRAMES:
             env.refuse("call_depth_static", frames=len(callers) + 1)
         _check_chain(env, callee, depth, (*callers, number))

@@ -311,6 +311,7 @@ REASONS: Table[Reason] = Table(
     _form("exception_static", "exception callback '{name}' must have global linkage"),
     _form("exception_nowhere", "exception callback type id not found in func_info"),
     _form("exception_argument", "exception cb only supports single integer argument"),
+    _invalid("exception_called", "insn {pc} cannot call exception cb directly"),
     _invalid("throw_in_callback", "bpf_throw kfunc (insn {pc}) cannot be called from callback subprog {number}"),
     _form("kfunc_sleepable", "program must be sleepable to call sleepable kfunc {name}", errno=errno.EACCES),
     _invalid("kfunc_constant", "R{reg} must be a known constant"),

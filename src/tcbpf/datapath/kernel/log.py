@@ -8,6 +8,7 @@ from dataclasses import dataclass
 _INSN = re.compile(r"^(?:\d+: )?(\d+): (?:\([0-9a-f]{2}\) |BUG_)")
 _AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![ ;R]|\d+: |$)(?P<message>.+)$")     # where the kernel found no line break to add
 _NOTE = re.compile(r"^arg#0 reference type\(.*\) size cannot be determined")        # of the main function, and no refusal
+_GLUED = re.compile(r"(?<=.)(verification time \d+ usec)")                             # to a line that the kernel did not end
 _NUMBERED = re.compile(r"\binsn (\d+)")
 _PROCESSED = re.compile(r"^processed (\d+) insns")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]*?):(?P<line>\d+))?$")
@@ -34,7 +35,7 @@ def reason(log: str) -> Reason:
 
     Returns: an empty message for an empty log.
     """
-    lines = log.splitlines()
+    lines = _GLUED.sub(r"\n\1", log).splitlines()
     processed = next((int(m[1]) for line in reversed(lines) if (m := _PROCESSED.match(line))), 0)
     walked = [(i, int(m[1])) for i, line in enumerate(lines) if (m := _INSN.match(line))]
     after, pc = walked[-1] if walked else (-1, -1)
