@@ -24,6 +24,7 @@ from tcbpf.tables.maps import FLAG_NAMES, MAP_TYPES  # noqa: E402
 from tcbpf.tables.progs import PROG_TYPES  # noqa: E402
 from tcbpf.tables.skb import SKB, XDP, Field  # noqa: E402
 from tcbpf.uapi.bpf import BPF_ATTACH_TYPE  # noqa: E402
+from tcbpf.vm.executable import COMPILED  # noqa: E402
 
 DOCS = ROOT / "docs"
 GENERATED = "<!-- Written by scripts/generate_docs.py from {}. Change that, not this. -->\n"
@@ -253,10 +254,22 @@ def differs(text: str) -> list[str]:
     return [re.sub(r"\s*\n[ \t]*\*?[ \t]*", " ", match[1]).strip() for match in pattern.finditer(text)]
 
 
+LACKING = """A program that calls one is refused at load, by the helper's name. They look into tasks, other processes' memory,
+cgroups, performance counters, or at a kernel's own variables; or they run later, when no packet does (timers)."""
+
+
+def lacking() -> list[str]:
+    """Return the helpers that sched_cls programs may call and the runtime has not."""
+    there = set(re.findall(r"HAVE\((\w+),", (ROOT / "src/tcbpf/native/src/helpers.c").read_text())) | COMPILED
+    return [row.name for row in HELPERS if "sched_cls" in row.progs and row.name not in there]
+
+
 def deviations() -> str:
     """Return the hand-written rows, then every `Differs:` of the sources, in path order."""
     lines = [(DOCS / "deviations.in.md").read_text().rstrip(), "", "## Map types that the user datapath lacks", ""]
-    lines += [", ".join(code(row.name) for row in MAP_TYPES if not row.user) + ".", "", "## As the sources say", ""]
+    lines += [", ".join(code(row.name) for row in MAP_TYPES if not row.user) + ".", ""]
+    lines += ["## Helpers of sched_cls that the user datapath lacks", "", LACKING, ""]
+    lines += [", ".join(code(f"bpf_{name}") for name in lacking()) + ".", "", "## As the sources say", ""]
     src = ROOT / "src/tcbpf"
     for path in sorted(p for p in src.rglob("*") if p.suffix in (".py", ".c", ".h")):
         for text in differs(path.read_text()):

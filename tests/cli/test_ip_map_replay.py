@@ -13,9 +13,10 @@ from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import User
 from tcbpf.isa import assemble, encode
+from tcbpf.lang import compile
 from tcbpf.net import build
 from tcbpf.net.pcap import Writer
-from tcbpf.obj.program import Program
+from tcbpf.obj.program import MapSpec, Program
 
 Capture = pytest.CaptureFixture[str]
 
@@ -187,3 +188,49 @@ def test_what_replay_refuses(capsys: Capture, capture: str, tmp_path: Path) -> N
     assert "packet 10, offset" in said and "cut short" in said
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
     assert "user datapath" in refused(capsys, 2, "replay", capture, "--dev", "em1", "--ingress", "--datapath", "kernel")
+
+
+# ---------------------------------------------------------------- maps without keys, and records
+
+
+def test_queues_and_bloom_filters(capsys: Capture) -> None:
+    with User() as dp:
+        for spec in (MapSpec("q", "queue", 0, 4, 2), MapSpec("b", "bloom_filter", 0, 4, 9)):
+            dp.obj_pin(f"/sys/fs/bpf/{spec.name}", dp.map_create(spec))
+    ok(capsys, "map", "push", "q", "7")
+    ok(capsys, "map", "push", "q", "value", "8")
+    assert "Argument list too long" in refused(capsys, 2, "map", "push", "q", "9")
+    assert ok(capsys, "map", "peek", "q") == ok(capsys, "map", "pop", "q") == "7\n"
+    assert ok(capsys, "map", "pop", "q", "--hex") == "08 00 00 00\n"
+    assert refused(capsys, 1, "map", "pop", "q") == "tcbpf: map q is empty"
+    ok(capsys, "map", "push", "b", "5")
+    refused(capsys, 2, "map", "pop", "b")
+    refused(capsys, 2, "map", "dump", "b")
+
+
+RING = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct event { __u32 number; __be32 saddr; };
+const struct event *shown __attribute__((unused));
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1); __uint(pinning, LIBBPF_PIN_BY_NAME); } ring SEC(".maps");
+SEC("tc") int say(struct __sk_buff *skb)
+{
+	struct event e = {skb->len, 0x0100000a};
+	return bpf_ringbuf_output(&ring, &e, sizeof(e), 0);
+}
+char _license[] SEC("license") = "GPL";
+"""
+
+
+def test_records(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "ring.c").write_text(RING)
+    with User() as dp:
+        prog = dp.load(compile(tmp_path / "ring.c"), section="tc")
+        for size in 60, 61, 62:
+            assert prog.run(bytes(size)).verdict == 0
+    assert "no type 'struct nosuch'" in refused(capsys, 2, "map", "records", "ring", "struct nosuch")
+    first, *others = ok(capsys, "map", "records", "ring", "event", "--json").splitlines()
+    assert json.loads(first) == {"number": 60, "saddr": "10.0.0.1"} and len(others) == 2
+    assert ok(capsys, "map", "records", "ring") == ""
+    refused(capsys, 2, "map", "records", "ring", "event", "--hex")

@@ -104,6 +104,13 @@ CREATE = (
     ("lru_hash", 4, 4, 10, 1), ("lru_hash", 4, 4, 10, 2), ("prog_array", 4, 4, 3, 0), ("prog_array", 4, 8, 3, 0),
     ("hash", 4, 4, 1, 1 << 20), ("array", 4, 4, 1, 1 << 10), ("hash", 4, 4, 1, 64), ("hash", 4, 4, 10, 128),
     ("array", 4, 4, 1, 8),
+    *(("ringbuf", key, value, entries, flags) for key, value, entries, flags in (
+        (0, 0, 4096, 0), (0, 0, 4095, 0), (0, 0, 12288, 0), (0, 0, 0, 0), (4, 0, 4096, 0), (0, 4, 4096, 0), (0, 0, 4096, 1))),
+    *(("bloom_filter", key, value, entries, flags) for key, value, entries, flags in (
+        (0, 8, 10, 0), (4, 8, 10, 0), (0, 0, 10, 0), (0, 8, 0, 0), (0, 8, 10, 1), (0, 8, 10, 64), (0, (1 << 22) + 1, 10, 0))),
+    *(("perf_event_array", key, value, entries, flags) for key, value, entries, flags in (
+        (4, 4, 8, 0), (4, 4, 8, 2048), (8, 4, 8, 0), (4, 8, 8, 0), (4, 4, 0, 0), (4, 4, 8, 1))),
+    ("sk_storage", 4, 8, 0, 1),
 )
 
 

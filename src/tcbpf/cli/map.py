@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import sys
@@ -27,6 +28,9 @@ KEY and VALUE are numbers, addresses or JSON, by the map's BTF; with --hex, byte
   lookup MAP [key] KEY            one element
   update MAP [key] KEY [value] VALUE [any|noexist|exist]
   delete MAP [key] KEY
+  push MAP [value] VALUE          into a queue, a stack or a bloom filter
+  peek MAP | pop MAP              the next value of a queue or a stack; pop takes it out
+  records MAP [TYPE]              what programs put out in a ring buffer, taken; --follow waits for more
   create PATH --type T --key N --value N --entries N [--flags F]
                                   a map, pinned at PATH
   pin MAP PATH                    give it a name in the bpf fs
@@ -40,9 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = WORDS
-    parser.add_argument("what", choices=("show", "list", "dump", "lookup", "update", "delete", "create", "pin", "unpin"))
+    parser.add_argument("what", choices=("show", "list", "dump", "lookup", "update", "delete", "push", "peek", "pop", "records",
+                                         "create", "pin", "unpin"))
     parser.add_argument("words", nargs="*", metavar="WORD")
     parser.add_argument("--hex", action="store_true", help="keys and values are bytes, in hexadecimal")
+    parser.add_argument("--follow", action="store_true", help="records: go on until interrupted")
     parser.add_argument("--home", default="", metavar="DIR", help="the user datapath's directory")
     parser.add_argument("--type", default="hash", metavar="T", help="create: " + ", ".join(m.name for m in MAP_TYPES if m.user))
     for name in "key", "value", "entries":
@@ -70,7 +76,41 @@ def main(args: argparse.Namespace) -> int:
         if args.what == "pin":
             dp.obj_pin(take(words, "PATH"), found)
             return 0
+        if args.what in ("push", "peek", "pop"):
+            return keyless(found, args, words)
+        if args.what == "records":
+            return records(found, args, words)
         return element(found, args, words)
+
+
+def keyless(found: Map, args: argparse.Namespace, words: list[str]) -> int:
+    """Carry out a word about a map whose values have no keys; 1 when there is none to take."""
+    if args.what == "push":
+        value = read(found, take(words, "VALUE", after="value"), args.hex, "value")
+        finish(words)
+        found.update(b"", value)
+        return 0
+    finish(words)
+    taken = found.raw.lookup(b"") if args.what == "peek" else found.raw.pop(b"")
+    if taken is None:
+        print(f"tcbpf: map {found.spec.name} is empty", file=sys.stderr)
+        return 1
+    return show_one(found, b"", taken, args)
+
+
+def records(found: Map, args: argparse.Namespace, words: list[str]) -> int:
+    """Take and print the records of a map: those that are there, and with --follow all that come."""
+    type = " ".join(words)
+    if type and args.hex:
+        raise InputError(f"{type!r} is one word too many", where="map records --hex", hint="bytes have no type")
+    with found.records(type) as reader, contextlib.suppress(KeyboardInterrupt):
+        record = reader.wait(None if args.follow else 0)
+        while record is not None:
+            print(json.dumps(jsonable(record), default=str) if args.json else text(record), flush=True)
+            record = reader.wait(None if args.follow else 0)
+    if reader.lost:
+        print(f"tcbpf: map {found.spec.name}: {reader.lost} records found no room", file=sys.stderr)
+    return 0
 
 
 def element(found: Map, args: argparse.Namespace, words: list[str]) -> int:

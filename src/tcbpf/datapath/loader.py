@@ -6,12 +6,13 @@ Source:  lib/bpf_legacy.c of iproute2 (pinning scopes, tail-call sections); libb
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tcbpf.errors import InputError, SysError, VerifierError
-from tcbpf.maps.map import Map
+from tcbpf.maps.map import Map, possible_cpus
 from tcbpf.obj.link import link, tail_programs, tail_section
 from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, MapSpec, Object, Program
 
@@ -96,12 +97,21 @@ def _fill(obj: Object, live: Mapping[str, Map], given: Mapping[str, Map]) -> Non
 
 def new_map(dp: Datapath, spec: MapSpec) -> Map:
     """Make a map with its initial contents, frozen where the specification says so."""
-    made = dp.map_create(spec)
+    made = dp.map_create(sized(spec))
     if spec.contents is not None:
         made.raw.update(bytes(4), spec.contents.ljust(spec.value_size, b"\0"))
     if spec.frozen:
         made.raw.freeze()
     return made
+
+
+def sized(spec: MapSpec) -> MapSpec:
+    """Return a specification with the size that libbpf reads in it: a slot for each CPU, whole pages of a ring."""
+    if spec.type == "perf_event_array" and not spec.max_entries:
+        return replace(spec, max_entries=possible_cpus())
+    if spec.type == "ringbuf" and spec.max_entries:
+        return replace(spec, max_entries=max(os.sysconf("SC_PAGE_SIZE"), 1 << (spec.max_entries - 1).bit_length()))
+    return spec
 
 
 def pin_path(spec: MapSpec, obj: Object, pin_root: str = "", scopes: Mapping[int, str] | None = None) -> str:

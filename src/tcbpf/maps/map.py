@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tcbpf.errors import InputError, MapError
+from tcbpf.maps.records import READABLE, RawRecords, Records, decoder
 from tcbpf.maps.typed import Shape, address_bytes, shape_of
 from tcbpf.obj.btf import Kind
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES
 
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
+BLOOM = "bloom_filter"
 _PREFIX_SIZE = 4                     # of struct bpf_lpm_trie_key's prefixlen
 
 
@@ -34,8 +36,11 @@ class RawMap(Protocol):
     def lookup(self, key: bytes) -> bytes | None: ...
     def update(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None: ...
     def delete(self, key: bytes) -> bool: ...                      # False when there was none
+    def pop(self, key: bytes) -> bytes | None: ...                 # takes the element out
+    def holds(self, value: bytes) -> bool: ...                     # of a bloom filter
     def next_key(self, key: bytes | None) -> bytes | None: ...     # None starts, and ends
     def freeze(self) -> None: ...
+    def records(self) -> RawRecords: ...                           # of a ring buffer or a perf event array
     def fileno(self) -> int: ...
     def close(self) -> None: ...
 
@@ -84,6 +89,9 @@ class Map:
             raise NoElement(errno.ENOENT, f"delete {key!r} from", self.spec.name)
 
     def __contains__(self, key: Any) -> bool:
+        """Tell whether there is an element of that key; of a bloom filter, whether it may hold that value."""
+        if self.spec.type == BLOOM:
+            return self.raw.holds(self.encode_value(key))
         return self.raw.lookup(self.encode_key(key)) is not None
 
     def __iter__(self) -> Iterator[Any]:
@@ -101,6 +109,46 @@ class Map:
             value = self.raw.lookup(key)
             if value is not None:
                 yield self.decode_key(key), self.decode_value(value)
+
+    # --- queues, stacks and bloom filters, which have no keys -----------------------------------------------------------
+
+    def push(self, value: Any, *, over: bool = False) -> None:
+        """Put a value in; `over` makes room by dropping the oldest.
+
+        Raises:  MapError with E2BIG when the queue is full.
+        """
+        self.raw.update(b"", self.encode_value(value), BPF_EXIST if over else BPF_ANY)
+
+    def peek(self) -> Any:
+        """Return the value that is next to be taken.
+
+        Raises:  NoElement when there is none.
+        """
+        return self._head(self.raw.lookup(b""), "peek at")
+
+    def pop(self) -> Any:
+        """Take the next value out.
+
+        Raises:  NoElement when there is none.
+        """
+        return self._head(self.raw.pop(b""), "pop")
+
+    def _head(self, raw: bytes | None, asked: str) -> Any:
+        if raw is None:
+            raise NoElement(errno.ENOENT, asked, self.spec.name)
+        return self.decode_value(raw)
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    def records(self, type: str = "") -> Records:
+        """Return the reader of a ring buffer or perf event array; records are bytes, or values of the C type `type`.
+
+        Raises:  MapError with ENOTSUP for another map type; InputError when the map's BTF has no such type.
+        """
+        if self.spec.type not in READABLE:
+            raise MapError(errno.ENOTSUP, "read records of", self.spec.name, f"it is a {self.spec.type}")
+        decode = decoder(self.spec, type)
+        return Records(self.raw.records(), decode)
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 

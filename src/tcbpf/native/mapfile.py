@@ -21,8 +21,9 @@ from tcbpf.uapi import bpf as uapi
 if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
 
-MAGIC, VERSION = 0x70616D6670626374, 1             # "tcbpfmap"
+MAGIC, VERSION = 0x70616D6670626374, 2             # "tcbpfmap"
 BPF_F_ZERO_SEED = 1 << 6
+BLOOM_HASHES = 5                                   # of each value, where the specification does not say
 _SHAPE_INPUT = ("type", "key_size", "value_size", "max_entries", "flags", "cpus")
 
 
@@ -43,6 +44,7 @@ class MapFile:
         self.value_bytes: int = shape.value_stride * shape.cpus if per_cpu else spec.value_size
         self._key = ctypes.create_string_buffer(max(spec.key_size, 1))
         self._value = ctypes.create_string_buffer(self.value_bytes)
+        self._record = ctypes.create_string_buffer(4096)
 
     # --- making and opening ---
 
@@ -182,6 +184,45 @@ class MapFile:
         self._check(error, "pop an element of")
         return self._value.raw
 
+    def holds(self, value: bytes) -> bool:
+        """Tell whether a bloom filter may hold a value."""
+        asked = "look up an element of"
+        if len(value) != self.spec.value_size:
+            raise MapError(errno.EINVAL, asked, self.spec.name, f"a value has {self.spec.value_size} bytes, not {len(value)}")
+        error = _call("lookup")(_host(), self.address, None, value)
+        if error != -errno.ENOENT:
+            self._check(error, asked)
+        return bool(error == 0)
+
+    @property
+    def rings(self) -> int:
+        """How many slots of a perf event array a program can reach: one for each CPU at most."""
+        return int(self.struct.s.n_slots)
+
+    def take(self, slot: int | None = None) -> bytes | None:
+        """Take the next record of a ring buffer, or of a perf event array's slot; None when there is none that is finished."""
+        ask = _take("ring_take") if slot is None else _take("perf_take", ctypes.c_uint32)
+        where = () if slot is None else (slot,)
+        while True:
+            got = ask(_host(), self.address, *where, self._record, len(self._record))
+            if got == -errno.EAGAIN:
+                return None
+            self._check(got, "take a record of")
+            if got <= len(self._record):
+                return self._record.raw[:got]
+            self._record = ctypes.create_string_buffer(got)
+
+    def listen(self, slot: int, on: bool) -> None:
+        """Start or end taking a perf event array's records in one slot."""
+        number = ctypes.c_uint32
+        ask = function("tcbpf_user_perf_open", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, number, number)
+        self._check(ask(_host(), self.address, slot, on), "read records of")
+
+    def lost(self, slot: int) -> int:
+        """Return how many records found no room in a perf event array's slot since it was last opened."""
+        ring = struct("tcbpf_perf_ring")
+        return int(ring.from_address(self.address + self.struct.s.slots + slot * ctypes.sizeof(ring)).lost)
+
     def freeze(self) -> None:
         """Refuse writes by user space from now on.
 
@@ -230,6 +271,12 @@ def _call(name: str, *, value: bool = True, flags: bool = False) -> Any:
     return function(f"tcbpf_user_{name}", ctypes.c_int64, *arguments)
 
 
+@cache
+def _take(name: str, *slot: Any) -> Any:
+    arguments: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *slot, ctypes.c_char_p, ctypes.c_uint64]
+    return function(f"tcbpf_user_{name}", ctypes.c_int64, *arguments)
+
+
 def _page_up(size: int) -> int:
     return (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
 
@@ -244,6 +291,9 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
         if not 0 <= number <= 0xFFFFFFFF:
             raise MapError(errno.EINVAL, "create", spec.name, f"{name} {number}")
         setattr(shape, name, number)
+    shape.extra = _extra(spec)
+    if row.needs_btf and not (spec.btf and spec.key_type and spec.value_type):
+        raise MapError(errno.EINVAL, "create", spec.name, f"a {spec.type} needs BTF")
     end = ctypes.c_uint64()
     plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
     size = int(plan(ctypes.addressof(shape), ctypes.addressof(end)))
@@ -254,6 +304,21 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
             or spec.flags & one_sided == one_sided):
         raise MapError(errno.EINVAL, "create", spec.name, f"flags {spec.flags:#x}")
     return size
+
+
+def _extra(spec: MapSpec) -> int:
+    """Return what a shape says beside sizes: a bloom filter's hash functions, or where a value's lock lies, + 1."""
+    if spec.type == "bloom_filter":
+        return spec.map_extra or BLOOM_HASHES
+    if spec.map_extra:
+        raise MapError(errno.EINVAL, "create", spec.name, f"map_extra {spec.map_extra:#x}")
+    if spec.btf is None or b"\0bpf_spin_lock\0" not in spec.btf.raw:
+        return 0
+    from tcbpf.verifier.fields import record_of
+
+    record = record_of(spec)
+    lock = record.find("bpf_spin_lock") if record else None
+    return lock.off + 1 if lock else 0
 
 
 def _check_memory(spec: MapSpec, size: int) -> None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from tcbpf.native.runtime import Env, MapFile, Skb
 
 
+COMPILED = frozenset({"tail_call", "loop", "for_each_map_elem"})
+"""Helpers that the engines make themselves: they jump, or call back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to compile. harden: net.core.bpf_jit_harden's 0, 1, 2 (1 blinds programs loaded without privilege, 2 all)."""

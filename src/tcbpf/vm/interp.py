@@ -26,6 +26,7 @@ from tcbpf.tables.skb import SKB, SKB_SIZE, XDP, XDP_SIZE, field_at
 from tcbpf.verifier.verified import Verified
 from tcbpf.vm.cfg import Slots, slots_of
 from tcbpf.vm.context import place
+from tcbpf.vm.executable import COMPILED
 from tcbpf.vm.machine import MASK, MAX_LOOPS, Machine, Stopped
 from tcbpf.vm.memory import AccessError, Memory, Region, Touch
 from tcbpf.vm.pages import ENTRY
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
 _E2BIG, _EINVAL = -7 & MASK, -22 & MASK
+_KEY_OFF = 8                                       # of a hash element's key in its slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,14 @@ class Values:
         first = self.address + shape.slots
         if not first <= address < self.address + raw.size:
             return None
-        index, inside = divmod(address - first, shape.slot_stride or shape.value_stride)
+        stride = shape.slot_stride or shape.value_stride
+        if not stride:                                                 # records of a ring buffer
+            return Region(self.name, first, raw.size - shape.slots)
+        index, inside = divmod(address - first, stride)
         number, _ = divmod(inside - shape.value_off, shape.value_stride)
         if number < 0:
-            return None
-        start = first + index * (shape.slot_stride or shape.value_stride) + shape.value_off + number * shape.value_stride
+            return Region(f"{self.name}[{index}].key", first + index * stride + _KEY_OFF, shape.key_size, writable=False)
+        start = first + index * stride + shape.value_off + number * shape.value_stride
         return Region(f"{self.name}[{index}]", start, shape.value_size)
 
 
@@ -146,6 +151,8 @@ class ProgramMachine(Machine):
             self._tail_call()
         elif row.name == "loop":
             self._loop()
+        elif row.name == "for_each_map_elem":
+            self._for_each()
         else:
             result = _HELPER(helper(row.name))(self.env, *self.regs[1:6])
             if row.name == "map_lookup_elem" and result:
@@ -204,6 +211,19 @@ class ProgramMachine(Machine):
                 break
         self.regs[:6] = [ran, 0, 0, 0, 0, 0]
 
+    def _for_each(self) -> None:
+        map, callback, context, flags = self.regs[1:5]
+        place, index, key, value = ctypes.c_uint32(), ctypes.c_uint32(), ctypes.c_void_p(), ctypes.c_void_p()
+        self.memory.providers += (lambda _: Region("index", ctypes.addressof(index), 4, writable=False),)
+        ran = 0
+        places = [ctypes.byref(one) for one in (place, index, key, value)]
+        while not flags and _each()(self.env, map, *places):
+            ran += 1
+            if self.callback(callback, map, key.value or 0, value.value or 0, context):
+                break
+        self.memory.providers = self.memory.providers[:-1]
+        self.regs[:6] = [_EINVAL if flags else ran, 0, 0, 0, 0, 0]
+
     def callback(self, where: int, *arguments: int) -> int:
         """Run the function at `where` to its end and return its r0."""
         depth = len(self.frames)
@@ -218,6 +238,11 @@ class ProgramMachine(Machine):
 def _ld_abs() -> Callable[..., Any]:
     void = ctypes.c_void_p
     return function("tcbpf_ld_abs", ctypes.c_uint64, void, void, ctypes.c_int32, ctypes.c_uint32, void)
+
+
+@lru_cache(maxsize=1)
+def _each() -> Callable[..., Any]:
+    return function("tcbpf_each", ctypes.c_uint32, *[ctypes.c_void_p] * 6)
 
 
 @lru_cache(maxsize=1)
@@ -314,5 +339,5 @@ def _exists(number: int) -> None:
     row = HELPERS.at(number)
     if row is None:
         raise NotSupported(f"no helper {number}")
-    if row.name not in ("tail_call", "loop"):
+    if row.name not in COMPILED:
         helper(row.name)

@@ -94,6 +94,7 @@ _TYPES = {
     "tcbpf_map_lookup": "declare ptr (ptr, ptr, ptr, ptr)",
     "tcbpf_map_update": "declare i64 (ptr, ptr, ptr, ptr, ptr, i64)",
     "tcbpf_map_delete": "declare i64 (ptr, ptr, ptr, ptr)",
+    "tcbpf_for_each": "declare i64 (ptr, i64, i64, i64, i64, ptr, ptr)",
     "tcbpf_tail_call": "declare ptr (ptr, ptr, ptr, i64)",
     "tcbpf_ld_abs": "declare i64 (ptr, ptr, i32, i32, ptr)",
     "tcbpf_loop_inline": "declare i32 (ptr, ptr, ptr, ptr)",
@@ -306,6 +307,9 @@ class ProgramBody(Body):
             self._tail_call(pc, aux)
         elif helper.name == "loop":
             self._loop()
+        elif helper.name == "for_each_map_elem":
+            arguments = ", ".join(f"i64 {self.read(reg)}" for reg in range(1, 5))
+            self.clobber(self.out.value(f"call i64 @tcbpf_for_each(ptr %env, {arguments}, ptr %ctx, ptr %maps)"))
         elif helper.name in _ON_MAPS and aux.map >= 0:
             self._map_call(helper.name, aux.map)
         else:

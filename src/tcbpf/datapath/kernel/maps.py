@@ -12,6 +12,7 @@ from functools import lru_cache
 from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.errors import InputError, MapError, NotSupported, SysError
+from tcbpf.maps.records import RawRecords
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES
 
@@ -45,6 +46,16 @@ class KernelMap:
         with self._named("delete an element of"):
             return syscall.map_delete(self._fd, self._key(key))
 
+    def pop(self, key: bytes) -> bytes | None:
+        """Take an element out and return its value, or None."""
+        with self._named("pop an element of"):
+            return syscall.map_pop(self._fd, self._key(key), self.value_size)
+
+    def holds(self, value: bytes) -> bool:
+        """Tell whether a bloom filter may hold a value."""
+        with self._named("look up an element of"):
+            return syscall.map_holds(self._fd, value)
+
     def next_key(self, key: bytes | None) -> bytes | None:
         """Return the key after `key`, the first for None, None at the end."""
         with self._named("get the next key of"):
@@ -68,6 +79,14 @@ class KernelMap:
         """Make the map read-only for user space."""
         with self._named("freeze"):
             syscall.map_freeze(self._fd)
+
+    def records(self) -> RawRecords:
+        """Read what programs put out."""
+        from tcbpf.datapath.kernel.records import PerfRecords, RingRecords
+
+        with self._named("read records of"):
+            made = RingRecords if self.spec.type == "ringbuf" else PerfRecords
+            return made(self._fd, self.spec.max_entries)
 
     def fileno(self) -> int:
         """Return the fd."""
@@ -116,8 +135,6 @@ def create(spec: MapSpec) -> KernelMap:
     row = MAP_TYPES.get(spec.type)
     if row is None:
         raise InputError(f"no map type {spec.type!r}", where=f"map {spec.name}", hint=", ".join(MAP_TYPES.names()))
-    if spec.type == "perf_event_array" and not spec.max_entries:
-        spec = replace(spec, max_entries=possible_cpus())        # one slot a CPU, as libbpf reads the 0
     inner = create(replace(spec.inner, pinning=0)) if spec.inner is not None else None
     inner_fd = inner.fileno() if inner else 0
 

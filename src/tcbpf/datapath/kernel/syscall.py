@@ -209,6 +209,26 @@ def map_lookup(fd: int, key: bytes, size: int, flags: int = 0) -> bytes | None:
     return value.raw
 
 
+def map_pop(fd: int, key: bytes, size: int) -> bytes | None:
+    """Take an element out and return its value, or None when there is none."""
+    keys, value = _key(key), ctypes.create_string_buffer(size)
+    result = _call(uapi.BPF_MAP_LOOKUP_AND_DELETE_ELEM, _Elem(fd, _pointer(keys), _pointer(value), 0))
+    if result == -errno.ENOENT:
+        return None
+    if result < 0:
+        raise failure(-result, uapi.BPF_MAP_LOOKUP_AND_DELETE_ELEM)
+    return value.raw
+
+
+def map_holds(fd: int, value: bytes) -> bool:
+    """Tell whether a bloom filter may hold a value."""
+    values = _buffer(value)
+    result = _call(uapi.BPF_MAP_LOOKUP_ELEM, _Elem(fd, 0, _pointer(values), 0))
+    if result < 0 and result != -errno.ENOENT:
+        raise failure(-result, uapi.BPF_MAP_LOOKUP_ELEM)
+    return result >= 0
+
+
 def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Write an element."""
     keys, values = _key(key), _buffer(value)

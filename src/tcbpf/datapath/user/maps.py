@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tcbpf.errors import MapError, SysError
+from tcbpf.maps.records import RawRecords
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec
 
@@ -19,6 +20,32 @@ if TYPE_CHECKING:
 
 OF_PROGRAMS = frozenset({"prog_array"})
 OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
+
+
+class UserRecords:
+    """The records of a ring buffer, or of every CPU's slot of a perf event array, which is open until this is closed."""
+
+    def __init__(self, file: MapFile) -> None:
+        self._file = file
+        self._slots = range(file.rings) if file.spec.type == "perf_event_array" else range(0)
+        for slot in self._slots:
+            file.listen(slot, True)
+
+    @property
+    def lost(self) -> int:
+        """Records that found no room since this was made; a full ring buffer tells its program, and nobody else."""
+        return sum(self._file.lost(slot) for slot in self._slots)
+
+    def take(self) -> bytes | None:
+        """Return the next record, of the first CPU that has one."""
+        if not self._slots:
+            return self._file.take()
+        return next((record for slot in self._slots if (record := self._file.take(slot)) is not None), None)
+
+    def close(self) -> None:
+        """Close the slots."""
+        for slot in self._slots if self._file.fileno() >= 0 else ():
+            self._file.listen(slot, False)
 
 
 class UserMap:
@@ -55,6 +82,14 @@ class UserMap:
         """Delete an element; return False when there was none."""
         return self.file.delete(key)
 
+    def pop(self, key: bytes) -> bytes | None:
+        """Take an element out and return its value, or None."""
+        return self.file.pop(key)
+
+    def holds(self, value: bytes) -> bool:
+        """Tell whether a bloom filter may hold a value."""
+        return self.file.holds(value)
+
     def next_key(self, key: bytes | None) -> bytes | None:
         """Return the key after `key`, the first for None, None at the end."""
         return self.file.next_key(key)
@@ -71,6 +106,10 @@ class UserMap:
     def freeze(self) -> None:
         """Refuse further updates from user space."""
         self.file.freeze()
+
+    def records(self) -> RawRecords:
+        """Read what programs put out."""
+        return UserRecords(self.file)
 
     def fileno(self) -> int:
         """Return the descriptor of the map's file, which holds it."""

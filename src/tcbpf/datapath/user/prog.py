@@ -27,15 +27,13 @@ from tcbpf.obj.program import Program
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.verifier import verify
 from tcbpf.verifier.verified import Verified
-from tcbpf.vm.executable import Executable, compile
+from tcbpf.vm.executable import COMPILED, Executable, compile
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user import User
 
 
 CB_WORDS = 5
-COMPILED = frozenset({"tail_call", "loop"})
-"""Helpers that the engines make themselves."""
 
 
 class UserProg:

@@ -11,8 +11,8 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 enum {
-    EPERM = 1, ENOENT = 2, E2BIG = 7, EAGAIN = 11, ENOMEM = 12, EFAULT = 14, EBUSY = 16, EEXIST = 17, EINVAL = 22,
-    ENOSPC = 28, ERANGE = 34, EPROTO = 71, EOPNOTSUPP = 95, ENOTSUPP = 524,
+    EPERM = 1, ENOENT = 2, E2BIG = 7, EAGAIN = 11, ENOMEM = 12, EFAULT = 14, EBUSY = 16, EEXIST = 17, ENODEV = 19, EINVAL = 22,
+    ENOSPC = 28, ERANGE = 34, EPROTO = 71, EOPNOTSUPP = 95, EAFNOSUPPORT = 97, ENOTSUPP = 524,
 };
 
 #define memcpy __builtin_memcpy
@@ -42,7 +42,8 @@ static ALWAYS void publish32(u32 *p, u32 v) { __atomic_store_n(p, v, __ATOMIC_RE
     u64 tcbpf_helper_##name(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)
 
 #if defined(__x86_64__)
-enum { SYS_sched_yield = 24, SYS_kill = 62, SYS_clock_gettime = 228 };
+enum { SYS_sched_yield = 24, SYS_getpid = 39, SYS_kill = 62, SYS_getuid = 102, SYS_getgid = 104, SYS_prctl = 157, SYS_gettid = 186,
+       SYS_clock_gettime = 228 };
 static ALWAYS s64 sys2(s64 n, s64 a, s64 b)
 {
     s64 r;
@@ -51,7 +52,8 @@ static ALWAYS s64 sys2(s64 n, s64 a, s64 b)
 }
 static ALWAYS void relax(void) { __asm__ volatile("pause"); }
 #elif defined(__aarch64__)
-enum { SYS_sched_yield = 124, SYS_kill = 129, SYS_clock_gettime = 113 };
+enum { SYS_sched_yield = 124, SYS_getpid = 172, SYS_kill = 129, SYS_getuid = 174, SYS_getgid = 176, SYS_prctl = 167, SYS_gettid = 178,
+       SYS_clock_gettime = 113 };
 static ALWAYS s64 sys2(s64 n, s64 a, s64 b)
 {
     register s64 x8 __asm__("x8") = n, x0 __asm__("x0") = a, x1 __asm__("x1") = b;

@@ -79,6 +79,24 @@ HELPER(map_lookup_percpu_elem)
     return slot ? (u64)(slot + s->value_off + (u64)(u32)r3 * s->value_stride) : 0;
 }
 
+/* (map, value, flags) */
+HELPER(map_push_elem)
+{
+    if (MAP->s.type == MAP_BLOOM_FILTER)
+        return bloom_push(MAP, &MAP->s, (void *)r2, r3);
+    return is_queue(MAP->s.type) ? queue_push(env, MAP, &MAP->s, (void *)r2, r3) : ERR(EOPNOTSUPP);
+}
+
+/* (map, value) */
+HELPER(map_pop_elem) { return is_queue(MAP->s.type) ? queue_take(env, MAP, &MAP->s, (void *)r2, 1) : ERR(EOPNOTSUPP); }
+
+HELPER(map_peek_elem)
+{
+    if (MAP->s.type == MAP_BLOOM_FILTER)
+        return bloom_peek(MAP, &MAP->s, (void *)r2);
+    return is_queue(MAP->s.type) ? queue_take(env, MAP, &MAP->s, (void *)r2, 0) : ERR(EOPNOTSUPP);
+}
+
 /* --- the plan of a file --------------------------------------------------------------------------------------------------- */
 
 enum { MAX_VALUE = 1 << 30, MAX_PERCPU_VALUE = 32 << 10, MAX_HASH_ELEMENT = 4 << 20, MAX_LPM_DATA = 256, PAGE = 4096 };
@@ -88,12 +106,20 @@ static s64 plan_check(const struct tcbpf_shape *s)
 {
     int per_cpu = s->type == MAP_PERCPU_ARRAY || is_percpu_hash(s->type);
 
+    switch (s->type) {                                     /* those that have no elements */
+    case MAP_RINGBUF:
+        return s->key_size || s->value_size || !s->max_entries || s->max_entries & (s->max_entries - 1) || s->max_entries % PAGE
+            ? -EINVAL : 0;
+    case MAP_SK_STORAGE:
+        return s->max_entries || s->key_size != 4 || !s->value_size ? -EINVAL : 0;
+    }
     if (!s->max_entries || !s->cpus || !s->value_size)
         return -EINVAL;
     if (per_cpu && round_up(s->value_size, 8) > MAX_PERCPU_VALUE)
         return -E2BIG;
     switch (s->type) {
     case MAP_PROG_ARRAY:
+    case MAP_PERF_EVENT_ARRAY:
     case MAP_ARRAY_OF_MAPS:
         return s->key_size == 4 && s->value_size == 4 ? 0 : -EINVAL;
     case MAP_ARRAY:
@@ -120,6 +146,10 @@ static s64 plan_check(const struct tcbpf_shape *s)
         if (s->key_size < 5 || s->key_size > 4 + MAX_LPM_DATA || s->value_size > MAX_HASH_ELEMENT)
             return -EINVAL;
         return s->max_entries > MAX_SLOTS / 4 ? -ENOMEM : 0;
+    case MAP_BLOOM_FILTER:
+        if (s->extra > BLOOM_MAX_HASHES)
+            return -EINVAL;
+        /* fall through */
     case MAP_QUEUE:
     case MAP_STACK:
         if (s->key_size)
@@ -148,11 +178,23 @@ s64 tcbpf_map_plan(struct tcbpf_shape *s, u64 *buckets_end)
 
     if (err)
         return err;
-    if (!per_cpu)
+    if (!per_cpu && s->type != MAP_PERF_EVENT_ARRAY)
         s->cpus = 1;
     s->value_stride = (u32)round_up(s->value_size, 8);
-    s->value_off = s->n_buckets = s->reserved = 0;
-    s->buckets = at;
+    s->value_off = s->n_buckets = s->slot_stride = s->n_slots = 0;
+    s->buckets = s->slots = *buckets_end = at;
+    switch (s->type) {
+    case MAP_RINGBUF:
+        return (s64)(at + 2 * (u64)s->max_entries);
+    case MAP_SK_STORAGE:
+        return (s64)at;
+    case MAP_BLOOM_FILTER:
+        s->n_slots = bloom_mask(s->max_entries, s->extra);
+        return (s64)round_up(at + (u64)s->n_slots / 8 + 1, PAGE);
+    case MAP_PERF_EVENT_ARRAY:
+        s->n_slots = min_u32(s->max_entries, s->cpus);
+        return (s64)round_up(at + s->n_slots * sizeof(struct tcbpf_perf_ring), PAGE);
+    }
     values = (u64)s->value_stride * s->cpus;
     if (is_hash(s->type)) {
         s->value_off = (u32)round_up(HASH_KEY + (u64)s->key_size, 8);

@@ -2,7 +2,7 @@
 #include "base.h"
 
 enum { MAP_HASH = 1, MAP_ARRAY, MAP_PROG_ARRAY, MAP_PERCPU_HASH = 5, MAP_PERCPU_ARRAY, MAP_LRU_HASH = 9, MAP_LRU_PERCPU_HASH,
-       MAP_LPM_TRIE, MAP_ARRAY_OF_MAPS, MAP_HASH_OF_MAPS, MAP_QUEUE = 22, MAP_STACK };
+       MAP_LPM_TRIE, MAP_ARRAY_OF_MAPS, MAP_HASH_OF_MAPS, MAP_QUEUE = 22, MAP_STACK, MAP_SK_STORAGE };
 enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 4, BPF_F_NO_PREALLOC = 1 };
 
 static ALWAYS u8 *array_at(struct tcbpf_map *map, const struct tcbpf_shape *s, u32 cpu, u32 index)
@@ -24,14 +24,16 @@ static u64 array_update(struct tcbpf_env *env, struct tcbpf_map *map, const stru
 {
     u32 index = load32(key);
 
-    if (flags > BPF_EXIST)
+    if ((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST || (by == BY_USER && flags & BPF_F_LOCK && !s->extra))
         return ERR(EINVAL);
     if (index >= s->max_entries)
         return ERR(E2BIG);
-    if (flags == BPF_NOEXIST)
+    if (flags & BPF_NOEXIST)
         return ERR(EEXIST);
+    if (flags & BPF_F_LOCK && !s->extra)
+        return ERR(EINVAL);
     if (s->type != MAP_PERCPU_ARRAY)
-        memcpy(array_at(map, s, 0, index), value, s->value_size);
+        value_copy(env, s, array_at(map, s, 0, index), value, (flags & BPF_F_LOCK) != 0);
     else if (by == BY_PROGRAM)
         memcpy(array_at(map, s, this_cpu(env, s), index), value, s->value_size);
     else
@@ -46,9 +48,11 @@ static s64 array_copy(struct tcbpf_map *map, const struct tcbpf_shape *s, const 
 
     if (index >= s->max_entries)
         return -ENOENT;
-    if (s->type != MAP_PERCPU_ARRAY)
+    if (s->type != MAP_PERCPU_ARRAY) {
         memcpy(value, array_at(map, s, 0, index), s->value_size);
-    else
+        if (s->extra)
+            *spin_of(s, value) = 0;
+    } else
         for (u32 cpu = 0; cpu < s->cpus; cpu++)
             memcpy(value + (u64)cpu * s->value_stride, array_at(map, s, cpu, index), s->value_stride);
     return 0;

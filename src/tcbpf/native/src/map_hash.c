@@ -196,16 +196,18 @@ static ALWAYS u64 hash_update(struct tcbpf_env *env, struct tcbpf_map *map, cons
     u32 bucket = bucket_of(map, s, key), *link;
     u64 err;
 
-    if (unlikely(flags > BPF_EXIST))
+    if (unlikely((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST || (flags & BPF_F_LOCK && !s->extra)))
         return ERR(EINVAL);
     err = lock(env, map);
     if (unlikely(err))
         return err;
     link = hash_link(map, s, key, bucket);
-    if (link && flags == BPF_NOEXIST)
+    if (link && flags & BPF_NOEXIST)
         err = ERR(EEXIST);
-    else if (!link && flags == BPF_EXIST)
+    else if (!link && flags & BPF_EXIST)
         err = ERR(ENOENT);
+    else if (link && flags & BPF_F_LOCK)
+        value_copy(env, s, slot_at(map, s, *link - 1) + s->value_off, value, 1);
     else if (link)
         hash_replace(env, map, s, link, value, by);
     else
@@ -233,6 +235,8 @@ static ALWAYS u64 hash_delete(struct tcbpf_env *env, struct tcbpf_map *map, cons
 static void hash_copy_value(const struct tcbpf_shape *s, const u8 *slot, u8 *value)
 {
     memcpy(value, slot + s->value_off, is_percpu_hash(s->type) ? (u64)s->value_stride * s->cpus : s->value_size);
+    if (s->extra)
+        *spin_of(s, value) = 0;
 }
 
 /* A slot may be reused while its value is being copied; then it no longer is the key's. */

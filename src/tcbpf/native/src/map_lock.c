@@ -51,6 +51,56 @@ static ALWAYS u64 lock(struct tcbpf_env *env, struct tcbpf_map *map)
 
 static ALWAYS void unlock(struct tcbpf_map *map) { __atomic_store_n(&map->lock, 0, __ATOMIC_RELEASE); }
 
+/* --- locks inside values -------------------------------------------------------------------------------------------- */
+
+/* A bpf_spin_lock holds its holder's pid. One that died with it, in between two instructions, is relieved. */
+static COLD void spin_wait(u32 *lock, u64 self)
+{
+    for (u32 i = 1;; i++) {
+        u32 holder = relaxed32(lock);
+
+        if (holder && i % 1024 == 0 && dead((self & ~0xffffffffull) | holder, self))
+            __atomic_compare_exchange_n(lock, &holder, 0, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+        holder = 0;
+        if (__atomic_compare_exchange_n(lock, &holder, (u32)self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return;
+        if (i < SPINS)
+            relax();
+        else
+            sys2(SYS_sched_yield, 0, 0);
+    }
+}
+
+static ALWAYS void spin_take(struct tcbpf_env *env, u32 *lock)
+{
+    u64 self = (u32)env->owner ? env->owner : 1;
+    u32 none = 0;
+
+    if (unlikely(!__atomic_compare_exchange_n(lock, &none, (u32)self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)))
+        spin_wait(lock, self);
+}
+
+static ALWAYS void spin_give(u32 *lock) { __atomic_store_n(lock, 0, __ATOMIC_RELEASE); }
+
+static ALWAYS u32 *spin_of(const struct tcbpf_shape *s, u8 *value) { return (u32 *)(value + s->extra - 1); }
+
+/* Copy a value and leave the lock in it as it is; `locked`: while holding it. */
+static ALWAYS void value_copy(struct tcbpf_env *env, const struct tcbpf_shape *s, u8 *to, const u8 *from, int locked)
+{
+    u32 before = s->extra - 1, after = s->extra + 3;
+
+    if (likely(!s->extra)) {
+        memcpy(to, from, s->value_size);
+        return;
+    }
+    if (locked)
+        spin_take(env, spin_of(s, to));
+    memcpy(to, from, before);
+    memcpy(to + after, from + after, s->value_size - after);
+    if (locked)
+        spin_give(spin_of(s, to));
+}
+
 /* --- slots, shared by the types that allocate them ------------------------------------------------------------------
  * The state word (second of every slot) is USED with REF, or the free list's next link.
  */
@@ -119,14 +169,16 @@ static ALWAYS u8 *value_of(struct tcbpf_env *env, const struct tcbpf_shape *s, u
     return slot + s->value_off + (per_cpu ? (u64)this_cpu(env, s) * s->value_stride : 0);
 }
 
-/* Store a value: a program's reaches its own CPU's place, and zero the others of a new element; a user's all of them. */
+/* Store a value in a slot that nobody sees yet: a program's reaches its own CPU's place, and zero the others of a new element; a user's all of them. */
 static ALWAYS void value_put(struct tcbpf_env *env, const struct tcbpf_shape *s, u8 *slot, const void *value, int per_cpu,
                              enum by by, int is_new)
 {
     u8 *at = slot + s->value_off;
 
     if (!per_cpu) {
-        memcpy(at, value, s->value_size);
+        value_copy(env, s, at, value, 0);
+        if (s->extra)
+            *spin_of(s, at) = 0;
     } else if (by == BY_USER) {
         memcpy(at, value, (u64)s->value_stride * s->cpus);
     } else {

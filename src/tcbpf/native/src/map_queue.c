@@ -53,24 +53,3 @@ static u64 queue_take(struct tcbpf_env *env, struct tcbpf_map *map, const struct
 }
 
 static ALWAYS int is_queue(u32 type) { return type == MAP_QUEUE || type == MAP_STACK; }
-
-HELPER(map_push_elem)
-{
-    struct tcbpf_map *map = (void *)r1;
-
-    return is_queue(map->s.type) ? queue_push(env, map, &map->s, (void *)r2, r3) : ERR(EOPNOTSUPP);
-}
-
-HELPER(map_pop_elem)
-{
-    struct tcbpf_map *map = (void *)r1;
-
-    return is_queue(map->s.type) ? queue_take(env, map, &map->s, (void *)r2, 1) : ERR(EOPNOTSUPP);
-}
-
-HELPER(map_peek_elem)
-{
-    struct tcbpf_map *map = (void *)r1;
-
-    return is_queue(map->s.type) ? queue_take(env, map, &map->s, (void *)r2, 0) : ERR(EOPNOTSUPP);
-}

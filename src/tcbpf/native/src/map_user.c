@@ -18,6 +18,13 @@ s64 tcbpf_user_lookup(struct tcbpf_env *env, struct tcbpf_map *map, const void *
     if (err)
         return err;
     switch (s->type) {
+    case MAP_BLOOM_FILTER:
+        return (s64)bloom_peek(map, s, value);
+    case MAP_RINGBUF:
+    case MAP_PERF_EVENT_ARRAY:
+        return -ENOTSUPP;
+    case MAP_SK_STORAGE:
+        return -ENOENT;
     case MAP_ARRAY:
     case MAP_PERCPU_ARRAY:
         return array_copy(map, s, key, value);
@@ -42,6 +49,14 @@ s64 tcbpf_user_update(struct tcbpf_env *env, struct tcbpf_map *map, const void *
     if (err)
         return err;
     switch (s->type) {
+    case MAP_BLOOM_FILTER:
+        return (s64)bloom_push(map, s, value, flags);
+    case MAP_RINGBUF:
+        return -ENOTSUPP;
+    case MAP_PERF_EVENT_ARRAY:
+        return -EINVAL;
+    case MAP_SK_STORAGE:
+        return -EOPNOTSUPP;
     case MAP_ARRAY:
     case MAP_PERCPU_ARRAY:
         return (s64)array_update(env, map, s, key, value, flags, BY_USER);
@@ -69,6 +84,13 @@ s64 tcbpf_user_delete(struct tcbpf_env *env, struct tcbpf_map *map, const void *
     case MAP_PROG_ARRAY:
     case MAP_ARRAY_OF_MAPS:
         return ids_delete(map, s, key);
+    case MAP_BLOOM_FILTER:
+        return -EOPNOTSUPP;
+    case MAP_RINGBUF:
+        return -ENOTSUPP;
+    case MAP_PERF_EVENT_ARRAY:
+    case MAP_SK_STORAGE:
+        return -ENOENT;
     case MAP_LPM_TRIE:
         return (s64)lpm_delete(env, map, s, key);
     case MAP_ARRAY:
@@ -89,9 +111,15 @@ s64 tcbpf_user_next_key(struct tcbpf_env *env, struct tcbpf_map *map, const void
     if (err)
         return err;
     switch (s->type) {
+    case MAP_BLOOM_FILTER:
+        return -EOPNOTSUPP;
+    case MAP_RINGBUF:
+    case MAP_SK_STORAGE:
+        return -ENOTSUPP;
     case MAP_ARRAY:
     case MAP_PERCPU_ARRAY:
     case MAP_PROG_ARRAY:
+    case MAP_PERF_EVENT_ARRAY:
     case MAP_ARRAY_OF_MAPS:
         return array_next_key(s, key, next);
     case MAP_LPM_TRIE:

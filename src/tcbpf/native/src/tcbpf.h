@@ -26,7 +26,7 @@ struct tcbpf_dev;
  * passes a constant copy of it (tcbpf_map_lookup and friends below), and the optimiser folds every size and offset.
  */
 #define TCBPF_MAP_MAGIC 0x70616d6670626374ull          /* "tcbpfmap" */
-#define TCBPF_MAP_VERSION 1
+#define TCBPF_MAP_VERSION 2
 
 struct tcbpf_shape {
     u32 type, key_size, value_size, max_entries, flags;
@@ -36,7 +36,7 @@ struct tcbpf_shape {
     u32 value_off;              /* of the value in its slot */
     u32 n_slots;
     u32 n_buckets;              /* a power of two */
-    u32 reserved;
+    u32 extra;                  /* where in a value its bpf_spin_lock lies, + 1, 0 for none; bloom filter: bits of a value */
     u64 buckets, slots;         /* offsets from the start of the file */
 };
 
@@ -60,9 +60,14 @@ struct tcbpf_map {
     u32 hand;                   /* LRU: where the clock stands. LPM: the root, slot + 1 */
     u32 seq;                    /* LPM: odd while nodes move */
     u32 frozen;
-    u64 head, tail;             /* queue and stack: taken and put so far */
+    u64 head, tail;             /* queue and stack: taken and put so far; ring buffer: bytes read and reserved */
+    u64 pending;                /* ring buffer: bytes up to the first record that may be unfinished */
     u64 repaired;               /* times that a dead holder's lock was taken over */
 } __attribute__((aligned(64)));
+
+/* What a slot of a perf event array has in the file: bytes read and written, records that found no room. */
+#define TCBPF_PERF_RING (1u << 16)
+struct tcbpf_perf_ring { u64 head, tail, lost; u32 open, pad[9]; u8 data[TCBPF_PERF_RING]; };
 
 /* The three operations as a program sees them; `s` is the map's own shape or a constant copy. */
 void *tcbpf_map_lookup(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key);
@@ -76,6 +81,9 @@ s64 tcbpf_user_update(struct tcbpf_env *env, struct tcbpf_map *map, const void *
 s64 tcbpf_user_delete(struct tcbpf_env *env, struct tcbpf_map *map, const void *key);
 s64 tcbpf_user_next_key(struct tcbpf_env *env, struct tcbpf_map *map, const void *key, void *next);   /* key may be NULL */
 s64 tcbpf_user_pop(struct tcbpf_env *env, struct tcbpf_map *map, const void *key, void *value);       /* lookup_and_delete */
+s64 tcbpf_user_ring_take(struct tcbpf_env *env, struct tcbpf_map *map, void *to, u64 room);
+s64 tcbpf_user_perf_take(struct tcbpf_env *env, struct tcbpf_map *map, u32 index, void *to, u64 room);
+s64 tcbpf_user_perf_open(struct tcbpf_env *env, struct tcbpf_map *map, u32 index, u32 open);
 /* Fill in everything of `s` after `flags` and `cpus` from what precedes; returns the file's size, or -errno. */
 s64 tcbpf_map_plan(struct tcbpf_shape *s, u64 *buckets_end);
 
@@ -83,6 +91,10 @@ s64 tcbpf_map_plan(struct tcbpf_shape *s, u64 *buckets_end);
  * Machine code has this one signature. `maps` is in the order of Program.maps.
  */
 typedef u64 (*tcbpf_fn)(void *ctx, struct tcbpf_env *env, struct tcbpf_map *const *maps);
+
+/* A function of a program that the runtime calls back: the program's context, environment and maps come after its arguments. */
+typedef u64 (*tcbpf_callback)(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, void *ctx, struct tcbpf_env *env,
+                              struct tcbpf_map *const *maps);
 
 struct tcbpf_prog {
     tcbpf_fn fn;
@@ -184,6 +196,8 @@ struct tcbpf_env {
 #define TCBPF_REDIRECT_NEIGH 1  /* redirect.kind; 0 plain */
 #define TCBPF_REDIRECT_PEER 2
 
+u32 tcbpf_each(struct tcbpf_env *env, struct tcbpf_map *map, u32 *at, u32 *index, void **key, void **value);
+u64 tcbpf_for_each(struct tcbpf_env *env, u64 map, u64 callback, u64 context, u64 flags, void *ctx, struct tcbpf_map *const *maps);
 /* Every helper: u64 tcbpf_helper_<name>(env, r1..r5); maps and ctx arrive as pointers. */
 typedef u64 (*tcbpf_helper_fn)(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5);
 struct tcbpf_helper { const char *name; u32 id, flags; tcbpf_helper_fn fn; };

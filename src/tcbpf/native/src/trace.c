@@ -4,7 +4,7 @@
 enum { TRACE_MAX = 1024, TRACE_ARGS = 12 };
 
 #if defined(__x86_64__)
-enum { SYS_process_vm_readv = 310, SYS_getpid = 39 };
+enum { SYS_process_vm_readv = 310 };
 static s64 sys6(s64 n, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f)
 {
     register s64 r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
@@ -14,7 +14,7 @@ static s64 sys6(s64 n, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f)
     return r;
 }
 #else
-enum { SYS_process_vm_readv = 270, SYS_getpid = 172 };
+enum { SYS_process_vm_readv = 270 };
 static s64 sys6(s64 n, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f)
 {
     register s64 x8 __asm__("x8") = n, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c,
@@ -33,12 +33,13 @@ static u32 peek(u8 *to, u64 from, u32 len)
     return n < 0 ? 0 : (u32)n;
 }
 
-struct text { u8 *at; u32 len; };                              /* at most TRACE_MAX - 1 bytes are kept */
+struct text { u8 *at; u32 len, size; };                        /* len counts also what finds no room */
 
 static ALWAYS void put(struct text *t, u8 c)
 {
-    if (t->len < TRACE_MAX - 1)
-        t->at[t->len++] = c;
+    if (t->len < t->size)
+        t->at[t->len] = c;
+    t->len++;
 }
 
 struct spec { u32 width; u8 left, zero, plus, space, kind, size; };
@@ -230,8 +231,9 @@ static s64 format(struct text *t, const u8 *fmt, u32 size, const u64 *args, u32 
 static void trace_keep(struct tcbpf_env *env, const struct text *t)
 {
     struct tcbpf_trace *trace = env->trace;
-    struct tcbpf_trace_record record = {now(env, CLOCK_MONOTONIC), env->cpu, t->len};
-    u64 need = sizeof(record) + round_up(t->len, 8);
+    u32 len = min_u32(t->len, t->size);
+    struct tcbpf_trace_record record = {now(env, CLOCK_MONOTONIC), env->cpu, len};
+    u64 need = sizeof(record) + round_up(len, 8);
 
     if (trace && trace->size - trace->used < need && env->host)
         env->host(env, TCBPF_HOST_TRACE, trace, 0);
@@ -241,14 +243,14 @@ static void trace_keep(struct tcbpf_env *env, const struct text *t)
         return;
     }
     memcpy(trace->text + trace->used, &record, sizeof(record));
-    memcpy(trace->text + trace->used + sizeof(record), t->at, t->len);
+    memcpy(trace->text + trace->used + sizeof(record), t->at, len);
     trace->used += need;
 }
 
 static u64 trace_print(struct tcbpf_env *env, const u8 *fmt, u32 size, const u64 *args, u32 n_args)
 {
     u8 buf[TRACE_MAX];
-    struct text t = {buf, 0};
+    struct text t = {buf, 0, TRACE_MAX - 1};
     s64 n = format(&t, fmt, size, args, n_args);
 
     if (n >= 0)
