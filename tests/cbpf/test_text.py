@@ -15,6 +15,7 @@ from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, MNEMONICS
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 ACCEPT = json.loads(gzip.decompress((VECTORS / "libpcap_accept.json.gz").read_bytes()))
+BPF_ASM = json.loads(gzip.decompress((VECTORS / "bpf_asm.json.gz").read_bytes()))
 
 OTHER_BYTE_ORDER = {f"accept_ip_broadcast_{bits}_{how}_0" for bits in (24, 30) for how in ("opt", "unopt")}
 """Cases whose bytecode holds a netmask in one byte order and whose listing in the other: they contradict themselves."""
@@ -22,6 +23,16 @@ OTHER_BYTE_ORDER = {f"accept_ip_broadcast_{bits}_{how}_0" for bits in (24, 30) f
 
 def program(case):
     return tuple(Classic(*fields) for fields in case["insns"])
+
+
+def test_assembles_what_bpf_asm_does():
+    """Recorded from tools/bpf/bpf_asm of Linux 6.12: both output forms, and what it refuses."""
+    for source, decimal, c in BPF_ASM["bpf_asm"]:
+        assert (cbpf.to_decimal(cbpf.assemble(source)) + "\n", cbpf.to_c(cbpf.assemble(source))) == (decimal, c), source
+    for source in BPF_ASM["bpf_asm_refuses"]:
+        with pytest.raises(AsmError):
+            cbpf.assemble(source)
+    assert len(BPF_ASM["bpf_asm"]) == 100 and len(BPF_ASM["bpf_asm_refuses"]) == 60
 
 
 def test_counts_of_the_paper():
@@ -72,6 +83,9 @@ def test_every_row_assembles(row):
     ("ld #len", (0x80, 0, 0, 0)),
     ("ldx len", (0x81, 0, 0, 0)),
     ("ldb [%x + 3]", (0x50, 0, 0, 3)),
+    ("ldb [x + -3]", (0x50, 0, 0, 0xFFFFFFFD)),
+    ("ldb [x - 3]", (0x50, 0, 0, 0xFFFFFFFD)),
+    ("ldb\r\n[x+3]\r\n", (0x50, 0, 0, 3)),
     ("ld vlan_pr", (0x20, 0, 0, 0xFFFFF030)),
     ("ldh #poff", (0x28, 0, 0, 0xFFFFF034)),
     ("/* a */ ret %a ; tail", (0x16, 0, 0, 0)),

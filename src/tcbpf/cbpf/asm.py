@@ -3,8 +3,9 @@
 A newline is a blank, as in bpf_asm: an instruction ends where its operand does. Words are case-insensitive, labels are not.
 
 Source:  tools/bpf/bpf_exp.{l,y} (v6.12) for the grammar. Paper, "Introduction" (33 instructions, 11 addressing modes).
-Differs: `[x+14]` without blanks, which bpf_asm refuses, is read as `[x + 14]`; a label given twice is an error. A `ja`
-         to a label behind it assembles, as there, and no kernel loads it.
+Differs: `[x+14]` without blanks, which bpf_asm refuses, is read as `[x + 14]`, and a carriage return is a blank; a label
+         given twice and a number of more than 32 bits are errors; a line that starts with # is a comment, a lone # and #len
+         too. A `ja` to a label behind it assembles, as there, and no kernel loads it.
 """
 
 from __future__ import annotations
@@ -201,8 +202,8 @@ class _Parser:
         """Consume what follows `[`."""
         self.take("%")
         if self.take("x"):
-            if self.next.text not in ("+", "-"):
-                self.fail(f"expected '+', found {self.found()}")
+            if self.next.text != "-":
+                self.need("+")
             mode, k = Mode.IND, self.number()
         else:
             mode, k = Mode.ABS, self.number()

@@ -1,44 +1,46 @@
 """bpf_dbg's commands over a classic filter and a capture; steps forwards and backwards.
 
 Source:  Documentation/networking/filter.rst, "Stepping"; tools/bpf/bpf_dbg.c (v6.12) for commands and what they show.
+Differs: `step` shows the machine after the step, `run` goes on from there, and a packet stays selected once it has its verdict;
+         `select 1` is the first packet; the bytes last read are in brackets; extensions run.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tcbpf.cbpf.check import check
-from tcbpf.cbpf.disasm import disassemble, operand
+from tcbpf.cbpf.disasm import operand, signed
 from tcbpf.cbpf.insn import Classic, Filter
 from tcbpf.cbpf.step import Extension, State, no_extension, step
-from tcbpf.cbpf.text import parse, to_c
+from tcbpf.cbpf.text import alternate, to_c
 from tcbpf.errors import InputError
-from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, SKF_AD_OFF, Mode
+from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, SKF_AD_OFF, U32, Mode
 
 MAX_BREAKPOINTS = 64
+_HEX = ("ld", "ldx", "and", "or", "xor", "ret")              # mnemonics whose immediate is shown so; jumps too
 
 HELP = """\
-load bpf CODE        take the filter in bpf_asm's output form; load bpf FILE reads it from a file
+load bpf FILTER      take a filter: bytecode, a file, an expression
 load pcap FILE       take a capture
-select N             go to packet N and start over
-run [N]              run over the rest of the packets, or N of them, and count; stops at breakpoints
-step [[+-]N]         do N instructions, backwards with -
+select N             go to packet N, counted from 1, and start over
+run [N]              run over the packets from here, or N of them, and count; stops at breakpoints
+step [[+-]N]         do N instructions, backwards with -; 0 shows where the machine is
 breakpoint [N|reset] stop before instruction N; without N list them
 disassemble [N]      the filter, or instruction N
 dump                 the filter as a C array
 quit"""
 
-
 @dataclass(slots=True)
 class Debugger:
     """One debugging session; `execute` takes a command line and yields the lines it prints.
 
-    `read_capture(path)` returns a capture's packets; `extension(packet)` the reader of a packet's metadata.
+    `read_filter(text)` and `read_capture(path)` return what `load` names, `extension(packet)` the reader of its metadata.
     Raises:  InputError for a command that cannot be carried out; nothing is lost by it.
     """
 
+    read_filter: Callable[[str], Filter]
     read_capture: Callable[[str], Sequence[bytes]]
     extension: Callable[[bytes], Extension] = lambda packet: no_extension
     program: Filter = ()
@@ -46,17 +48,20 @@ class Debugger:
     selected: int = 0                                        # index of the packet
     history: list[State] = field(default_factory=lambda: [State()])
     breakpoints: list[int] = field(default_factory=list)
+    stopped: State | None = None                             # where `run` stopped, and will not stop again
+    passes: int = 0                                          # of a run that has not ended
+    fails: int = 0
     done: bool = False
 
     def execute(self, line: str) -> Iterator[str]:
-        """Carry out one command; an unambiguous beginning of its name is enough."""
-        words = shlex.split(line)
-        if not words:
+        """Carry out one command; a beginning of its name that no other has is enough."""
+        word, _, rest = line.strip().partition(" ")
+        if not word:
             return
-        names = [name for name in _COMMANDS if name.startswith(words[0])]
-        if not names:
-            raise InputError(f"no command {words[0]!r}", hint=", ".join(_COMMANDS))
-        yield from _COMMANDS[names[0]](self, words[1:])
+        names = [name for name in COMMANDS if name.startswith(word)]
+        if len(names) != 1:
+            raise InputError(f"{word!r} is {' and '.join(names) or 'no command'}", hint=", ".join(COMMANDS))
+        yield from COMMANDS[names[0]](self, rest.strip())
 
     @property
     def state(self) -> State:
@@ -76,12 +81,17 @@ class Debugger:
         Raises:  InputError when none is loaded.
         """
         if not self.program:
-            raise InputError("no bpf program loaded", hint="load bpf CODE")
+            raise InputError("no bpf program loaded", hint="load bpf FILTER")
         return self.program
 
     def restart(self) -> None:
         """Put the machine before the first instruction."""
         self.history = [State()]
+
+    def go_to(self, packet: int) -> None:
+        """Select a packet, and forget what a run had counted."""
+        self.selected, self.passes, self.fails = packet, 0, 0
+        self.restart()
 
     def take(self, program: Filter) -> None:
         """Debug `program` from its start.
@@ -92,59 +102,60 @@ class Debugger:
         self.program, self.breakpoints = program, []
         self.restart()
 
-    def load(self, words: list[str]) -> Iterator[str]:
+    def load(self, what: str) -> Iterator[str]:
         """Load a filter or a capture."""
-        match words:
-            case ["bpf", *code] if code:
-                self.take(parse(_file_or_text(" ".join(code))))
-            case ["pcap", path]:
-                packets = self.read_capture(path)
-                if not packets:
-                    raise InputError("no packets", where=path)
-                self.packets, self.selected = packets, 0
-                self.restart()
-            case _:
-                raise InputError("load what?", hint="load bpf CODE, load pcap FILE")
+        kind, _, named = what.partition(" ")
+        if kind == "bpf" and named:
+            self.take(self.read_filter(named.strip()))
+        elif kind == "pcap" and named:
+            packets = self.read_capture(named.strip())
+            if not packets:
+                raise InputError("no packets", where=named)
+            self.packets = packets
+            self.go_to(0)
+        else:
+            raise InputError("load what?", hint="load bpf FILTER, load pcap FILE")
         yield from ()
 
-    def select(self, words: list[str]) -> Iterator[str]:
+    def select(self, number: str) -> Iterator[str]:
         """Choose a packet, counted from 1."""
-        number = _number(words, default=1)
-        if not 1 <= number <= len(self.packets):
-            raise InputError(f"no packet {number}", hint=f"1 to {len(self.packets)}")
-        self.selected = number - 1
-        self.restart()
+        chosen = _number(number, default=1)
+        if not 1 <= chosen <= len(self.packets):
+            raise InputError(f"no packet {chosen}", hint=f"1 to {len(self.packets)}" if self.packets else "load pcap FILE")
+        self.go_to(chosen - 1)
         yield from ()
 
-    def run(self, words: list[str]) -> Iterator[str]:
+    def run(self, number: str) -> Iterator[str]:
         """Run packet after packet until a breakpoint or the end, and count passes and fails."""
         program = self.need_program()
-        count = _number(words, default=len(self.packets))
-        if count < 1:
-            raise InputError(f"{count} packets", hint="run N with N at least 1")
-        passes = fails = 0
-        while passes + fails < count:
+        left = _number(number, default=len(self.packets))
+        if left < 1 and number:
+            raise InputError(f"{left} packets", hint="run N with N at least 1")
+        while True:
             packet = self.packet
             while self.state.result is None:
-                self.forward(program, packet)
-                if self.state.result is None and self.state.pc in self.breakpoints:
+                if self.state.pc in self.breakpoints and self.state is not self.stopped:
+                    self.stopped = self.state
                     yield from self.show()
                     return
-            passes, fails = passes + (self.state.result != 0), fails + (self.state.result == 0)
-            if self.selected + 1 == len(self.packets):
+                self.forward(program, packet)
+            self.passes, self.fails = self.passes + (self.state.result != 0), self.fails + (self.state.result == 0)
+            left -= 1
+            if not left or self.selected + 1 == len(self.packets):
                 break
             self.selected += 1
             self.restart()
-        yield f"bpf passes:{passes} fails:{fails}"
+        yield f"bpf passes:{self.passes} fails:{self.fails}"
+        self.go_to(0)
 
     def forward(self, program: Filter, packet: bytes) -> None:
         """Do one instruction."""
         self.history.append(step(program, packet, self.state, self.extension(packet)))
 
-    def step(self, words: list[str]) -> Iterator[str]:
+    def step(self, number: str) -> Iterator[str]:
         """Do N instructions, or undo them."""
         program, packet = self.need_program(), self.packet
-        count = _number(words, default=1)
+        count = _number(number, default=1)
         for _ in range(abs(count)):
             if count < 0:
                 if len(self.history) == 1:
@@ -154,46 +165,45 @@ class Debugger:
                 self.forward(program, packet)
         yield from self.show()
 
-    def breakpoint(self, words: list[str]) -> Iterator[str]:
+    def breakpoint(self, where: str) -> Iterator[str]:
         """Set, list or forget breakpoints."""
         program = self.need_program()
-        if words == ["reset"]:
+        if where == "reset":
             self.breakpoints = []
-        elif words:
-            pc = _number(words, default=0)
-            if not 0 <= pc < len(program):
-                raise InputError(f"no instruction {pc}", hint=f"0 to {len(program) - 1}")
+        elif where:
+            pc = self.instruction(where)
+            if pc in self.breakpoints:
+                raise InputError(f"breakpoint {pc} is set already")
             if len(self.breakpoints) == MAX_BREAKPOINTS:
                 raise InputError(f"{MAX_BREAKPOINTS} breakpoints are set", hint="breakpoint reset")
-            if pc not in self.breakpoints:
-                self.breakpoints.append(pc)
+            self.breakpoints.append(pc)
             yield f"breakpoint at: {_line(program, pc)}"
         else:
-            yield from (f"{n}: {_line(program, pc)}" for n, pc in enumerate(self.breakpoints)) \
-                if self.breakpoints else ("no breakpoints set",)
+            yield " ".join(["breakpoints:", *map(str, self.breakpoints)])
 
-    def disassemble(self, words: list[str]) -> Iterator[str]:
+    def instruction(self, number: str) -> int:
+        """Return the number of an instruction that exists."""
+        pc = _number(number, default=0)
+        if not 0 <= pc < len(self.program):
+            raise InputError(f"no instruction {pc}", hint=f"0 to {len(self.program) - 1}")
+        return pc
+
+    def disassemble(self, number: str) -> Iterator[str]:
         """Print one instruction or all."""
         program = self.need_program()
-        if words:
-            pc = _number(words, default=0)
-            if not 0 <= pc < len(program):
-                raise InputError(f"no instruction {pc}", hint=f"0 to {len(program) - 1}")
-            yield _line(program, pc)
-        else:
-            yield from (_line(program, pc) for pc in range(len(program)))
+        chosen = [self.instruction(number)] if number else range(len(program))
+        yield from (_line(program, pc) for pc in chosen)
 
-    def dump(self, words: list[str]) -> Iterator[str]:
-        """Print the filter as a C array, and as text that assembles to it."""
-        yield f"/* {' '.join(disassemble(self.need_program()).split())} */"
-        yield from to_c(self.program).splitlines()
+    def dump(self, nothing: str) -> Iterator[str]:
+        """Print the filter as a C array."""
+        yield from ["/* { op, jt, jf, k }, */", *to_c(self.need_program()).splitlines()]
 
-    def quit(self, words: list[str]) -> Iterator[str]:
+    def quit(self, nothing: str) -> Iterator[str]:
         """End."""
         self.done = True
         yield from ()
 
-    def help(self, words: list[str]) -> Iterator[str]:
+    def help(self, nothing: str) -> Iterator[str]:
         """Say what there is."""
         yield HELP
 
@@ -201,50 +211,44 @@ class Debugger:
         """Print registers, the instruction to come (or the result) and the packet, the bytes last read in brackets."""
         state, program = self.state, self.need_program()
         insn = program[state.pc]
-        yield " -- register dump --"
+        yield "-- register dump --"
         yield f"pc:       [{state.pc}]"
         yield f"code:     [{insn.code}] jt[{insn.jt}] jf[{insn.jf}] k[{insn.k}]"
         yield f"curr:     {_line(program, state.pc)}"
-        if (row := CLASSIC.at(insn.code)) is not None and row.branch:
+        if (row := CLASSIC.at(insn.code)) is not None and row.branch and (insn.jt or insn.jf):
             yield f"jt:       {_line(program, state.pc + 1 + insn.jt)}"
             yield f"jf:       {_line(program, state.pc + 1 + insn.jf)}"
-        yield f"A:        [{state.a:#010x}][{state.a}]"
-        yield f"X:        [{state.x:#010x}][{state.x}]"
-        stored = [f"M[{k}]:".ljust(10) + f"[{word:#010x}][{word}]" for k, word in enumerate(state.m) if word]
-        yield from stored or ["M[0,15]:  [0x00000000][0]"]
+        yield f"A:        {_word(state.a)}"
+        yield f"X:        {_word(state.x)}"
         if state.result is not None:
-            yield f"result:   [{state.result:#010x}][{state.result}] {'pass' if state.result else 'fail'}"
-        yield " -- packet dump --"
+            yield f"ret:      {_word(state.result)}!"
+        stored = [f"M[{k}]: {_word(word)}" for k, word in enumerate(state.m) if word]
+        yield from stored or [f"M[0,15]:  {_word(0)}"]
+        yield "-- packet dump --"
         yield f"len: {len(self.packet)}"
         yield from _dump(self.packet, state.read)
         if state.pc in self.breakpoints and state.result is None:
             yield "(breakpoint)"
 
 
-_COMMANDS: dict[str, Callable[[Debugger, list[str]], Iterator[str]]] = {
+COMMANDS: dict[str, Callable[[Debugger, str], Iterator[str]]] = {
     "load": Debugger.load, "select": Debugger.select, "run": Debugger.run, "step": Debugger.step,
     "breakpoint": Debugger.breakpoint, "disassemble": Debugger.disassemble, "dump": Debugger.dump, "quit": Debugger.quit,
     "help": Debugger.help,
 }
 
 
-def _file_or_text(text: str) -> str:
-    """Return a file's contents when `text` names one, and `text` otherwise."""
-    try:
-        with open(text) as file:
-            return file.read()
-    except OSError:
-        return text
-
-
-def _number(words: list[str], *, default: int) -> int:
+def _number(text: str, *, default: int) -> int:
     """Return the one number of a command."""
-    if not words:
-        return default
     try:
-        return int(words[0], 0)
+        return int(text, 0) if text else default
     except ValueError:
-        raise InputError(f"{words[0]!r} is not a number") from None
+        raise InputError(f"{text!r} is not a number") from None
+
+
+def _word(value: int) -> str:
+    """Return a 32-bit word as registers are shown: as C's %#08x, and in decimal."""
+    return f"[{alternate(value, 8)}][{value}]"
 
 
 def _line(program: Sequence[Classic], pc: int) -> str:
@@ -253,9 +257,11 @@ def _line(program: Sequence[Classic], pc: int) -> str:
     row = CLASSIC.at(insn.code)
     assert row is not None
     if row.mode is Mode.LABEL:
-        return f"l{pc}:\t{row.name} l{pc + 1 + insn.k}"
-    known = EXTENSIONS.at(insn.k - SKF_AD_OFF) if row.mode is Mode.ABS else None
-    text = f"#{known.name}" if known else operand(insn, hex_immediate=insn.k > 0, spaced=False)
+        return f"l{pc}:\t{row.name} {pc + 1 + insn.k}"
+    known = EXTENSIONS.at((insn.k - SKF_AD_OFF) & U32) if row.mode is Mode.ABS else None
+    hexadecimal = row.mode is Mode.IMM and insn.k != 0 and (row.branch or row.name in _HEX)
+    shown = insn if hexadecimal else insn._replace(k=signed(insn.k))
+    text = f"#{known.name}" if known else operand(shown, hex_immediate=hexadecimal, spaced=False)
     targets = f", l{pc + 1 + insn.jt}, l{pc + 1 + insn.jf}" if row.branch else ""
     return f"l{pc}:\t{row.name} {text}{targets}".rstrip()
 

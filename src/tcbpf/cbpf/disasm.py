@@ -56,15 +56,16 @@ def _image(pc: int, insn: Classic) -> str:
     if row is None:
         return f"({pc:03d}) {'unimp':<8} {insn.code:#x}"
     if row.mode is Mode.LABEL:
-        return f"({pc:03d}) {row.name:<8} {_signed(pc + 1 + insn.k)}"
-    text = operand(insn._replace(k=_signed(insn.k)) if row.mode is not Mode.IMM else insn,
+        return f"({pc:03d}) {row.name:<8} {signed(pc + 1 + insn.k)}"
+    text = operand(insn._replace(k=signed(insn.k)) if row.mode is not Mode.IMM else insn,
                    hex_immediate=row.branch or row.name in _HEX, spaced=True)
     if not row.branch:
         return f"({pc:03d}) {row.name:<8} {text}"
     return f"({pc:03d}) {row.name:<8} {text:<16} jt {pc + 1 + insn.jt}\tjf {pc + 1 + insn.jf}"
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
+    """Return 32 bits as C's int."""
     value &= U32
     return value - 0x100000000 if value >> 31 else value
 

@@ -29,7 +29,12 @@ def to_lines(program: Filter) -> str:
 
 def to_c(program: Filter) -> str:
     """Return what bpf_asm -c prints."""
-    return "".join(f"{{ {i.code:#04x}, {i.jt:2}, {i.jf:2}, {i.k:#010x} }},\n" for i in program)
+    return "".join(f"{{ {alternate(i.code, 4)}, {i.jt:2}, {i.jf:2}, {alternate(i.k, 10)} }},\n" for i in program)
+
+
+def alternate(value: int, width: int) -> str:
+    """Return what printf makes of %#0{width}x: a zero has no 0x."""
+    return f"{value:#0{width}x}" if value else "0" * width
 
 
 def to_dd(program: Filter) -> str:

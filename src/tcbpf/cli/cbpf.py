@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tcbpf import cbpf
 from tcbpf.cli.arguments import add_datapath, add_json
-from tcbpf.errors import FilterError, InputError
+from tcbpf.errors import FilterError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -135,31 +135,8 @@ def run(args: argparse.Namespace) -> int:
 
 def dbg(args: argparse.Namespace) -> int:
     """Debug: at a prompt with history, or the commands of standard input."""
-    from tcbpf.cbpf.dbg import Debugger
-    from tcbpf.net.pcap import read
-
-    debugger = Debugger(read_capture=lambda path: [packet.data for packet in read(path)])
-    if args.filter:
-        debugger.take(read_filter(args.filter))
-    if args.capture:
-        list(debugger.execute(f"load pcap {args.capture}"))
-    prompt = "> " if sys.stdin.isatty() else ""
-    if prompt:
-        import readline
-        readline.set_history_length(1000)
-    status = 0
-    while not debugger.done:
-        try:
-            line = input(prompt)
-        except EOFError:
-            break
-        try:
-            for shown in debugger.execute(line):
-                print(shown)
-        except InputError as error:
-            print(error, file=sys.stderr)
-            status = 2
-    return 0 if prompt else status
+    from tcbpf.cli.cbpf_dbg import debug
+    return debug(read_filter(args.filter) if args.filter else (), args.capture or "", read_filter)
 
 
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
