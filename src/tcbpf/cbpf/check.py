@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcbpf.cbpf.insn import Classic
+from tcbpf.cbpf.reach import too_far
 from tcbpf.errors import FilterError
 from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MAX_INSNS, MEM_WORDS, SKF_AD_OFF, U32, Mode
 
@@ -28,6 +29,10 @@ def check(program: Sequence[Classic]) -> None:
     if last is None or last.name != "ret":
         raise FilterError("the last instruction is not ret", pc=len(program) - 1, rule="end")
     _check_memory(program)
+    far = too_far(program)
+    if far is not None:
+        raise FilterError("the jump is longer than the kernel's conversion to extended BPF can make it", pc=far, rule="reach",
+                          hint="a converted jump, and its way from the start, have 15 bits; a load becomes up to 16 of them")
 
 
 def _check_one(pc: int, insn: Classic, size: int) -> None:
