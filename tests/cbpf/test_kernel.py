@@ -5,15 +5,19 @@ A datagram sent to a Unix socket is the packet: the filter sees its bytes, and w
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
+import struct
 
 import pytest
 
-from cbpf.filters import corpus, packets, random_program
-from tcbpf.cbpf import check, sockets
+import tcbpf
+from cbpf.filters import corpus, packets
+from tcbpf.cbpf import as_program, assemble, check, sockets
 from tcbpf.cbpf.step import run
 from tcbpf.errors import FilterError
+from tcbpf.vm.executable import Options
 
 ONLY_LINUX_LOOPS = "protochain"                              # compiles to a loop, which no kernel loads
 
@@ -60,18 +64,27 @@ def test_corpus(kernel):
     assert matched > 1000
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_random_filters(kernel, count):
-    rng, chosen, ran = random.Random(3), packets()[::4], 0
-    while ran < count:
-        program = random_program(rng)
-        try:
-            check(program)
-        except FilterError:
-            continue
-        if any(insn.code & 7 == 0 and insn.k >= 0xFFE00000 for insn in program):
-            continue                                         # metadata: a Unix datagram has none to compare
-        ran += 1
-        sockets.attach(kernel.receiver, program)
-        for packet in rng.sample(chosen, 5):
-            assert kernel.length(packet) == min(run(program, packet), len(packet)), (program, packet.hex())
+def attribute(kind: int, payload: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+@pytest.mark.parametrize("engine", ["jit", "interp"])
+def test_netlink_attributes(kernel, engine):
+    """`nla` and `nlan` over nested attributes, whole, cut and with lengths that lie."""
+    rng = random.Random(4)
+    inner = attribute(1, b"abc") + attribute(2 | 0x8000, b"") + attribute(3, b"12345678")
+    whole = bytes(16) + attribute(7, b"x") + attribute(5, inner) + attribute(9, b"last")
+    lies = [struct.pack("=HH", size, 1) + whole for size in (0, 3, 4, 0xFFFF)]
+    messages = [whole, whole[:40], whole[:3], inner, *lies, whole + b"\1\2\3"]
+    messages += [bytes(byte if rng.random() < .95 else rng.randrange(10) for byte in whole) for _ in range(20)]
+    found = 0
+    with tcbpf.User(options=Options(engine=engine)) as dp:
+        for start, kind, word in itertools.product((0, 1, 16, 24, 28, 0xFFFFFFFF), (1, 2, 5, 7, 9), ("nla", "nlan")):
+            program = assemble(f"ld #{start:#x}\nldx #{kind}\nld #{word}\nret a")
+            sockets.attach(kernel.receiver, program)
+            with dp.prog_load(as_program(program)) as prog:
+                for message in messages:
+                    theirs = kernel.length(message)
+                    assert prog.run(message).verdict == theirs, (start, kind, word, message.hex())
+                    found += theirs > 0
+    assert found > 100

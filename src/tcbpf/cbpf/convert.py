@@ -17,8 +17,8 @@ from tcbpf.cbpf.insn import Classic, targets
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Program
 from tcbpf.tables import insns as bpf
-from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MEM_WORDS, SKF_AD_OFF, Form, Mode
-from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, SKF_AD_OFF, Form, Mode
+from tcbpf.tables.helpers import CONVERTED, HELPERS
 from tcbpf.tables.skb import SKB
 
 A, TMP, CTX, X, FP = 0, 2, 6, 7, 10
@@ -30,6 +30,9 @@ _FIELDS = {"proto": "protocol", "type": "pkt_type", "ifidx": "ifindex", "mark": 
 _CALLS = {"cpu": "get_smp_processor_id", "rand": "get_prandom_u32", "poff": "classic_pay_offset", "nla": "classic_nlattr",
           "nlan": "classic_nlattr_nest", "hatype": "classic_hatype"}
 """Extensions that are a call."""
+
+_OF_DEVICE = ("ifidx", "hatype")
+"""Extensions that end the program, with what A holds, for a packet that has no device."""
 
 _OPPOSITE = {"jeq": "JNE", "jgt": "JLE", "jge": "JLT"}
 
@@ -75,7 +78,7 @@ def _reachable(program: Sequence[Classic]) -> set[int]:
 
 def as_program(program: Sequence[Classic], *, type: str = "socket_filter", name: str = "filter") -> Program:
     """Return a classic filter as a Program that any datapath loads."""
-    return Program(name=name, type=type, insns=convert(program).insns, license="GPL")
+    return Program(name=name, type=type, insns=convert(program).insns, license="GPL", classic=True)
 
 
 def _mov(reg: int, k: int) -> Insn:
@@ -88,7 +91,7 @@ def _imm(k: int) -> int:
 
 
 def _mem_off(k: int) -> int:
-    return (k - MEM_WORDS) * 4
+    return -4 * (k + 1)
 
 
 def _block(insn: Classic) -> list[Insn]:
@@ -150,12 +153,15 @@ def _extension(insn: Classic) -> list[Insn]:
         return [Insn(bpf.ALU32 | 0xA0 | bpf.X, A, X)]
     row = EXTENSIONS.at(off)
     assert row is not None                                   # check() saw it
+    before = [Insn(bpf.LDX | bpf.MEM | bpf.W, TMP, CTX, SKB["ifindex"].off), Insn(bpf.JMP | 0x50, TMP, off=1),
+              Insn(bpf.JMP | 0x90)] if row.name in _OF_DEVICE else []
     if row.name in _FIELDS:
         field = SKB[_FIELDS[row.name]]
         swap = [Insn(0xDC, A, imm=16)] if field.big_endian else []
-        return [Insn(bpf.LDX | bpf.MEM | bpf.W, A, CTX, field.off), *swap]
-    return [Insn(bpf.ALU64 | 0xB0 | bpf.X, 1, CTX), Insn(bpf.ALU64 | 0xB0 | bpf.X, 2, A),
-            Insn(bpf.ALU64 | 0xB0 | bpf.X, 3, X), Insn(bpf.JMP | 0x80, imm=HELPERS[_CALLS[row.name]].id)]
+        return [*before, Insn(bpf.LDX | bpf.MEM | bpf.W, A, CTX, field.off), *swap]
+    call = _CALLS[row.name]
+    return [*before, Insn(bpf.ALU64 | 0xB0 | bpf.X, 1, CTX), Insn(bpf.ALU64 | 0xB0 | bpf.X, 2, A),
+            Insn(bpf.ALU64 | 0xB0 | bpf.X, 3, X), Insn(bpf.JMP | 0x80, imm=(HELPERS.get(call) or CONVERTED[call]).id)]
 
 
 def _jump_size(insn: Classic) -> int:

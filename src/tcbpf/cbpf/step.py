@@ -17,7 +17,8 @@ ETH_HLEN = 14
 _WORDS = Concrete(32)
 
 Extension = Callable[[str, int, int], int | None]
-"""Reads an extension by its word, given A and X; None ends the program with 0, as the kernel does for a missing device."""
+"""Reads an extension by its word, given A and X; None ends the program with what A holds, as the kernel does for a
+packet that has no device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _extend(off: int, after: State, extension: Extension) -> State:
     row = EXTENSIONS.at(off)
     assert row is not None
     value = extension(row.name, after.a, after.x)
-    return replace(after, pc=after.pc - 1, result=0) if value is None else replace(after, a=value & U32)
+    return replace(after, pc=after.pc - 1, result=after.a) if value is None else replace(after, a=value & U32)
 
 
 def _load(row: Form, insn: Classic, packet: bytes, after: State) -> State:

@@ -101,6 +101,7 @@ class Program:
     raw_func_info: bytes = field(default=b"", compare=False, repr=False)    # records for bpf(2), of 8 bytes each
     raw_line_info: bytes = field(default=b"", compare=False, repr=False)    # of 16 bytes each
     kernel_version: int = 0
+    classic: bool = False                              # converted from classic BPF: may call tables.helpers.CONVERTED
     path: str = ""                                     # the object file, for messages and `filter show`
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, Flag, auto
+from typing import Any
 
 from tcbpf.tables.row import Release, Table
 
@@ -852,3 +853,21 @@ HELPERS: Table[Helper] = Table(
     name=lambda row: row.name,
     number=lambda row: row.id,
 )
+
+_CLASSIC: dict[str, Any] = {"ret": INT, "args": (CTX, ANY, ANY), "progs": ALL, "privilege": "none", "since": (3, 15)}
+_A_AND_X = "u32 (struct sk_buff *skb, u32 a, u32 x)"
+
+CONVERTED: Table[Helper] = Table(
+    Helper("classic_nlattr", 0x1000C, proto=_A_AND_X, source="bpf_skb_get_nlattr(), net/core/filter.c", **_CLASSIC),
+    Helper("classic_nlattr_nest", 0x10010, proto=_A_AND_X, source="bpf_skb_get_nlattr_nest(), net/core/filter.c", **_CLASSIC),
+    Helper("classic_hatype", 0x1001C, proto=_A_AND_X, source="convert_bpf_extensions(), net/core/filter.c", **_CLASSIC),
+    Helper("classic_pay_offset", 0x10034, proto=_A_AND_X, source="bpf_skb_get_pay_offset(), net/core/filter.c", **_CLASSIC),
+    name=lambda row: row.name,
+    number=lambda row: row.id,
+)
+"""What only a converted classic program calls. The kernel calls functions by address; the ids are ours: 0x10000 + SKF_AD_*."""
+
+
+def helper_at(id: int) -> Helper | None:
+    """Return the row of a call in a program that may be a converted one."""
+    return HELPERS.at(id) or CONVERTED.at(id)

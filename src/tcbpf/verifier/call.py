@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from tcbpf.tables.helpers import HELPERS, Helper, Mod, RetType
+from tcbpf.tables.helpers import HELPERS, Helper, Mod, RetType, helper_at
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.uapi import bpf
 from tcbpf.verifier import stack
@@ -64,7 +64,7 @@ _CPUS: Final = os.cpu_count() or 1
 
 def helper(env: Env, ins: Ins) -> int:
     """call helper."""
-    row = HELPERS.at(ins.imm)
+    row = helper_at(ins.imm) if env.program.classic else HELPERS.at(ins.imm)
     if env.cur.locks and (row is None or row.name != "spin_unlock"):
         env.refuse("call_while_locked")
     row = _permitted(env, row, ins.imm)

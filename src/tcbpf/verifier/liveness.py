@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.state import State
@@ -34,7 +34,7 @@ def compute_live_registers(env: Env) -> None:
         if ins.pc != pc:
             continue
         if ins.kind is Kind.CALL:
-            row = HELPERS.at(ins.imm)
+            row = helper_at(ins.imm)
             if row is not None:
                 ins.uses = ((1 << len(row.args_for(env.type.name))) - 1) << 1
         elif ins.kind is Kind.CALL_KFUNC:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind, op_of
 
 _SIZES: Final = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
@@ -34,7 +34,7 @@ def format_insn(insns: Sequence[Insn], pc: int, show_addresses: bool = True) -> 
     if kind is Kind.MAY_GOTO:
         return head + f"may_goto pc{insn.off:+d}"
     if kind is Kind.CALL:
-        row = HELPERS.at(insn.imm)
+        row = helper_at(insn.imm)
         return head + f"call {'bpf_' + row.name if row else 'unknown'}#{insn.imm}"
     if kind is Kind.CALL_LOCAL:
         return head + f"call pc{insn.imm:+d}"

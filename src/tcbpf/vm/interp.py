@@ -18,7 +18,7 @@ from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
 from tcbpf.native.library import function, helper, kfunc, struct
-from tcbpf.tables.helpers import HELPERS, ArgType, Helper
+from tcbpf.tables.helpers import ArgType, Helper, helper_at
 from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, Kind, Op
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
@@ -143,7 +143,7 @@ class ProgramMachine(Machine):
         raise Stopped(self.pc - 1, f"LD_IMM64 with src {insn.src} names nothing in the user datapath")
 
     def call(self, insn: Insn, op: Op) -> None:
-        row = HELPERS.at(insn.imm)
+        row = helper_at(insn.imm)
         if row is None:
             raise Stopped(self.pc - 1, f"no helper {insn.imm}")
         self._check(row)
@@ -336,7 +336,7 @@ class Interp:
 
 
 def _exists(number: int) -> None:
-    row = HELPERS.at(number)
+    row = helper_at(number)
     if row is None:
         raise NotSupported(f"no helper {number}")
     if row.name not in COMPILED:

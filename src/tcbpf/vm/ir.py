@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import (
     PSEUDO_FUNC,
     PSEUDO_MAP_IDX,
@@ -299,7 +299,7 @@ class ProgramBody(Body):
             raise NotSupported(f"pc {self.given.origin[pc]}: the user datapath has no {what}")
 
     def call(self, pc: int, insn: Insn) -> None:
-        helper = HELPERS.at(insn.imm)
+        helper = helper_at(insn.imm)
         if helper is None:
             raise NotSupported(f"pc {self.given.origin[pc]}: no helper {insn.imm}")
         aux = self.given.aux(pc)

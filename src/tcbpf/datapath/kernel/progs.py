@@ -25,6 +25,7 @@ from tcbpf.maps.map import Map
 from tcbpf.obj.btf import Kind
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Program
+from tcbpf.tables.helpers import CONVERTED, Helper
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
 from tcbpf.uapi import bpf as uapi
@@ -138,6 +139,8 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
     row = PROG_TYPES.get(program.type)
     if row is None:
         raise InputError(f"no program type {program.type!r}", where=program.name, hint=", ".join(PROG_TYPES.names()))
+    if program.classic and (calls := [call.name for call in map(converted, program.insns) if call]):
+        raise NotSupported(f"bpf(2) loads no call of {calls[0]}: only a classic filter, which the kernel converts, makes it")
     insns = with_ids(with_fds(program.insns, [m.raw.fileno() for m in maps]), program.kfuncs)
     request = syscall.Load(
         type=row.number, insns=encode(insns),
@@ -155,6 +158,11 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
     if fd < 0:
         raise _refusal(program, -fd, log)
     return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name)
+
+
+def converted(insn: Insn) -> Helper | None:
+    """Return the row of a call that only the kernel's own conversion of classic programs makes."""
+    return CONVERTED.at(insn.imm) if insn.code == CALL else None
 
 
 def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:

@@ -17,7 +17,6 @@ from tcbpf.datapath.user.reader import open_reader
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import function
 from tcbpf.net.pcap import Writer
-from tcbpf.obj.program import Program
 from tcbpf.tc.plan import Plan, counted, lay_out
 
 if TYPE_CHECKING:
@@ -75,11 +74,10 @@ class Programs:
 
 def classic(dp: User, bytecode: tuple[tuple[int, int, int, int], ...]) -> UserProg:
     """Return classic bytecode as a loaded program."""
-    from tcbpf.cbpf.convert import convert
+    from tcbpf.cbpf.convert import as_program
     from tcbpf.cbpf.insn import Classic
 
-    converted = convert([Classic(*insn) for insn in bytecode])
-    return dp.prog_load(Program(name="classic", type="sched_cls", insns=converted.insns))
+    return dp.prog_load(as_program([Classic(*insn) for insn in bytecode], type="sched_cls", name="classic"))
 
 
 def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = None, limit: int = 0) -> Replayed:

@@ -102,5 +102,9 @@ const struct tcbpf_helper tcbpf_helpers[] = {
     HAVE(dynptr_write, 202),
     HAVE(dynptr_data, 203),
     HAVE(ktime_get_tai_ns, 208),
+    HAVE(classic_nlattr, 0x10000 + 12),
+    HAVE(classic_nlattr_nest, 0x10000 + 16),
+    HAVE(classic_hatype, 0x10000 + 28),
+    HAVE(classic_pay_offset, 0x10000 + 52),
     {NULL, 0, 0, NULL},
 };

@@ -18,6 +18,7 @@
 #include "skb_csum.c"
 #include "skb_shape.c"
 #include "skb_meta.c"
+#include "classic.c"
 #include "tunnel.c"
 #include "trace.c"
 #include "string.c"
