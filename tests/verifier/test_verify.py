@@ -55,3 +55,13 @@ def test_the_budget_stops_a_long_loop() -> None:
     assert verify(program(*loop)).insns_processed > 1000
     with pytest.raises(VerifierError, match=r"BPF program is too large\. Processed 101 insn"):
         verify(program(*loop), max_insns=100)
+
+
+def test_a_may_goto_to_the_next_instruction_is_one() -> None:
+    assert verify(program(Insn(0xB7), Insn(0xE5), Insn(0x95))).insns_processed == 4
+    with pytest.raises(VerifierError, match="invalid may_goto off 0 imm 5"):
+        verify(program(Insn(0xB7), Insn(0xE5, imm=5), Insn(0x95)))
+
+
+def test_the_summary_alone_is_one_line() -> None:
+    assert verify(program(Insn(0xB7), Insn(0x95)), log_level=4).log.startswith("processed 2 insns")

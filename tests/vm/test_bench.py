@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tcbpf.cli import bench, measure
+import kernel_oracle
+from tcbpf.cli import bench, measure, measure_verify
 from tcbpf.cli import main as tcbpf
 from tcbpf.errors import InputError
 
@@ -48,12 +50,16 @@ def test_the_report_has_its_keys(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "loading", lambda path: {"insns": 1000.0, "cold_ms": 80.0, "cached_ms": 0.4})
     monkeypatch.setattr(measure, "wall", lambda *a, **k: 0.1)
     monkeypatch.setattr(bench, "_loop", lambda *a: 0.02)
+    monkeypatch.setattr(measure_verify, "verifying", lambda *a: verified)
     monkeypatch.setattr(bench, "_kernel", lambda missing: missing.append("the kernel's JIT: not asked"))
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    cost = measure_verify.Cost(7000, True, 500_000, 500_001, 5e4, 5e5, 60.0)
+    verified = {"min": cost.ratio, "programs": {"large": cost.ratio}, "costs": {"large": asdict(cost)}}
     out = tmp_path / "bench.json"
     assert tcbpf(["bench", "--quick", "--json", str(out)]) == 0
     report = json.loads(out.read_text())
     assert {"run_vs_kernel_jit", "run_vs_native", "pcap_vs_tcpdump", "wall_vs_tcpdump", "compile_us_per_insn"} <= report.keys()
+    assert report["verify_vs_kernel"]["programs"] == {"large": 0.1}
     assert report["run_vs_native"]["programs"]["flows"] > 0 and report["run_vs_kernel_jit"] is None
     printed = capsys.readouterr().out
     assert "not measured: the kernel's JIT" in printed and "not measured: tcpdump" in printed
@@ -62,3 +68,14 @@ def test_the_report_has_its_keys(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_all_of_it(tmp_path):
     assert tcbpf(["bench", "--quick", "--json", str(tmp_path / "bench.json")]) == 0
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing() or "the kernel answers")
+def test_a_program_is_verified_beside_the_kernel(tmp_path):
+    for name in ("flows.c", "packet.h"):
+        shutil.copy(PROGRAMS / name, tmp_path)
+    report = measure_verify.verifying(tmp_path, rounds=1)
+    cost = report["costs"]["flows"]
+    assert cost["same_verdict"] and cost["processed"] == cost["kernel_processed"] > cost["insns"]
+    assert cost["peak_mb"] > 10 and report["min"] == cost["rate"] / cost["kernel_rate"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tcbpf.cli import measure
+from tcbpf.cli import measure, measure_verify
 from tcbpf.cli.words import table
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.lang import c
@@ -44,7 +44,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:                                                      # before minutes of work, not after
         _write(args.json, {})
     missing: list[str] = []
-    report = {**_programs(args, missing), **_captures(args, missing), "missing": missing}
+    report = {**_programs(args, missing), "verify_vs_kernel": _verifying(args, missing), **_captures(args, missing),
+              "missing": missing}
     if args.json:
         _write(args.json, report)
     show(report)
@@ -90,6 +91,19 @@ def _kernel(missing: list[str]) -> Any:
         missing.append(f"the kernel's JIT: {error}")
         return None
     return kernel
+
+
+def _verifying(args: argparse.Namespace, missing: list[str]) -> dict[str, Any] | None:
+    """Return how our verifier does beside the kernel's on large programs; None without those or without the kernel."""
+    directory = args.programs / "verify"
+    if not directory.is_dir():
+        missing.append(f"large programs to verify: no directory {directory}")
+        return None
+    try:
+        return measure_verify.verifying(directory, min(args.rounds, measure_verify.ROUNDS))
+    except (NotSupported, SysError) as error:
+        missing.append(f"the kernel's verifier: {error}")
+        return None
 
 
 def _captures(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
@@ -144,6 +158,9 @@ def show(report: dict[str, Any]) -> None:
     rows.append(("geometric mean", "", "", "", "", _ratio(kernel), _ratio(native), round(compiling["geomean"])))
     table(("program", "insns", "ns", "kernel", "native", "/kernel", "/native", "µs/insn"), rows,
           title="one run: ours, the kernel's JIT and C at -O3; what an empty program costs is subtracted from the ratios")
+    if report["verify_vs_kernel"] is not None:
+        print()
+        measure_verify.show(report["verify_vs_kernel"])
     load, start, pcap = report["load"], report["start"], report["pcap"]
     rest = [
         (f"load {load['insns']:.0f} instructions, cold", f"{load['cold_ms']:.0f} ms"),

@@ -14,6 +14,7 @@ from tcbpf.verifier.env import Env, MapInfo
 from tcbpf.verifier.globals import set_arguments
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.liveness import StackLiveness
+from tcbpf.verifier.log import LEVEL1, LEVEL2
 from tcbpf.verifier.paths import PATH_END, end_path, next_path
 from tcbpf.verifier.prune import is_visited, push_step
 from tcbpf.verifier.scalar import const
@@ -65,7 +66,7 @@ def check_function(env: Env, number: int) -> None:
 def _follow(env: Env) -> None:
     ins_of, prune, jumps_to = env.ins, env.prune_point, env.jmp_point
     liveness, aux, limit, counts = env.liveness, env.aux, env.max_insns, env.counts
-    trace = Trace(env) if env.log.level else None
+    trace = Trace(env) if env.log.level & (LEVEL1 | LEVEL2) else None
     while True:
         pc = env.pc
         env.step = None

@@ -5,6 +5,8 @@ Source:  do_check(), print_insn_state(), kernel/bpf/log.c (v6.18).
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from tcbpf.tables.insns import Kind
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.insns import Ins
@@ -16,9 +18,10 @@ from tcbpf.verifier.text import format_insn
 class Trace:
     """The tracer of one function's paths: it knows the frame as it was last printed."""
 
-    __slots__ = ("last_line", "seen", "switch")
+    __slots__ = ("last_line", "line_pcs", "seen", "switch")
 
     def __init__(self, env: Env) -> None:
+        self.line_pcs = [row.pc for row in env.program.lines]
         self.seen: Frame | None = None
         self.last_line = -1
         self.switch = False
@@ -45,7 +48,7 @@ class Trace:
         if self.seen is None:
             env.log.write(f"{env.pc}: {format_state(env.cur, env.frame)}")
             self.seen = env.frame.copy()
-        line = _line_at(env, ins.pc)
+        line = bisect_right(self.line_pcs, ins.pc) - 1
         if line >= 0 and line != self.last_line:
             row = env.program.lines[line]
             env.log.write(f"; {row.text.lstrip()} @ {row.file.rsplit('/', 1)[-1]}:{row.line}")
@@ -85,13 +88,3 @@ class Trace:
         self.switch = True
         if not env.log.level & LEVEL2:
             self.seen = env.frame.copy()
-
-
-def _line_at(env: Env, pc: int) -> int:
-    """Return the index of the source line of an instruction, -1 when nothing is known."""
-    found = -1
-    for i, row in enumerate(env.program.lines):
-        if row.pc > pc:
-            break
-        found = i
-    return found
