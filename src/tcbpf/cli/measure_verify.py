@@ -19,7 +19,8 @@ from tcbpf.obj.link import link
 from tcbpf.obj.program import Program
 
 ROUNDS = 3
-_TIME, _PROCESSED = re.compile(r"^verification time (\d+) usec$", re.MULTILINE), re.compile(r"^processed (\d+) insns", re.MULTILINE)
+_TIME = re.compile(r"^verification time (\d+) usec$", re.MULTILINE)
+_PROCESSED = re.compile(r"^processed (\d+) insns", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
