@@ -20,6 +20,7 @@ from tcbpf.isa import Insn, kernel_text  # noqa: E402
 from tcbpf.tables.actions import ACTIONS  # noqa: E402
 from tcbpf.tables.helpers import HELPERS  # noqa: E402
 from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, SIZE_CODE, Atomic  # noqa: E402
+from tcbpf.tables.kfuncs import KFUNCS  # noqa: E402
 from tcbpf.tables.maps import FLAG_NAMES, MAP_TYPES  # noqa: E402
 from tcbpf.tables.progs import PROG_TYPES  # noqa: E402
 from tcbpf.tables.skb import SKB, XDP, Field  # noqa: E402
@@ -27,6 +28,7 @@ from tcbpf.uapi.bpf import BPF_ATTACH_TYPE  # noqa: E402
 from tcbpf.vm.executable import COMPILED  # noqa: E402
 
 DOCS = ROOT / "docs"
+SHORT = {"socket_filter": "sf", "sched_cls": "cls", "sched_act": "act", "xdp": "xdp", "cgroup_skb": "cg"}
 GENERATED = "<!-- Written by scripts/generate_docs.py from {}. Change that, not this. -->\n"
 
 
@@ -133,9 +135,8 @@ def helpers() -> str:
             ("might_sleep", "sleepable only"), ("fastcall", "keeps r1 to r5")) if getattr(row, flag)]
         return ", ".join(found)
 
-    short = {"socket_filter": "sf", "sched_cls": "cls", "sched_act": "act", "xdp": "xdp", "cgroup_skb": "cg"}
     rows = [
-        (row.id, code(f"bpf_{row.name}"), code(row.proto), " ".join(short[p] for p in short if p in row.progs),
+        (row.id, code(f"bpf_{row.name}"), code(row.proto), " ".join(SHORT[p] for p in SHORT if p in row.progs),
          {"none": "", "bpf": "CAP_BPF", "perfmon": "CAP_PERFMON"}[row.privilege], notes(row),
          release(max(row.since, row.net_since)), row.source)
         for row in HELPERS
@@ -148,6 +149,25 @@ Programs: sf socket_filter, cls sched_cls, act sched_act, xdp, cg cgroup_skb. Th
 helper needs beyond what loading its program type needs; "since" is the release from which these program types may call it.
 
 {table(("id", "name", "prototype", "programs", "privilege", "notes", "since", "source"), rows)}"""
+
+
+def kfuncs() -> str:
+    """Return the functions that some program type may call; the others' rows are there to be refused by name."""
+    allowed = [row for row in KFUNCS if row.progs]
+    runtime = (ROOT / "src/tcbpf/native/src/kfunc.c").read_text()
+    rows = [
+        (code(row.name), code(f"{row.ret.type} ({', '.join(f'{p.type} {p.name}' for p in row.params) or 'void'})"),
+         " ".join(SHORT[p] for p in SHORT if p in row.progs), " ".join(sorted(row.flags)),
+         "yes" if f"KFUNC({row.name})" in runtime else "", release(row.since))
+        for row in allowed
+    ]
+    return f"""# Kernel functions (kfuncs)
+
+The {len(allowed)} kernel functions of Linux 6.18 that a program of the five types may call by name, of the {len(KFUNCS)} that the
+kernel marks as callable. The verifier follows them all, as docs/deviations.md bounds it; "user" marks those that the user datapath
+runs too, the others need the live kernel.
+
+{table(("name", "prototype", "programs", "flags", "user", "since"), rows)}"""
 
 
 def maps() -> str:
@@ -280,6 +300,7 @@ def deviations() -> str:
 PAGES = {
     "reference/instructions.md": (instructions, "tables/insns.py"),
     "reference/helpers.md": (helpers, "tables/helpers.py"),
+    "reference/kfuncs.md": (kfuncs, "uapi/kfuncs.py and tables/kfuncs.py"),
     "reference/maps.md": (maps, "tables/maps.py"),
     "reference/fields.md": (fields, "tables/skb.py"),
     "reference/actions.md": (actions, "tables/actions.py"),

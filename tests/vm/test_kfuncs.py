@@ -16,9 +16,6 @@ from tcbpf.vm.executable import Options
 SOURCE = """
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __ksym;
-extern int *bpf_iter_num_next(struct bpf_iter_num *it) __ksym;
-extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym;
 extern void bpf_preempt_disable(void) __ksym;
 extern void bpf_preempt_enable(void) __ksym;
 extern void bpf_throw(__u64 cookie) __ksym;
@@ -32,6 +29,16 @@ SEC("tc") int sum(struct __sk_buff *skb)
         sum = sum * 3 + *v;
     bpf_iter_num_destroy(&it);
     return failed ? failed : sum;
+}
+static int table[16];
+SEC("tc") int loops(struct __sk_buff *skb)
+{
+    int i, n = 0;
+    bpf_for(i, 0, 16)
+        table[i] = i;
+    bpf_for(i, 0, 4) bpf_repeat(3)
+        n++;
+    return n + 100 * table[15] + (bpf_ksym_exists(bpf_iter_num_new) ? 10000 : 0);
 }
 SEC("tc") int throws(struct __sk_buff *skb) { if (skb->len > 9000) bpf_throw(2); return 0; }
 char _license[] SEC("license") = "GPL";
@@ -64,6 +71,14 @@ def test_a_loop_over_numbers(obj: Object, tmp_path: Path, engine: str) -> None:
         prog = dp.load(obj, program="sum")
         for start, end in ((0, 0), (0, 1), (3, 40), (5, 4), (0, (8 << 20) + 1), ((1 << 31) - 3, (1 << 31) - 1)):
             assert prog.run(bytes(64), ctx={"mark": start, "priority": end}).verdict == expected(start, end), (start, end)
+
+
+@pytest.mark.parametrize("engine", ["jit", "interp", "kernel"])
+def test_the_loop_macros(obj: Object, tmp_path: Path, engine: str) -> None:
+    if engine == "kernel" and probe.missing():
+        pytest.skip(probe.missing())
+    with Kernel() if engine == "kernel" else User(home=str(tmp_path), options=Options(engine=engine)) as dp:
+        assert dp.load(obj, program="loops").run(bytes(64)).verdict == 11512
 
 
 @pytest.mark.parametrize("engine", ["jit", "interp"])

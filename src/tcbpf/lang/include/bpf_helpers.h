@@ -109,4 +109,22 @@ static __always_inline void bpf_tail_call_static(void *ctx, const void *map, con
 	unsigned long long ____args[] = { ___bpf_cast(args) }; \
 	bpf_snprintf(out, out_size, ____fmt, ____args, sizeof(____args)); })
 
+/* Loops that the verifier follows once for any number of rounds: bpf_for(i, 0, n) counts, bpf_repeat(n) only repeats. */
+extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __weak __ksym;
+extern int *bpf_iter_num_next(struct bpf_iter_num *it) __weak __ksym;
+extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __weak __ksym;
+#define bpf_ksym_exists(symbol) (!!&(symbol))
+
+#ifndef bpf_for
+#define bpf_for(i, start, end) \
+	for (struct bpf_iter_num __it __attribute__((aligned(8), cleanup(bpf_iter_num_destroy))), \
+	     *__on = (bpf_iter_num_new(&__it, (start), (end)), &__it); \
+	     ({ int *__v = bpf_iter_num_next(__on); __v && ((i) = *__v, (i) >= (start) && (i) < (end)); });)
+#endif
+#ifndef bpf_repeat
+#define bpf_repeat(n) \
+	for (struct bpf_iter_num __it __attribute__((aligned(8), cleanup(bpf_iter_num_destroy))), \
+	     *__on = (bpf_iter_num_new(&__it, 0, (n)), &__it); bpf_iter_num_next(__on);)
+#endif
+
 #endif
