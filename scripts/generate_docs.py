@@ -163,9 +163,9 @@ def kfuncs() -> str:
     ]
     return f"""# Kernel functions (kfuncs)
 
-The {len(allowed)} kernel functions of Linux 6.18 that a program of the five types may call by name, of the {len(KFUNCS)} that the
-kernel marks as callable. The verifier follows them all, as docs/deviations.md bounds it; "user" marks those that the user datapath
-runs too, the others need the live kernel.
+The {len(allowed)} kernel functions of Linux 6.18 that a program of the five types may call by name, of the {len(KFUNCS)}
+that the kernel marks as callable. The verifier follows them all, as docs/deviations.md bounds it; "user" marks those that the
+user datapath runs too, the others need the live kernel.
 
 {table(("name", "prototype", "programs", "flags", "user", "since"), rows)}"""
 
