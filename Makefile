@@ -19,6 +19,7 @@ check: $(VENV)/ready
 $(VENV)/ready: pyproject.toml hatch_build.py $(wildcard src/tcbpf/native/src/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m compileall -q src/tcbpf
 	touch $@
 
 clean:

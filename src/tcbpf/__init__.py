@@ -11,11 +11,13 @@ Names are imported when they are first used, so that `import tcbpf` costs nothin
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False          # of a warm start's time, importing typing would be a fifth
 if TYPE_CHECKING:
+    from typing import Any
+
     from tcbpf.datapath.base import Datapath, PcapStats, Prog, Run
     from tcbpf.datapath.kernel import Kernel
     from tcbpf.datapath.user import User

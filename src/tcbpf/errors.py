@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-from dataclasses import dataclass, field
 
 
 class TcbpfError(Exception):
@@ -67,22 +66,23 @@ class CompileError(InputError):
         super().__init__(what, where=where, hint=hint)
 
 
-@dataclass(eq=False)
 class VerifierError(TcbpfError):
     """The program was refused.
+
+    `message` is the first line of reason, in the kernel's words; `reason` a name from verifier.reasons; `source`
+    "file.c:12: text of the line" when the object has line info; `slice` the pcs that led to the failure; `section` the
+    program's, when an object's loader asked.
 
     Units:   pc counts 8-byte slots.
     """
 
-    message: str                        # the first line of reason, in the kernel's words
-    pc: int = -1
-    reason: str = ""                    # a name from verifier.reasons
-    errno: int = _errno.EACCES
-    source: str = ""                    # "file.c:12: text of the line", when the object has line info
-    slice: tuple[int, ...] = field(default_factory=tuple)     # the pcs that led to the failure
-    hint: str = ""
-    log: str = ""
-    section: str = ""                   # of the program, when an object's loader asked
+    def __init__(
+        self, message: str, pc: int = -1, reason: str = "", errno: int = _errno.EACCES, source: str = "",
+        slice: tuple[int, ...] = (), hint: str = "", log: str = "", section: str = "",
+    ) -> None:
+        self.message, self.pc, self.reason, self.errno, self.source = message, pc, reason, errno, source
+        self.slice, self.hint, self.log, self.section = slice, hint, log, section
+        super().__init__(message)
 
     def __str__(self) -> str:
         return f"pc {self.pc}: {self.message}" if self.pc >= 0 else self.message

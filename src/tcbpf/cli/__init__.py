@@ -6,15 +6,17 @@ status. A verb raises; this file turns what it raises into one line on standard 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
 
-import tcbpf
 from tcbpf.errors import CompileError, InternalError, TcbpfError, VerifierError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 VERBS = {
     # verb: (module, one line of help)
@@ -39,15 +41,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in RAW:
         return guard(lambda: import_verb(argv[0]).main(argv[1:]))
+    if argv and argv[0] in PLAIN and (plain := import_verb(argv[0]).read(argv[1:])) is not None:
+        return guard(lambda: import_verb(argv[0]).main(plain))
+    parser = parser_of(argv[0] if argv else "")
+    args = parser.parse_args(argv)
+    return guard(lambda: import_verb(args.verb).main(args))
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that begins with `verb`: the other verbs are in it by name only."""
+    import argparse
+
+    import tcbpf
+
     parser = argparse.ArgumentParser(prog="tcbpf", description="Write, verify, run, step and attach tc/BPF programs.")
     parser.add_argument("--version", action="version", version=f"tcbpf {tcbpf.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, (_, line) in VERBS.items():
-        sub = verbs.add_parser(verb, help=line, description=line.capitalize() + ".")
-        if verb in argv[:1]:
-            import_verb(verb).configure(sub)
-    args = parser.parse_args(argv)
-    return guard(lambda: import_verb(args.verb).main(args))
+    for name, (_, line) in VERBS.items():
+        if verb in (name, "") or verb not in VERBS:
+            sub = verbs.add_parser(name, help=line, description=line.capitalize() + ".")
+            if name == verb:
+                import_verb(name).configure(sub)
+    return parser
 
 
 def import_verb(verb: str) -> Any:
@@ -57,6 +72,9 @@ def import_verb(verb: str) -> Any:
 
 RAW = {"tc", "ip", "conformance-plugin"}
 """Verbs with a grammar that is not argparse's: their `main` takes the words."""
+
+PLAIN = {"run"}
+"""Verbs that start fast when the command is plain: their `read` returns its arguments, or None to leave it to argparse."""
 
 
 def tc_main() -> int:

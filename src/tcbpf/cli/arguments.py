@@ -2,55 +2,104 @@
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
 
 from tcbpf.errors import InputError
-from tcbpf.obj.program import PIN_NONE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+    from typing import Any
+
+    from tcbpf.cli.plain import Rows
     from tcbpf.datapath.base import Datapath, Prog
     from tcbpf.obj.program import Object
 
 
+WHICH: Rows = {
+    "--section": {"default": "", "metavar": "S", "help": "the program in this ELF section"},
+    "--name --program": {"dest": "name", "default": "", "metavar": "NAME", "help": "the program of this function"},
+}
+"""Which of a file's programs is meant: one of these."""
+
+PROGRAM: Rows = {"program": {"metavar": "PROGRAM", "help": "a C source (.c) or an object file (.o)"}}
+DATAPATH: Rows = {"--datapath": {
+    "choices": ("user", "kernel"), "default": "", "help": "in this process (user, the default), or the live kernel"}}
+JSON: Rows = {"--json": {"action": "store_true", "help": "print JSON"}}
+
+
+def add(parser: argparse.ArgumentParser, rows: Rows) -> None:
+    """Add arguments."""
+    group = parser.add_mutually_exclusive_group() if WHICH.items() <= rows.items() else parser
+    for names, row in rows.items():
+        (group if names in WHICH else parser).add_argument(*names.split(), **row)
+
+
 def add_program(parser: argparse.ArgumentParser) -> None:
     """Add the program's file and which of its programs is meant."""
-    parser.add_argument("program", metavar="PROGRAM", help="a C source (.c) or an object file (.o)")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--section", default="", metavar="S", help="the program in this ELF section")
-    which.add_argument("--name", "--program", dest="name", default="", metavar="NAME", help="the program of this function")
+    add(parser, PROGRAM | WHICH)
 
 
 def add_datapath(parser: argparse.ArgumentParser) -> None:
     """Add --datapath."""
-    parser.add_argument("--datapath", choices=("user", "kernel"), default="",
-                        help="in this process (user, the default), or the live kernel")
+    add(parser, DATAPATH)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add(parser, JSON)
+
+
+class Source:
+    """The C source, assembly text or object file that a command names: what is in it, and its Object once that is asked for.
+
+    Raises:  InputError when there is no such file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self._said = path, False
+        if not os.path.isfile(path):
+            raise InputError("no such file", where=path, hint="a C source or a BPF object file")
+
+    @cached_property
+    def contents(self) -> tuple[bytes, str]:
+        """Return what decides the Object, compiled already when it is C, and what the compiler warned of.
+
+        Raises:  CompileError.
+        """
+        if self.path.endswith(".c"):
+            from tcbpf.lang.c import compiled
+            return compiled(self.path)
+        with open(self.path, "rb") as file:
+            return file.read(), ""
+
+    @cached_property
+    def object(self) -> Object:
+        """Return the Object, having said what the compiler or the loader remarked on it.
+
+        Raises:  CompileError; ObjectError; AsmError.
+        """
+        from tcbpf.lang import c
+        if self.path.endswith(".s"):
+            obj = c.compile(self.path)
+        else:
+            obj = c.read(self.path, *self.contents)
+        self.say(obj.notes)
+        return obj
+
+    def say(self, notes: Iterable[str]) -> None:
+        """Say the Object's notes, once."""
+        for note in () if self._said else notes:
+            print(note, file=sys.stderr)
+        self._said = True
 
 
 def read_object(path: str) -> Object:
-    """Return the Object of a C source or an object file, having said what the compiler or the loader remarked on it.
-
-    Raises:  InputError when there is no such file; CompileError; ObjectError.
-    """
-    if not Path(path).is_file():
-        raise InputError("no such file", where=path, hint="a C source or a BPF object file")
-    if path.endswith((".c", ".s")):
-        from tcbpf.lang import compile
-        obj = compile(path)
-    else:
-        from tcbpf.obj import load
-        obj = load(path)
-    for note in obj.notes:
-        print(note, file=sys.stderr)
-    return obj
+    """Return the Object of a C source, assembly text or an object file: see `Source`."""
+    return Source(path).object
 
 
 def load_program(dp: Datapath, args: Any) -> Prog:
@@ -60,6 +109,9 @@ def load_program(dp: Datapath, args: Any) -> Prog:
 
 def unpinned(obj: Object) -> Object:
     """Return `obj` with no map pinned: a trial run leaves nothing behind, and finds nothing that an earlier one left."""
+    from dataclasses import replace
+
+    from tcbpf.obj.program import PIN_NONE
     return replace(obj, maps={name: replace(spec, pinning=PIN_NONE) for name, spec in obj.maps.items()})
 
 

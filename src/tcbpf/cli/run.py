@@ -2,45 +2,92 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from typing import Any
+import os
+from contextlib import ExitStack
 
-from tcbpf.cli.arguments import add_datapath, add_json, add_program, load_program
-from tcbpf.datapath.choose import open_datapath
+from tcbpf.cli import plain
+from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, WHICH, Source, add, unpinned
+from tcbpf.datapath.choose import chosen_name, open_datapath
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from types import SimpleNamespace
+    from typing import Any
+
+    from tcbpf.datapath.base import Prog
+    from tcbpf.datapath.capture.trial import Trial
+    from tcbpf.obj.program import Program
+
+
+ROWS = PROGRAM | WHICH | {
+    "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file of Ethernet frames"},
+    "--out": {"metavar": "FILE", "help": "write the packets that pass, as the program left them, to this pcapng or .pcap"},
+    "--limit": {"type": int, "default": 0, "metavar": "N", "help": "stop after N packets"},
+    "--maps": {"action": "store_true", "help": "print the maps afterwards"},
+} | JSON | DATAPATH
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_program(parser)
-    parser.add_argument("capture", metavar="CAPTURE", help="a pcap or pcapng file of Ethernet frames")
-    parser.add_argument("--out", metavar="FILE", help="write the packets that pass, as the program left them, to this pcapng")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="stop after N packets")
-    parser.add_argument("--maps", action="store_true", help="print the maps afterwards")
-    add_json(parser)
-    add_datapath(parser)
+    add(parser, ROWS)
 
 
-def main(args: argparse.Namespace) -> int:
+def read(words: Sequence[str]) -> SimpleNamespace | None:
+    """Return the arguments of a plain command."""
+    args = plain.read(words, ROWS)
+    return None if args is None or (args.section and args.name) else args
+
+
+def main(args: Any) -> int:
     """Run, and print verdict counts and the rate."""
-    with open_datapath(args.datapath) as dp:
-        prog = load_program(dp, args)
+    source, datapath, maps = Source(args.program), chosen_name(args.datapath), {}
+    with ExitStack() as stack:
+        prog: Trial | Prog | None = None
+        if datapath == "user" and not args.maps:
+            prog = on_trial(source, args.section, args.name)
+        if prog is None:
+            dp = stack.enter_context(open_datapath(datapath))
+            prog = dp.load(unpinned(source.object), section=args.section, program=args.name)
+        stack.callback(prog.close)
         stats = prog.run_pcap(args.capture, out=args.out, limit=args.limit)
-        maps = {m.spec.name: list(m.items()) for m in prog.maps if m.spec.type != "prog_array"} if args.maps else {}
-        report: dict[str, Any] = {
-            "program": prog.name, "datapath": dp.name, "packets": stats.packets, "bytes": stats.bytes,
-            "verdicts": {str(verdict): count for verdict, count in sorted(stats.verdicts.items())},
-            "duration_ns": stats.duration_ns, "skipped": stats.skipped,
-        }
-        if args.out:
-            report["kept"] = stats.kept
+        if args.maps:
+            maps = {m.spec.name: list(m.items()) for m in dp.maps.values() if m.spec.type != "prog_array"}
+    report: dict[str, Any] = {
+        "program": prog.name, "datapath": datapath, "packets": stats.packets, "bytes": stats.bytes,
+        "verdicts": {str(verdict): count for verdict, count in sorted(stats.verdicts.items())},
+        "duration_ns": stats.duration_ns, "skipped": stats.skipped,
+    }
+    if args.out:
+        report["kept"] = stats.kept
     if args.json:
+        import json
         if args.maps:
             report["maps"] = {name: [{"key": k, "value": v} for k, v in items] for name, items in maps.items()}
         print(json.dumps(report, default=str))
         return 0
     show(report, maps)
     return 0
+
+
+def on_trial(source: Source, section: str, name: str) -> Trial | None:
+    """Return the program on trial; None when it needs more than that."""
+    from tcbpf import cache
+    from tcbpf.datapath.capture.trial import Trial, find
+
+    def link() -> tuple[Program, tuple[str, ...]]:
+        from tcbpf.obj.link import link
+        obj = source.object
+        return link(unpinned(obj), section=section, program=name), obj.notes
+
+    raw, warnings = source.contents
+    words = (source.path, section, name, warnings)
+    ready = find(cache.name_of(raw, *map(os.fsencode, words)).encode(), link)
+    if ready is None:
+        return None
+    source.say(ready.notes)
+    return Trial(ready)
 
 
 def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None:

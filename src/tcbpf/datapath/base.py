@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tcbpf.maps.map import Map
-from tcbpf.obj.program import MapSpec, Object, Program
+from tcbpf.datapath.result import PcapStats as PcapStats
 
 if TYPE_CHECKING:
     from tcbpf.control.objects import TcObject
     from tcbpf.control.request import Request
+    from tcbpf.maps.map import Map
+    from tcbpf.obj.program import MapSpec, Object, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +27,6 @@ class Run:
     packet: bytes
     ctx: Mapping[str, Any] = field(default_factory=dict)
     duration_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PcapStats:
-    """What a run over a capture counted.
-
-    Units:   duration_ns is the loop's, the file's reading included; verdicts counts packets by r0.
-    """
-
-    packets: int
-    bytes: int
-    verdicts: Mapping[int, int]
-    duration_ns: int
-    kept: int = 0                            # written to `out`: what the program's type lets pass
-    skipped: int = 0                         # not run: the datapath does not take packets of their size
 
 
 class Prog(Protocol):

@@ -5,20 +5,23 @@ Source:  Paper, "LLVM". SPEC 95, 171, 183.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
 
+from tcbpf import cache
 from tcbpf.errors import CompileError, InputError
-from tcbpf.lang import assembly, cache
 from tcbpf.lang.compiler import TARGET, Compiler, find_compiler
-from tcbpf.obj import load
-from tcbpf.obj.program import Object
 
-INCLUDE = Path(__file__).parent / "include"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tcbpf.obj.program import Object
+
+    Defines = Sequence[str] | Mapping[str, str | int | None]
+
+KIND = "objects"
+INCLUDE = os.path.join(os.path.dirname(__file__), "include")
 MCPU = "v3"
 """The instruction set when none is said: 32-bit operations and jumps, in every kernel since 5.1."""
 
@@ -28,23 +31,20 @@ STDIN = "<stdin>"
 EMBEDDED = ("-gdwarf-5", "-gembed-source")
 """For text without a file: where the compiler finds the lines that BTF quotes."""
 
-Defines = Sequence[str] | Mapping[str, str | int | None]
 
-
-@dataclass(frozen=True, slots=True)
 class _Job:
-    """One compilation: everything that its result depends on but the headers."""
+    """One compilation: everything that its result depends on but the headers.
 
-    compiler: Compiler
-    flags: tuple[str, ...]
-    name: str                        # the source's path, as messages and debug information call it
-    text: bytes
-    directory: str
+    `name` is the source's path, as messages and debug information call it.
+    """
+
+    def __init__(self, compiler: Compiler, flags: tuple[str, ...], name: str, text: bytes, directory: str) -> None:
+        self.compiler, self.flags, self.name, self.text, self.directory = compiler, flags, name, text, directory
 
     def key(self) -> str:
         """Return the name of the result in the cache."""
-        parts = (self.compiler.identity(), *self.flags, self.name, self.directory)
-        return hashlib.sha256("\0".join(parts).encode() + b"\0" + self.text).hexdigest()
+        words = "\0".join((*self.flags, self.name, self.directory))
+        return cache.name_of(self.compiler.identity(), os.fsencode(words), self.text)
 
 
 def compile(
@@ -57,11 +57,30 @@ def compile(
 
     Raises:  InputError when the file cannot be read; CompileError; ObjectError; AsmError.
     """
-    if os.fspath(path).endswith(".s"):
-        return assembly.read(path)
-    raw, words = _cached(_job(Path(path), mcpu, include_dirs, defines, debug, ()))
-    obj = load(raw, path=os.fspath(path))
-    return replace(obj, notes=(words.rstrip(), *obj.notes)) if words else obj
+    name = os.fspath(path)
+    if name.endswith(".s"):
+        from tcbpf.lang import assembly
+
+        return assembly.read(name)
+    return read(name, *_cached(_job(name, mcpu, include_dirs, defines, debug, ())))
+
+
+def read(path: str, raw: bytes, warnings: str) -> Object:
+    """Return the Object of what a C source compiled to."""
+    from dataclasses import replace
+
+    from tcbpf.obj import load
+
+    obj = load(raw, path=path)
+    return replace(obj, notes=(warnings.rstrip(), *obj.notes)) if warnings else obj
+
+
+def compiled(path: str) -> tuple[bytes, str]:
+    """Return the ELF bytes that a C source compiles to, and what the compiler warned of.
+
+    Raises:  InputError when the file cannot be read; CompileError; NotSupported without a compiler.
+    """
+    return _cached(_job(path, MCPU, (), (), True, ()))
 
 
 def compile_c(
@@ -72,8 +91,7 @@ def compile_c(
 
     `source` is a path, or a string with a line break in it, which is the text itself (called <stdin> in messages). `defines`
     are "NAME", "NAME=VALUE" or a mapping; `extra` are words for the compiler. `debug` asks for BTF, which maps in `.maps` need.
-    A result is kept by content: source, every header that was read, flags and compiler; a header that appears later in front
-    of one of those is not noticed.
+    A result is kept by content: source, every header that was read, flags and compiler.
 
     Raises:  InputError when the file cannot be read; CompileError with the compiler's own words; NotSupported without one.
     """
@@ -93,7 +111,8 @@ def _job(
         return _Job(compiler, (*flags, *(EMBEDDED if debug else ())), STDIN, source.encode(), os.getcwd())
     path = os.path.abspath(source)
     try:
-        text = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            text = file.read()
     except OSError as error:
         raise InputError(error.strerror or str(error), where=os.fspath(source)) from None
     return _Job(compiler, flags, path, text, os.path.dirname(path))
@@ -109,54 +128,48 @@ def _search_path(compiler: Compiler) -> list[str]:
     """Return where headers are looked for: ours, the compiler's, then this machine's kernel headers where it has any."""
     system = (f"/usr/include/{os.uname().machine}-linux-gnu", "/usr/include")
     return [
-        "-nostdlibinc", "-isystem", str(INCLUDE), *(word for d in compiler.includes for word in ("-isystem", d)),
+        "-nostdlibinc", "-isystem", INCLUDE, *(word for d in compiler.includes for word in ("-isystem", d)),
         *(word for d in system if os.path.isdir(d) for word in ("-idirafter", d)),
     ]
 
 
-# --- the cache: KEY.json lists what was read and the result's digest; KEY.o is the result ------------------------------
+# --- the cache: an entry lists the headers that were read, and the places where another would have been found first -------
 
 
 def _cached(job: _Job) -> tuple[bytes, str]:
     """Return the object and the compiler's warnings, kept or made."""
     key = job.key()
-    held = _held(key)
-    if held is not None:
-        return held
+    kept = cache.load(KIND, key)
+    if kept is not None:
+        raw, words, headers, nowhere = kept
+        if all(_file_digest(path) == digest for path, digest in headers.items()) and not any(map(os.path.exists, nowhere)):
+            return raw, words
     import tempfile  # a warm start does without
 
     with tempfile.TemporaryDirectory(prefix="tcbpf-") as scratch:
-        raw, words, headers = _run(job, scratch)
-    manifest = {"object": _digest(raw), "headers": {path: _file_digest(path) for path in headers},
-                "warnings": words}
-    cache.write(key, ".o", raw)
-    cache.write(key, ".json", json.dumps(manifest).encode())
+        raw, words, found = _run(job, scratch)
+    headers = {path: _file_digest(path) for path in found}
+    cache.store(KIND, key, (raw, words, headers, _passed_over(job, found)))
     return raw, words
 
 
-def _held(key: str) -> tuple[bytes, str] | None:
-    """Return the kept object and warnings if it is whole and every header is still what it was."""
-    text, raw = cache.read(key, ".json"), cache.read(key, ".o")
-    if text is None or raw is None:
-        return None
+def _file_digest(path: str) -> bytes:
     try:
-        manifest = json.loads(text)
-        same = manifest["object"] == _digest(raw) and all(_file_digest(p) == d for p, d in manifest["headers"].items())
-        words = str(manifest["warnings"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return (raw, words) if same else None
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _file_digest(path: str) -> str:
-    try:
-        return _digest(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            return cache.sha256(file.read()).digest()
     except OSError:
-        return ""
+        return b""
+
+
+def _passed_over(job: _Job, headers: Iterable[str]) -> tuple[str, ...]:
+    """Return where the compiler may have looked for the headers in vain."""
+    words = [job.directory, *(word.removeprefix("-I") for word in job.flags if word.startswith(("-I", "/")))]
+    names = set()
+    for path in headers:                               # as the source may have called it
+        names |= {path[len(place) + 1:] for place in words if path.startswith(place + os.sep)} or {os.path.basename(path)}
+    places = {*words, *map(os.path.dirname, headers)}
+    asked = {os.path.join(place, name) for place in places for name in names}
+    return tuple(sorted(path for path in asked if not os.path.exists(path)))
 
 
 # --- the compiler -----------------------------------------------------------------------------------------------------
@@ -175,9 +188,10 @@ def _run(job: _Job, scratch: str) -> tuple[bytes, str, list[str]]:
         first = next((line for line in words.splitlines() if "error:" in line), words.strip().split("\n")[-1])
         raise CompileError(first.split("error:", 1)[-1].strip() or "the compiler failed", where=job.name, diagnostics=words,
                            hint=f"said {job.compiler.name}")
-    read = _dependencies(Path(deps).read_text(errors="surrogateescape"))
-    headers = [os.path.join(job.directory, path) for path in read if path not in (job.name, "-", STDIN)]
-    return Path(out).read_bytes(), words, headers
+    with open(out, "rb") as made, open(deps, errors="surrogateescape") as rule:
+        read = _dependencies(rule.read())
+        headers = [os.path.join(job.directory, path) for path in read if path not in (job.name, "-", STDIN)]
+        return made.read(), words, headers
 
 
 def _dependencies(text: str) -> list[str]:

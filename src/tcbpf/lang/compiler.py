@@ -5,41 +5,32 @@ What a probe found is remembered by the compiler's identity, so that a warm comm
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
-import shlex
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
+from importlib.machinery import PathFinder
 
+from tcbpf import cache
 from tcbpf.errors import InputError, NotSupported
-from tcbpf.lang import cache
 
+KIND = "compilers"
 VARIABLE = "TCBPF_CC"
 TARGET = "bpfel"
 
 
-@dataclass(frozen=True, slots=True)
 class Compiler:
     """A compiler that takes clang's arguments. `includes` are the directories of its own headers, where it must be told."""
 
-    argv: tuple[str, ...]
-    includes: tuple[str, ...] = ()
+    def __init__(self, argv: tuple[str, ...], includes: tuple[str, ...] = ()) -> None:
+        self.argv, self.includes = argv, includes
 
     @property
     def name(self) -> str:
         """How messages call it."""
         return "ziglang" if self.includes else " ".join(self.argv)
 
-    def identity(self) -> str:
-        """Return what changes when the compiler does: its words, and size and time of its file."""
-        path = os.path.realpath(shutil.which(self.argv[0]) or self.argv[0])
-        try:
-            stat = os.stat(path)
-        except OSError:
-            return " ".join(self.argv)
-        return f"{' '.join(self.argv)} {path} {stat.st_size} {stat.st_mtime_ns}"
+    def identity(self) -> bytes:
+        """Return what changes when the compiler does: its words, and its file's size and times."""
+        path = os.path.realpath(which(self.argv[0]) or self.argv[0])
+        return " ".join(self.argv).encode() + b"\0" + cache.file_identity(path)
 
 
 def find_compiler() -> Compiler:
@@ -51,38 +42,56 @@ def find_compiler() -> Compiler:
     """
     asked = os.environ.get(VARIABLE, "").strip()
     if asked:
-        found = _ziglang() if asked in ("zig", "ziglang") else Compiler(tuple(shlex.split(asked)))
+        found = _ziglang() if asked in ("zig", "ziglang") else Compiler(words(asked))
         if found is None or not _has_bpf(found):
             raise InputError(f"{asked!r} cannot compile for BPF", where=VARIABLE, hint="a clang, or ziglang")
         return found
-    for candidate in (Compiler(("clang",)) if shutil.which("clang") else None, _ziglang()):
+    for candidate in (Compiler(("clang",)) if which("clang") else None, _ziglang()):
         if candidate is not None and _has_bpf(candidate):
             return candidate
     raise NotSupported("no C compiler for BPF: install clang, or the Python package ziglang")
 
 
+def words(command: str) -> tuple[str, ...]:
+    """Return the words of a command, as a shell splits them."""
+    import shlex
+
+    return tuple(shlex.split(command))
+
+
+def which(command: str) -> str:
+    """Return the path of a command, or ""."""
+    if os.path.dirname(command):
+        return command
+    for place in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(place, command)
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+    return ""
+
+
 def _ziglang() -> Compiler | None:
-    spec = importlib.util.find_spec("ziglang")
+    spec = PathFinder.find_spec("ziglang")
     if spec is None or spec.origin is None:
         return None
-    home = Path(spec.origin).parent
-    return Compiler((str(home / "zig"), "clang"), (str(home / "lib" / "include"),))
+    home = os.path.dirname(spec.origin)
+    return Compiler((os.path.join(home, "zig"), "clang"), (os.path.join(home, "lib", "include"),))
 
 
 def _has_bpf(compiler: Compiler) -> bool:
     """Return whether the compiler makes BPF objects: asked once, then remembered."""
     if compiler.includes:
         return True
-    key = hashlib.sha256(f"probe {compiler.identity()}".encode()).hexdigest()
-    known = cache.read(key, ".probe")
+    key = cache.name_of(compiler.identity())
+    known = cache.load(KIND, key)
     if known is None:
         import subprocess  # a warm start does without
 
         command = [*compiler.argv, "-target", TARGET, "-x", "c", "-c", "-o", "-", "-"]
         try:
             done = subprocess.run(command, input=b"int f(void) { return 0; }\n", capture_output=True, check=False)
-            known = b"yes" if done.returncode == 0 and done.stdout[:4] == b"\x7fELF" else b"no"
+            known = done.returncode == 0 and done.stdout[:4] == b"\x7fELF"
         except OSError:
-            known = b"no"
-        cache.write(key, ".probe", known)
-    return known == b"yes"
+            known = False
+        cache.store(KIND, key, known)
+    return bool(known)

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import struct as packing
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from tcbpf.native.library import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Host = Callable[[int, int, int], int]
+    """What C asks Python for: (HOST_*, address of the argument, number) -> address, 0 for none."""
+
 HOST_PROG, HOST_MAP, HOST_TRACE, HOST_OUTPUT = 1, 2, 3, 4
 TRACE_SIZE = 1 << 18
-
-Host = Callable[[int, int, int], int]
-"""What C asks Python for: (HOST_*, address of the argument, number) -> address, 0 for none."""
 
 _HOST = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
 _RECORD = packing.Struct("=QII")
 _live: weakref.WeakSet[Env] = weakref.WeakSet()
 
 
-@dataclass(frozen=True, slots=True)
 class Trace:
     """One line that a program printed. Units: ns since boot, CLOCK_MONOTONIC (or the virtual clock)."""
 
-    ns: int
-    cpu: int
-    text: str
+    def __init__(self, ns: int, cpu: int, text: str) -> None:
+        self.ns, self.cpu, self.text = ns, cpu, text
 
 
 class Env:
@@ -49,7 +48,7 @@ class Env:
         self.struct.cpu = cpu
         self.struct.owner = _owner()
         self.struct.clock_gettime = _clock_gettime()
-        self.seed(random.getrandbits(64) if seed is None else seed)
+        self.seed(int.from_bytes(os.urandom(8), "little") if seed is None else seed)
         self.clock = clock
         self._host: Any = None
         self.host = host
@@ -120,8 +119,16 @@ def _owner() -> int:
     return namespace << 32 | os.getpid()
 
 
+_libc = ctypes.CDLL(None)
+
+
+def current_cpu() -> int:
+    """Return the CPU that this thread runs on now."""
+    return max(0, int(_libc.sched_getcpu()))
+
+
 def _clock_gettime() -> int:
-    return ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value or 0
+    return ctypes.cast(_libc.clock_gettime, ctypes.c_void_p).value or 0
 
 
 def _forked() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import os
 from functools import cache
-from pathlib import Path
-from typing import Any
 
+from tcbpf import cache as kept
 from tcbpf.errors import NotSupported
-from tcbpf.native import build
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+KIND, LIBRARY = "runtimes", "libtcbpf.so"
 _NUMBERS: dict[int, Any] = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 
 
@@ -30,11 +34,23 @@ class _Helper(ctypes.Structure):
 
 
 @cache
-def _artifacts() -> Path:
-    try:
-        return build.build()
-    except build.BuildError as error:
-        raise NotSupported(f"the runtime does not compile here: {error}") from error
+def _artifacts() -> str:
+    """Return the directory of the runtime's files, built first when they must be; which is known by this package's identity."""
+    name = kept.name_of(kept.identity())
+    place, about = kept.load(KIND, name) or ("", b"")
+    if about != _about(place):
+        from tcbpf.native import build
+
+        try:
+            place = build.build()
+        except build.BuildError as error:
+            raise NotSupported(f"the runtime does not compile here: {error}") from error
+        kept.store(KIND, name, (place, _about(place)))
+    return place
+
+
+def _about(place: str) -> bytes:
+    return b"".join(kept.file_identity(os.path.join(place, file)) for file in ("stamp", LIBRARY))
 
 
 @cache
@@ -43,12 +59,22 @@ def library() -> ctypes.CDLL:
 
     Raises:  NotSupported when it cannot be built here.
     """
-    return ctypes.CDLL(str(_artifacts() / "libtcbpf.so"))
+    return ctypes.CDLL(os.path.join(_artifacts(), LIBRARY))
 
 
-def bitcode() -> Path:
-    """Return the file of the runtime's LLVM bitcode, built first when it must be."""
-    return _artifacts() / "runtime.bc"
+def bitcode() -> bytes:
+    """Return the runtime's LLVM bitcode, built first when it must be."""
+    return _artifact("runtime.bc")
+
+
+def stamp() -> bytes:
+    """Return the hash of what the runtime was built from."""
+    return _artifact("stamp")
+
+
+def _artifact(name: str) -> bytes:
+    with open(os.path.join(_artifacts(), name), "rb") as file:
+        return file.read()
 
 
 @cache

@@ -6,14 +6,13 @@ import ctypes
 import errno
 import mmap
 import os
-import random
-import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.errors import InputError, MapError
 from tcbpf.native.env import Env
 from tcbpf.native.library import function, struct
+from tcbpf.native.mapmemory import MapMemory, anonymous, begin, check_memory, possible_cpus
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.uapi import bpf as uapi
@@ -22,23 +21,20 @@ if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
 
 MAGIC, VERSION = 0x70616D6670626374, 2             # "tcbpfmap"
-BPF_F_ZERO_SEED = 1 << 6
 BLOOM_HASHES = 5                                   # of each value, where the specification does not say
 _SHAPE_INPUT = ("type", "key_size", "value_size", "max_entries", "flags", "cpus")
 
 
-class MapFile:
-    """An open map. Its descriptor is the map's; closing the last one of an unnamed file drops the map.
+class MapFile(MapMemory):
+    """An open map, and its elements.
 
     Units:   keys and values as RawMap has them: a per-CPU value is value_size rounded up to 8, times the possible CPUs.
     Raises:  MapError with bpf(2)'s errno.
     """
 
     def __init__(self, fd: int, spec: MapSpec, memory: mmap.mmap) -> None:
-        self._fd, self.spec, self._memory = fd, spec, memory
-        self._start = ctypes.c_char.from_buffer(memory)
-        self.address = ctypes.addressof(self._start)
-        self.struct: Any = struct("tcbpf_map").from_address(self.address)
+        super().__init__(fd, memory)
+        self.spec = spec
         shape = self.struct.s
         per_cpu = MAP_TYPES[spec.type].per_cpu
         self.value_bytes: int = shape.value_stride * shape.cpus if per_cpu else spec.value_size
@@ -63,17 +59,17 @@ class MapFile:
         size, blob_at, blob = _plan(spec, head.s, cpus or possible_cpus()), 0, spec.btf.raw if spec.btf else b""
         if blob:
             blob_at, size = size, _page_up(size + len(blob))
-        _check_memory(spec, size)
+        check_memory(spec.name, size)
         head.magic, head.version, head.header_size = MAGIC, VERSION, ctypes.sizeof(head)
         head.size, head.btf, head.btf_size = size, blob_at, len(blob)
         head.btf_key_type, head.btf_value_type, head.id, head.map_extra = spec.key_type, spec.value_type, id, spec.map_extra
-        head.seed = 0 if spec.flags & BPF_F_ZERO_SEED else random.getrandbits(32)
-        head.load_time, head.name[:] = time.clock_gettime_ns(time.CLOCK_BOOTTIME), spec.name.encode()[:15].ljust(16, b"\0")
+        head.name[:] = spec.name.encode()[:15].ljust(16, b"\0")
+        begin(head)
         template = inner or spec.inner
         if template is not None:
             _plan(template, head.inner, cpus or possible_cpus())
         own = fd is None
-        fd = os.memfd_create(f"tcbpf-map:{spec.name}", os.MFD_CLOEXEC) if fd is None else fd
+        fd = anonymous(spec.name) if fd is None else fd
         try:
             _allocate(spec, fd, size, sparse=own)
             if blob:
@@ -127,19 +123,6 @@ class MapFile:
     def __len__(self) -> int:
         """Return how many elements a hash, a trie or a queue holds."""
         return int(self.struct.count)
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._fd
-
-    def close(self) -> None:
-        """Let go of memory and descriptor. Machine code that uses the map must be gone."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self.address = 0
-            del self.struct, self._start
-            self._memory.close()
-            os.close(fd)
 
     # --- elements ---
 
@@ -244,16 +227,6 @@ class MapFile:
 
 
 @cache
-def possible_cpus() -> int:
-    """Return how many CPUs this machine may ever have online."""
-    try:
-        with open("/sys/devices/system/cpu/possible") as file:
-            return int(file.read().strip().replace(",", "-").rsplit("-", 1)[-1]) + 1
-    except (OSError, ValueError):
-        return os.cpu_count() or 1
-
-
-@cache
 def _host() -> int:
     """Address of the environment that user space's own operations run in."""
     env = Env()
@@ -319,21 +292,6 @@ def _extra(spec: MapSpec) -> int:
     record = record_of(spec)
     lock = record.find("bpf_spin_lock") if record else None
     return lock.off + 1 if lock else 0
-
-
-def _check_memory(spec: MapSpec, size: int) -> None:
-    available = _memory_available()
-    if size > available:
-        detail = f"needs {size / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB are available"
-        raise MapError(errno.ENOMEM, "create", spec.name, detail)
-
-
-def _memory_available() -> int:
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return 1 << 62
 
 
 def _allocate(spec: MapSpec, fd: int, size: int, *, sparse: bool) -> None:

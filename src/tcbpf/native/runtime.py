@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tcbpf.native.env import Env, Trace
-from tcbpf.native.mapfile import MapFile, possible_cpus
+from tcbpf.native.mapfile import MapFile
+from tcbpf.native.mapmemory import possible_cpus
 from tcbpf.native.skb import Skb
 
 __all__ = ["Env", "MapFile", "Skb", "Trace", "possible_cpus"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
-from typing import Any
+from functools import cache
 
 from tcbpf.errors import InputError
 from tcbpf.native.library import function, struct
-from tcbpf.tables.skb import SKB
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from tcbpf.tables.skb import Field
 
 HEADROOM, BUFFER = 256, 1 << 17                    # TCBPF_HEADROOM, TCBPF_BUFFER
 MAX_PACKET = BUFFER - 3 * HEADROOM
 LOOPBACK = 1                                       # the interface that BPF_PROG_TEST_RUN gives a packet
-_PLAIN = tuple(row for row in SKB if not row.pointer)
-_BY_NAME = {row.name: row for row in _PLAIN}
 _BYTES = {1: ctypes.c_uint8, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 
 
@@ -55,9 +58,9 @@ class Skb:
 
         Raises:  InputError when there is no such field, or it holds a pointer, or the number does not fit.
         """
-        row = _BY_NAME.get(name)
+        row = _fields().get(name)
         if row is None:
-            raise InputError(f"no context field {name!r} that a number sets", hint=", ".join(_BY_NAME))
+            raise InputError(f"no context field {name!r} that a number sets", hint=", ".join(_fields()))
         _, size = row.native if row.native != (0, 0) else (0, row.size)
         if not 0 <= number < 1 << 8 * size:
             raise InputError(f"{name} has {8 * size} bits; {number} does not fit")
@@ -68,16 +71,24 @@ class Skb:
 
         Raises:  KeyError.
         """
-        row = _BY_NAME[name]
+        row = _fields()[name]
         return int(_BYTES[row.size].from_address(self.address + row.off).value)
 
     def ctx(self) -> dict[str, int]:
         """Return every context field that is a number, by name."""
-        return {row.name: self.get(row.name) for row in _PLAIN}
+        return {name: self.get(name) for name in _fields()}
 
     def packet(self) -> bytes:
         """Return the packet's bytes, from the link header on."""
         return ctypes.string_at(self.struct.data, self.struct.u.len)
+
+
+@cache
+def _fields() -> dict[str, Field]:
+    """Return the fields that are numbers, by name; a packet that goes through the loop needs none of them."""
+    from tcbpf.tables.skb import SKB
+
+    return {row.name: row for row in SKB if not row.pointer}
 
 
 def _set() -> Any:

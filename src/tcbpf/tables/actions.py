@@ -5,24 +5,24 @@ Source:  include/uapi/linux/pkt_cls.h; cls_bpf_exec_opcode(), net/sched/cls_bpf.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tcbpf.tables.row import Table
 
 VALUE_MASK = 0x0FFFFFFF                                # the argument of JUMP and GOTO_CHAIN
 JUMP, GOTO_CHAIN = 0x10000000, 0x20000000
 
 
-@dataclass(frozen=True, slots=True)
 class Action:
-    """One opcode. `direct` tells whether direct action keeps it; the others become UNSPEC there."""
+    """One opcode. `direct` tells whether direct action keeps it; the others become UNSPEC there.
 
-    name: str                                          # "shot"
-    number: int
-    direct: bool = False
-    passes: bool = False                               # the packet goes on
-    tc: str = ""                                       # tc(8)'s word: "drop"
-    source: str = "linux/pkt_cls.h"
+    `passes` tells whether the packet goes on; `tc` is tc(8)'s word.
+    """
+
+    __slots__ = ("direct", "name", "number", "passes", "source", "tc")
+
+    def __init__(
+        self, name: str, number: int, *, tc: str, direct: bool = False, passes: bool = False, source: str = "linux/pkt_cls.h"
+    ) -> None:
+        self.name, self.number, self.direct, self.passes, self.tc, self.source = name, number, direct, passes, tc, source
 
 
 ACTIONS = Table(

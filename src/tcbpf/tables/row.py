@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Generic, TypeVar
+
+    Row = TypeVar("Row")
+
+    class Of(Generic[Row]):
+        """What a table is of."""
+else:
+    Row, Of = "row", {"row": object}                   # to a running program it is all the same
 
 Release = tuple[int, int]
 """A kernel release, as (6, 12): what a row's `since` holds."""
 
-Row = TypeVar("Row")
 
-
-class Table(Generic[Row]):
+class Table(Of[Row]):
     """Rows in the order written, with one index by name and one by `number` (what the UAPI counts them by)."""
 
     def __init__(self, *rows: Row, name: Callable[[Row], str], number: Callable[[Row], object]) -> None:

@@ -1,66 +1,25 @@
-"""Linking: one relocatable object into one position-independent image, and its form on disk.
+"""Linking: one relocatable object into one position-independent image.
 
-An image is text, then a gap of at least a page, then read-only data at a fixed distance; nothing in it depends on where
-it is loaded, so loading is copying. Only relocations that are relative and stay inside the image are accepted.
+Only relocations that are relative and stay inside the image are accepted.
 
 Source:  ELF-64 object file format; System V ABI, AMD64 supplement (relocation types).
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tcbpf.errors import InternalError
+from tcbpf.vm.image import PAGE, TRAP, Image, page_up
 
-PAGE = 4096
-TRAP = b"\xcc"                 # int3, x86-64
-MAGIC = b"tcbpfjit"
-_HEAD = struct.Struct("<8s32sIIII")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _RELA = struct.Struct("<QQq")
 _PROGBITS, _SYMTAB, _RELA_TYPE, _NOBITS = 1, 2, 4, 8
 _ALLOC, _WRITE, _EXEC = 2, 1, 4
 _RELATIVE = {2: "<i", 4: "<i", 24: "<q"}                               # R_X86_64_PC32, PLT32, PC64
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """Machine code that can be placed anywhere.
-
-    Units:   entries are offsets into text; data lies `distance` bytes after the start of text.
-    """
-
-    text: bytes
-    data: bytes
-    entries: Mapping[str, int]
-
-    @property
-    def distance(self) -> int:
-        """From the start of text to the start of data: a page that both touch cannot exist, wherever text starts."""
-        return _round(len(self.text), PAGE) + PAGE
-
-    def pack(self) -> bytes:
-        """Return the image's bytes for the cache, a digest of them in front."""
-        names = "\n".join(f"{name} {off}" for name, off in self.entries.items()).encode()
-        rest = names + self.text + self.data
-        digest = hashlib.sha256(rest).digest()
-        return _HEAD.pack(MAGIC, digest, len(names), len(self.text), len(self.data), 0) + rest
-
-    @classmethod
-    def unpack(cls, raw: bytes) -> Image | None:
-        """Return the image that `pack` wrote, or None when a byte of it is not as it was."""
-        if len(raw) < _HEAD.size:
-            return None
-        magic, digest, names, text, data, _ = _HEAD.unpack_from(raw)
-        rest = raw[_HEAD.size:]
-        if magic != MAGIC or len(rest) != names + text + data or hashlib.sha256(rest).digest() != digest:
-            return None
-        entries = dict(line.split(" ") for line in rest[:names].decode().split("\n"))
-        return cls(rest[names:names + text], rest[names + text:], {name: int(off) for name, off in entries.items()})
 
 
 def _round(value: int, to: int) -> int:
@@ -87,7 +46,7 @@ def link(obj: bytes, exported: Sequence[str]) -> Image:
     sections = _sections(obj)
     loaded = [sections[i] for i in _needed(obj, sections, exported) if sections[i].size]
     text = _lay(obj, [s for s in loaded if s.flags & _EXEC], 0, TRAP)
-    distance = _round(len(text), PAGE) + PAGE
+    distance = page_up(len(text)) + PAGE
     data = _lay(obj, [s for s in loaded if not s.flags & _EXEC and s.type == _PROGBITS], distance, b"\0")
     if any(s.flags & _WRITE for s in loaded):
         raise InternalError("machine code with writable data")

@@ -10,19 +10,20 @@ import ctypes
 import marshal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tcbpf.errors import NotSupported
 from tcbpf.isa.insn import encode
-from tcbpf.native.library import bitcode, library, offset_of, struct
+from tcbpf.native.library import bitcode, library, offset_of, stamp, struct
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier.verified import Region, Verified
-from tcbpf.vm import cache
-from tcbpf.vm.blob import Image
+from tcbpf.vm import cache as kept
+from tcbpf.vm.image import Image
 from tcbpf.vm.pages import ENTRY, Pages
 
 if TYPE_CHECKING:
+    from tcbpf.native.mapmemory import MapMemory
     from tcbpf.native.runtime import Env, MapFile, Skb
     from tcbpf.vm.executable import Options
 
@@ -38,8 +39,7 @@ class Jit:
 
     def __init__(self, verified: Verified, maps: Sequence[MapFile], options: Options) -> None:
         self.verified, self.maps = verified, tuple(maps)
-        shapes = [ctypes.string_at(m.address + offset_of("tcbpf_map", "s"), SHAPE_SIZE) for m in maps]
-        self._code = Code(verified, shapes, options)
+        self._code = Code(verified, [shape_of(made) for made in maps], options)
         self._pages = Pages(self._code.image("prog"))
         self._loop: Pages | None = None
         self._table = (ctypes.c_void_p * max(len(maps), 1))(*(m.address for m in maps))
@@ -84,23 +84,21 @@ class Jit:
             self._loop.close()
 
 
+def shape_of(made: MapMemory) -> bytes:
+    """Return the struct tcbpf_shape of a map: as far as code depends on it."""
+    return ctypes.string_at(made.address + offset_of("tcbpf_map", "s"), SHAPE_SIZE)
+
+
 def _tail_calls(env: int) -> ctypes.c_uint32:
     return ctypes.c_uint32.from_address(env + _tail_calls_at())
 
 
-@lru_cache(maxsize=1)
+@cache
 def _tail_calls_at() -> int:
     return offset_of("tcbpf_env", "tail_calls")
 
 
-@lru_cache(maxsize=1)
-def _bitcode() -> bytes:
-    return bitcode().read_bytes()
-
-
-@lru_cache(maxsize=1)
-def _runtime_stamp() -> bytes:
-    return (bitcode().parent / "stamp").read_bytes()
+_bitcode, _stamp = cache(bitcode), cache(stamp)
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,11 @@ class Code:
         if hard or not options.cache:                                  # blinded code is new each time, or it would not be blind
             return self._compile(entry, hard)
         about = f"{entry} {options.count}".encode()
-        name = cache.key(about, encode(self.verified.program.insns), self._facts(), *self.shapes, _runtime_stamp())
-        image = cache.load(name)
+        name = kept.key(about, encode(self.verified.program.insns), self._facts(), *self.shapes, _stamp())
+        image = kept.load(name)
         if image is None:
             image = self._compile(entry, hard)
-            cache.store(name, image)
+            kept.store(name, image)
         return image
 
     def text(self) -> tuple[str, str, str]:

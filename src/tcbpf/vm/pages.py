@@ -9,10 +9,10 @@ Differs: read-only data lies on pages of its own, which are not executable.
 from __future__ import annotations
 
 import ctypes
-import secrets
+import os
 
 from tcbpf.errors import SysError
-from tcbpf.vm.blob import PAGE, TRAP, Image
+from tcbpf.vm.image import PAGE, TRAP, Image, page_up
 
 _ALIGN = 64
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
@@ -36,16 +36,16 @@ class Pages:
 
         Raises:  SysError when the system gives no such memory.
         """
-        hole = secrets.randbelow(PAGE // _ALIGN) * _ALIGN
+        hole = os.urandom(1)[0] % (PAGE // _ALIGN) * _ALIGN      # evenly: there are 64 places
         end = hole + len(image.text)
         data_at = hole + image.distance
         size = data_at + len(image.data) if image.data else end
-        self.size = -(-size // PAGE) * PAGE
+        self.size = page_up(size)
         base = _libc.mmap(None, self.size, _PROT_READ | _PROT_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS, -1, 0)
         if base in (None, ctypes.c_void_p(-1).value):
             raise SysError(ctypes.get_errno(), "memory for machine code")
         self._base: int | None = base
-        executable = min(self.size, -(-end // PAGE) * PAGE)
+        executable = min(self.size, page_up(end))
         ctypes.memset(base, TRAP[0], executable)
         ctypes.memmove(base + hole, image.text, len(image.text))
         ctypes.memmove(base + data_at, image.data, len(image.data))

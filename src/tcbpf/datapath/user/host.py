@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.datapath.user.trace import Trace
 from tcbpf.errors import SysError
-from tcbpf.native.env import HOST_MAP, HOST_OUTPUT, HOST_PROG, HOST_TRACE
+from tcbpf.native.env import HOST_MAP, HOST_OUTPUT, HOST_PROG, HOST_TRACE, current_cpu
 from tcbpf.native.runtime import Env, Skb
 from tcbpf.tables.progs import PROG_TYPES
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tcbpf.datapath.user import User
     from tcbpf.datapath.user.maps import UserMap
     from tcbpf.datapath.user.prog import UserProg
-
-_sched_getcpu = ctypes.CDLL(None).sched_getcpu
 
 
 class Table:
@@ -79,7 +77,7 @@ class Host:
         if env is None:
             env = self._local.env = Env()
             env.host = lambda what, argument, number, env=env: self._answer(env, what, number)
-        env.struct.cpu = max(0, _sched_getcpu())
+        env.struct.cpu = current_cpu()
         self._point(env)
         return env
 

@@ -14,10 +14,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.datapath.base import PcapStats, Run
+from tcbpf.datapath.capture.loop import run_capture
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.loop import Loop, Sink
 from tcbpf.datapath.user.maps import UserMap
-from tcbpf.datapath.user.reader import open_reader
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
@@ -137,19 +136,11 @@ class UserProg:
         """
         if not self._runnable().address:
             return self._step_pcap(path, out, limit)
-        with contextlib.ExitStack() as stack:
-            reader = stack.enter_context(open_reader(path))
-            sinks = []
-            if out:
-                writer = stack.enter_context(Writer(out))
-                sinks.append(Sink(lambda: writer))
-            env, skb = self._dp.host.env(), self._dp.host.skb()
-            skb.load(b"")
-            loop = Loop(reader, skb.address, self._chunk(env), writes=self.verified.writes_packet, type=self.type, sinks=sinks)
-            if sinks:
-                loop.struct.out = ctypes.addressof(sinks[0].struct)
-            counts = loop.run(limit, lambda: self._dp.host.turn(env))
-        return PcapStats(counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, counts.kept)
+        env, skb = self._dp.host.env(), self._dp.host.skb()
+        return run_capture(
+            path, self._chunk(env), skb, type=self.type, writes=self.verified.writes_packet, out=out, limit=limit,
+            turn=lambda: self._dp.host.turn(env),
+        )
 
     def _step_pcap(self, path: str, out: str | None, limit: int) -> PcapStats:
         """Run on every packet of a capture with an engine that has no machine code."""

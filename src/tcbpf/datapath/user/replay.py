@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcbpf.control.objects import Bpf
-from tcbpf.datapath.user.loop import Loop, Sink
+from tcbpf.datapath.capture.loop import Loop, Sink
+from tcbpf.datapath.capture.reader import open_reader
 from tcbpf.datapath.user.prog import UserProg
-from tcbpf.datapath.user.reader import open_reader
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import function
 from tcbpf.net.pcap import Writer

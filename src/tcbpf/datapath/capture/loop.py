@@ -6,41 +6,35 @@ import ctypes
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import ExitStack
 
-from tcbpf.datapath.user.reader import END, FULL, MORE, Buffer, Reader
+from tcbpf.datapath.capture.reader import END, FULL, MORE, Buffer, Reader, open_reader
+from tcbpf.datapath.result import PcapStats
 from tcbpf.native.library import struct
-from tcbpf.net.pcap import Writer
-from tcbpf.tables.progs import passes
 
-PCAPNG = 3  # TCBPF_PCAPNG
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from tcbpf.native.skb import Skb
+    from tcbpf.net.pcap import Writer
+
+FORMATS = {"pcap": 2, "pcapng": 3}  # TCBPF_PCAP_NS, TCBPF_PCAPNG
 FIRST_SMALL, SMALL = -1, 32
 """Verdicts counted in the loop's array: from -1 on."""
-
-
-@dataclass
-class Counts:
-    """What a run over a capture counted."""
-
-    packets: int = 0
-    bytes: int = 0
-    kept: int = 0
-    verdicts: Counter[int] = field(default_factory=Counter)
-    duration_ns: int = 0
 
 
 class Sink:
     """A buffer that C writes packet records to, and the capture that they go to, begun when there is a first one."""
 
-    def __init__(self, begin: Callable[[], Writer], *, size: int = 8 << 20) -> None:
+    def __init__(self, begin: Callable[[], Writer], *, format: str = "pcapng", size: int = 8 << 20) -> None:
         self._begin = begin
         self._begun: Writer | None = None
         self._buffer = Buffer(size)
         self.struct = struct("tcbpf_sink")()
         self.struct.buf, self.struct.size = self._buffer.address, size
-        self.struct.format, self.struct.snaplen = PCAPNG, 0x40000
+        self.struct.format, self.struct.snaplen = FORMATS[format], 0x40000
 
     def drain(self) -> None:
         """Write out what C put in."""
@@ -70,20 +64,25 @@ class Loop:
         call: Callable[[int], int],
         *,
         writes: bool,
-        type: str = "sched_cls",
         sinks: Iterable[Sink] = (),
     ) -> None:
         self.reader, self.call, self.sinks = reader, call, tuple(sinks)
         self.struct: Any = struct("tcbpf_loop")()
         self.struct.skb, self.struct.writes = skb, writes
         setattr(self.struct, "in", ctypes.addressof(reader.capture))
-        self.struct.keep = sum(1 << i for i in range(SMALL) if passes(type, i + FIRST_SMALL))
-        self.struct.keep_others = passes(type, SMALL)
         self.struct.timed = bool(self.sinks)
 
-    def run(self, limit: int, turn: Callable[[], None] = lambda: None) -> Counts:
+    def keep(self, sink: Sink, type: str) -> None:
+        """Let a sink have the packets that a program of that type lets pass."""
+        from tcbpf.tables.progs import passes
+
+        self.struct.out = ctypes.addressof(sink.struct)
+        self.struct.keep = sum(1 << i for i in range(SMALL) if passes(type, i + FIRST_SMALL))
+        self.struct.keep_others = passes(type, SMALL)
+
+    def run(self, limit: int, turn: Callable[[], None] = lambda: None) -> PcapStats:
         """Work through the capture, or `limit` packets of it; `turn` is called between chunks."""
-        counts, progress, start = Counts(), Progress(self.reader), time.perf_counter_ns()
+        verdicts, progress, start = Counter[int](), Progress(self.reader), time.perf_counter_ns()
         while True:
             self.struct.budget = limit - self.struct.packets if limit else 1 << 62
             status = self.call(ctypes.addressof(self.struct))
@@ -91,7 +90,7 @@ class Loop:
                 sink.drain()
             turn()
             if status == FULL:
-                self._count_verdicts(counts)
+                self._count_verdicts(verdicts)
                 continue
             if status != MORE or (limit and self.struct.packets >= limit):
                 break
@@ -99,25 +98,45 @@ class Loop:
                 break
             progress.tell()
         progress.clear()
-        self._count_verdicts(counts)
-        counts.packets, counts.bytes, counts.kept = self.struct.packets, self.struct.bytes, self.struct.kept
+        self._count_verdicts(verdicts)
         if status not in (END, MORE):
             self.reader.fail(status)
         for sink in self.sinks:  # of several captures none gets its name when another cannot be written
             sink.flush()
-        counts.duration_ns = time.perf_counter_ns() - start
-        return counts
+        done, duration = self.struct, time.perf_counter_ns() - start
+        return PcapStats(done.packets, done.bytes, verdicts, duration, done.kept)
 
-    def _count_verdicts(self, counts: Counts) -> None:
+    def _count_verdicts(self, verdicts: Counter[int]) -> None:
         """Take the loop's counts of verdicts over."""
         for i in range(SMALL):
             if self.struct.small[i]:
-                counts.verdicts[i + FIRST_SMALL] += self.struct.small[i]
+                verdicts[i + FIRST_SMALL] += self.struct.small[i]
                 self.struct.small[i] = 0
         for row in self.struct.verdicts:
             if row.used:
-                counts.verdicts[ctypes.c_int32(row.value).value] += row.count
+                verdicts[ctypes.c_int32(row.value).value] += row.count
                 row.used = row.count = 0
+
+
+def run_capture(
+    path: str, call: Callable[[int], int], skb: Skb, *, type: str, writes: bool, out: str | None = None,
+    limit: int = 0, turn: Callable[[], None] = lambda: None,
+) -> PcapStats:
+    """Run one program on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
+
+    Raises:  InputError for a damaged capture, naming packet and offset; OSError for a full disk.
+    """
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_reader(path))
+        if not out:
+            return Loop(reader, skb.load(b"").address, call, writes=writes).run(limit, turn)
+        from tcbpf.net.pcap import Writer
+
+        writer = stack.enter_context(Writer(out))
+        sink = Sink(lambda: writer, format=writer.format)
+        loop = Loop(reader, skb.load(b"").address, call, writes=writes, sinks=[sink])
+        loop.keep(sink, type)
+        return loop.run(limit, turn)
 
 
 class Progress:

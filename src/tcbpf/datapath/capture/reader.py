@@ -11,16 +11,18 @@ import mmap
 import os
 import stat
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any, BinaryIO
 
 from tcbpf.errors import InputError, InternalError
 from tcbpf.native.library import function, struct
-from tcbpf.net.pcap import read
 
-CHUNK = 4 << 20
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
+
+CHUNK = 1 << 20  # two of them stay in a core's cache
 ROOM = 1 << 19  # in front of a chunk; a record is rarely as large
 LARGEST = 64 << 20  # a record that needs more is damage
 UNKNOWN_SIZE = 1 << 62  # of a pipe, until it ends
@@ -141,6 +143,8 @@ class Reader:
         """Raise the error of a status that ends the loop."""
         if not self.is_file:
             raise InputError("the capture is damaged or cut short", where=self.path, hint="save it to a file to see where")
+        from tcbpf.net.pcap import read
+
         # The plain reader finds the fault again and has the words for it; the loop only knows that there is one.
         for _ in read(self.path):
             pass

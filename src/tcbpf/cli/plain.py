@@ -1,0 +1,50 @@
+"""Plain commands read without argparse, which takes as long to import and to fill as a million packets to classify.
+
+The rows are argparse's own: by the names of an argument, what `add_argument` is given. What is not plain and right (an
+abbreviation, "--name=value", a wrong number, a word too many, --help) is left to argparse, which reads or refuses it.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Rows = dict[str, dict[str, Any]]
+
+
+def read(words: Sequence[str], rows: Rows) -> SimpleNamespace | None:
+    """Return what argparse makes of words that are plain, and None for others."""
+    options = {name: row for names, row in rows.items() for name in names.split() if name[0] == "-"}
+    wanted = [name for name in rows if name[0] != "-"]
+    found = {_dest(name, row): row.get("default", False if "action" in row else None) for name, row in options.items()}
+    given, left = list[str](), iter(words)
+    for word in left:
+        if word[:1] != "-":
+            given.append(word)
+            continue
+        if (row := options.get(word)) is None:
+            return None
+        value = True if "action" in row else _value(next(left, "-"), row)
+        if value is None:
+            return None
+        found[_dest(word, row)] = value
+    if len(given) != len(wanted):
+        return None
+    return SimpleNamespace(**found, **dict(zip(wanted, given, strict=True)))
+
+
+def _dest(name: str, row: dict[str, Any]) -> str:
+    return str(row.get("dest") or name.lstrip("-").replace("-", "_"))
+
+
+def _value(word: str, row: dict[str, Any]) -> str | int | None:
+    """Return the value that a word is for an option, or None."""
+    if word[:1] == "-" or word not in row.get("choices", (word,)):
+        return None
+    if row.get("type") is int:
+        return int(word) if word.isdecimal() else None
+    return word

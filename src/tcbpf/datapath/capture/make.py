@@ -1,0 +1,60 @@
+"""The long way to a trial: verify and compile. Some programs cannot go on trial: those that need a home."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tcbpf.datapath.capture.trial import Ready
+from tcbpf.native.library import helpers
+from tcbpf.native.mapmemory import Picture
+from tcbpf.native.runtime import MapFile
+from tcbpf.obj.program import MapSpec, Program
+from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.insns import Kind, op_of
+from tcbpf.tables.progs import PROG_TYPES
+from tcbpf.verifier import verify
+from tcbpf.vm.executable import COMPILED, Options
+from tcbpf.vm.jit import Code, shape_of
+
+ALONE = frozenset({
+    "array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie", "queue", "stack",
+})
+"""Map types that are memory and nothing else: no programs, maps or readers of a home."""
+
+PRINTING = frozenset({"trace_printk", "trace_vprintk"})
+"""Helpers that write to a home's trace."""
+
+
+def make(program: Program, notes: tuple[str, ...] = ()) -> Ready | None:
+    """Return what a trial of a program over map specifications needs; None when it needs a home, or something that is missing.
+
+    Raises:  VerifierError; MapError.
+    """
+    specs = [whole(entry.spec) for entry in program.maps]
+    if PROG_TYPES[program.type].context != "skb" or not {spec.type for spec in specs} <= ALONE:
+        return None
+    if not called(program) <= helpers().keys() - PRINTING | COMPILED:
+        return None
+    verified = verify(replace(program, maps=tuple(entry.spec for entry in program.maps)))
+    maps: list[MapFile] = []
+    try:
+        maps += map(MapFile.create, specs)
+        loop = Code(verified, [shape_of(made) for made in maps], Options()).image("loop")
+        pictures = tuple(Picture.of(made, made.spec.name) for made in maps)
+    finally:
+        for made in maps:
+            made.close()
+    return Ready(program.name, program.type, verified.writes_packet, pictures, loop, notes)
+
+
+def whole(spec: MapSpec) -> MapSpec:
+    """Return a map's specification with all of its contents."""
+    return spec if spec.contents is None else replace(spec, contents=spec.contents.ljust(spec.value_size, b"\0"))
+
+
+def called(program: Program) -> set[str]:
+    """Return the helpers that a program calls, dead code included; "" for what is no helper."""
+    ops = [(insn, op_of(insn.code, insn.src, insn.off, insn.imm)) for insn in program.insns]
+    ids = {insn.imm for insn, op in ops if op is not None and op.kind is Kind.CALL}
+    names = {row.name if (row := HELPERS.at(id)) is not None else "" for id in ids}
+    return names | {"" for _, op in ops if op is not None and op.kind is Kind.CALL_KFUNC}

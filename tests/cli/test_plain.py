@@ -1,0 +1,53 @@
+"""What is read without argparse is what argparse reads."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcbpf.cli import plain, run
+
+WORDS = st.lists(st.sampled_from([
+    "a.c", "b.pcap", "--section", "--name", "--program", "--out", "--limit", "--maps", "--json", "--datapath", "user", "kernel",
+    "5", "-5", "x", "", "--sec", "--out=x", "-h", "--", "-",
+]), max_size=8)
+
+
+def by_argparse(words: list[str]) -> dict[str, object] | None:
+    parser = argparse.ArgumentParser()
+    run.configure(parser)
+    try:
+        return vars(parser.parse_args(words))
+    except SystemExit:
+        return None
+
+
+@settings(max_examples=600, deadline=None)
+@given(WORDS)
+def test_it_is_what_argparse_reads(words: list[str]) -> None:
+    found = run.read(words)
+    assert found is None or vars(found) == by_argparse(words)
+
+
+@pytest.mark.parametrize("words", [
+    ["a.c", "b.pcap"], ["a.c", "b.pcap", "--json"], ["--limit", "5", "a.c", "--section", "tc", "b.pcap", "--out", "x"],
+    ["a.c", "b.pcap", "--program", "p", "--maps", "--datapath", "kernel"],
+])
+def test_plain_commands_are_read(words: list[str]) -> None:
+    assert vars(run.read(words)) == by_argparse(words)
+
+
+@pytest.mark.parametrize("words", [
+    [], ["a.c"], ["a.c", "b", "c"], ["a.c", "b", "--limit", "x"], ["a.c", "b", "--datapath", "moon"], ["a.c", "b", "--jso"],
+    ["a.c", "b", "--out"], ["a.c", "b", "--section", "s", "--name", "n"], ["--help"],
+])
+def test_the_rest_is_left_to_argparse(words: list[str]) -> None:
+    assert run.read(words) is None
+
+
+def test_a_row_says_where_its_value_goes() -> None:
+    rows: plain.Rows = {"--a-b": {}, "--c": {"dest": "d"}}
+    assert vars(plain.read(["--a-b", "1", "--c", "2"], rows)) == {"a_b": "1", "d": "2"}
