@@ -40,6 +40,39 @@ SEC("tc") int loops(struct __sk_buff *skb)
         n++;
     return n + 100 * table[15] + (bpf_ksym_exists(bpf_iter_num_new) ? 10000 : 0);
 }
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
+extern void *bpf_dynptr_slice(const struct bpf_dynptr *p, __u32 off, void *buffer, __u32 size) __ksym;
+extern void *bpf_dynptr_slice_rdwr(const struct bpf_dynptr *p, __u32 off, void *buffer, __u32 size) __ksym;
+extern int bpf_dynptr_adjust(const struct bpf_dynptr *p, __u32 start, __u32 end) __ksym;
+extern _Bool bpf_dynptr_is_null(const struct bpf_dynptr *p) __ksym;
+extern _Bool bpf_dynptr_is_rdonly(const struct bpf_dynptr *p) __ksym;
+extern __u32 bpf_dynptr_size(const struct bpf_dynptr *p) __ksym;
+extern int bpf_dynptr_clone(const struct bpf_dynptr *p, struct bpf_dynptr *clone) __ksym;
+extern int bpf_dynptr_memset(struct bpf_dynptr *p, __u32 off, __u32 size, __u8 val) __ksym;
+extern int bpf_dynptr_copy(struct bpf_dynptr *to, __u32 to_off, struct bpf_dynptr *from, __u32 from_off, __u32 size) __ksym;
+int log[12];
+SEC("tc") int slices(struct __sk_buff *skb)
+{
+    struct bpf_dynptr whole, part;
+    unsigned char room[8], *bytes;
+    int *at = log;
+    *at++ = bpf_dynptr_from_skb(skb, 0, &whole);
+    *at++ = bpf_dynptr_size(&whole) | bpf_dynptr_is_null(&whole) << 16 | bpf_dynptr_is_rdonly(&whole) << 17;
+    *at++ = bpf_dynptr_clone(&whole, &part);
+    *at++ = bpf_dynptr_adjust(&part, 60, skb->mark);
+    *at++ = bpf_dynptr_size(&part);
+    bytes = bpf_dynptr_slice(&part, 1, room, 8);
+    *at++ = bytes ? bytes[7] : -1;
+    bytes = bpf_dynptr_slice_rdwr(&whole, 14, room, 8);
+    if (bytes)
+        bytes[0] = 0x45;
+    *at++ = bpf_dynptr_write(&whole, 20, "abc", 3, 0);
+    *at++ = bpf_dynptr_memset(&whole, 24, 2, 0xee);
+    *at++ = bpf_dynptr_copy(&whole, 30, &part, 0, 4);
+    *at++ = bpf_dynptr_read(room, 4, &whole, 20, 0);
+    *at++ = room[1];
+    return 0;
+}
 SEC("tc") int throws(struct __sk_buff *skb) { if (skb->len > 9000) bpf_throw(2); return 0; }
 char _license[] SEC("license") = "GPL";
 """
@@ -79,6 +112,20 @@ def test_the_loop_macros(obj: Object, tmp_path: Path, engine: str) -> None:
         pytest.skip(probe.missing())
     with Kernel() if engine == "kernel" else User(home=str(tmp_path), options=Options(engine=engine)) as dp:
         assert dp.load(obj, program="loops").run(bytes(64)).verdict == 11512
+
+
+@pytest.mark.parametrize("mark", [68, 100, 59, 90])
+def test_dynamic_pointers_into_a_packet(obj: Object, tmp_path: Path, mark: int) -> None:
+    results = {}
+    for engine in ("jit", "interp", "kernel"):
+        if engine == "kernel" and probe.missing():
+            continue
+        with Kernel() if engine == "kernel" else User(home=str(tmp_path), options=Options(engine=engine)) as dp:
+            run = dp.load(obj, program="slices").run(bytes(range(90)), ctx={"mark": mark})
+            results[engine] = run.verdict, run.packet, list(dp.maps[".bss"].items())
+    first, *others = results.values()
+    assert first[0] == 0 and first[1][14] == 0x45 and first[1][20:23] == b"abc"
+    assert all(other == first for other in others)
 
 
 @pytest.mark.parametrize("engine", ["jit", "interp"])

@@ -237,7 +237,7 @@ def show(maps: Iterable[Map], args: argparse.Namespace) -> int:
 
 def dump(found: Map, args: argparse.Namespace) -> int:
     """Print all elements."""
-    pairs = [(key, value) for key in found.keys() if (value := lookup(found, key)) is not None]  # noqa: SIM118
+    pairs = [(key, value) for key in found.raw_keys() if (value := lookup(found, key)) is not None]
     if args.json:
         print(json.dumps([plain(found, key, value, args.hex) for key, value in pairs], default=str))
     elif args.hex:

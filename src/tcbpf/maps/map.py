@@ -96,7 +96,15 @@ class Map:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the typed keys."""
-        return (self.decode_key(key) for key in self.keys())
+        return (self.decode_key(key) for key in self.raw_keys())
+
+    def keys(self) -> Iterator[Any]:
+        """Yield the typed keys."""
+        return iter(self)
+
+    def values(self) -> Iterator[Any]:
+        """Yield the typed values."""
+        return (value for _, value in self.items())
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of `key`, or `default` when there is none."""
@@ -105,7 +113,7 @@ class Map:
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Yield typed pairs; an element that vanishes on the way is passed over."""
-        for key in self.keys():
+        for key in self.raw_keys():
             value = self.raw.lookup(key)
             if value is not None:
                 yield self.decode_key(key), self.decode_value(value)
@@ -164,7 +172,7 @@ class Map:
         """Delete one element and return whether there was one."""
         return self.raw.delete(key)
 
-    def keys(self) -> Iterator[bytes]:
+    def raw_keys(self) -> Iterator[bytes]:
         """Yield the keys, each once: a hash starts over when the key that the walk stands on is deleted."""
         seen: set[bytes] = set()
         key = self.raw.next_key(None)

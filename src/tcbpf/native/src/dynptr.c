@@ -3,11 +3,23 @@
 
 #define DYNPTR_MAX ((1u << 24) - 1)
 
-struct dynptr { u8 *data; u32 size, offset; };           /* data is NULL in one that names nothing */
+enum { DYNPTR_PACKET = 1 << 28, DYNPTR_RDONLY = 1 << 29 };
+
+/* data is NULL in one that names nothing, and the packet's skb in one of packet data, which moves; the flags above lie in size. */
+struct dynptr { u8 *data; u32 size, offset; };
+
+static ALWAYS u32 dynptr_size(const struct dynptr *p) { return p->size & DYNPTR_MAX; }
+
+static ALWAYS u8 *dynptr_at(const struct dynptr *p, u32 offset)
+{
+    return (p->size & DYNPTR_PACKET ? ((struct tcbpf_skb *)p->data)->data : p->data) + p->offset + offset;
+}
 
 static ALWAYS s64 dynptr_outside(const struct dynptr *p, u32 offset, u32 len)
 {
-    return len > p->size || offset > p->size - len ? -E2BIG : 0;
+    u32 size = dynptr_size(p);
+
+    return len > size || offset > size - len ? -E2BIG : 0;
 }
 
 static ALWAYS u64 dynptr_set(struct dynptr *p, void *data, u32 size, s64 err)
@@ -29,7 +41,7 @@ HELPER(dynptr_read)
     s64 err = !p->data || r5 ? -EINVAL : dynptr_outside(p, (u32)r4, (u32)r2);
 
     if (!err)
-        memmove((void *)r1, p->data + p->offset + (u32)r4, (u32)r2);
+        memmove((void *)r1, dynptr_at(p, (u32)r4), (u32)r2);
     return (u64)err;
 }
 
@@ -37,11 +49,11 @@ HELPER(dynptr_read)
 HELPER(dynptr_write)
 {
     const struct dynptr *p = (void *)r1;
-    s64 err = !p->data ? -EINVAL : dynptr_outside(p, (u32)r2, (u32)r4);
+    s64 err = !p->data || p->size & DYNPTR_RDONLY ? -EINVAL : dynptr_outside(p, (u32)r2, (u32)r4);
 
     err = !err && r5 ? -EINVAL : err;
     if (!err)
-        memmove(p->data + p->offset + (u32)r2, (void *)r3, (u32)r4);
+        memmove(dynptr_at(p, (u32)r2), (void *)r3, (u32)r4);
     return (u64)err;
 }
 
@@ -50,7 +62,8 @@ HELPER(dynptr_data)
 {
     const struct dynptr *p = (void *)r1;
 
-    return !p->data || dynptr_outside(p, (u32)r2, (u32)r3) ? 0 : (u64)(p->data + p->offset + (u32)r2);
+    return !p->data || p->size & (DYNPTR_PACKET | DYNPTR_RDONLY) || dynptr_outside(p, (u32)r2, (u32)r3)
+               ? 0 : (u64)dynptr_at(p, (u32)r2);
 }
 
 /* (map, size, flags, dynptr) */
