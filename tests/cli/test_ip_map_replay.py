@@ -234,3 +234,10 @@ def test_records(capsys: Capture, tmp_path: Path) -> None:
     assert json.loads(first) == {"number": 60, "saddr": "10.0.0.1"} and len(others) == 2
     assert ok(capsys, "map", "records", "ring") == ""
     refused(capsys, 2, "map", "records", "ring", "event", "--hex")
+
+
+def test_the_words_of_map_may_follow_its_options(capsys: Capture, home: Path) -> None:
+    ok(capsys, "map", "create", "/sys/fs/bpf/m", "--type", "array", "--entries", "1")
+    assert "map m, array" in ok(capsys, "map", "dump", "--home", str(home), "m")
+    with pytest.raises(SystemExit):
+        main(["map", "dump", "m", "--nosuch"])

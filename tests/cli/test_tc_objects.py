@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -163,7 +164,7 @@ def test_a_graft_replaces_a_slot(legacy: tuple[Bench, Datapath, Path, str, str])
     assert said.status == 234
     assert said.err == "Couldn't infer map key from section name! Please provide 'key' argument!\n"
     said = bench.tc("exec", "bpf", "graft", "m:globals/nothing", "key", "0", "obj", plain)
-    assert said.status == 1 and said.err == "Couldn't retrieve pinned map 'm:globals/nothing': No such file or directory\n"
+    assert said.status == 255 and said.err == "Couldn't retrieve pinned map 'm:globals/nothing': No such file or directory\n"
 
 
 def test_a_pinned_map_of_another_shape_is_not_adopted(legacy: tuple[Bench, Datapath, Path, str, str]) -> None:
@@ -172,8 +173,9 @@ def test_a_pinned_map_of_another_shape_is_not_adopted(legacy: tuple[Bench, Datap
     name = shared.rsplit("/", 1)[1]
     text = LEGACY.replace("SHARED", name).replace("JMP", "other").replace("max_elem = 2", "max_elem = 3")
     said = bench.tc("filter", "add", "dev", "em1", "egress", "bpf", "da", "obj", bench.source("other.c", text))
-    assert said.status == 1 and f"adopt map {name}" in said.err and "Max elems: 3 (obj) != 2 (pin)" in said.err
-    assert said.err.endswith("Unable to load program\n")
+    assert (said.status, said.err.splitlines()) == (1, [
+        "Map specification differs from pinned file!", " - Max elems:    3 (obj) != 2 (pin)", "",
+        f"Map '{name}' self-check failed!", "Unable to load program"])
     assert bench.tc("filter", "show", "dev", "em1", "egress").out == ""
 
 
@@ -216,6 +218,59 @@ def test_verbose_prints_the_log_of_what_is_loaded(bench: tuple[Bench, Datapath])
     text = GRAFT.replace("__section_tail(42, 1)", "__section_cls_entry")
     said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("ok.c", text), "verb")
     assert said.status == 0 and "Prog section 'classifier' loaded" in said.err and "0 = 77" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "err"),
+    [
+        ("ARRAY key 1 obj g.c type act", 255, "Map update failed: Invalid argument"),
+        ("ARRAY key 9 obj g.c", 255, "Map update failed: Argument list too long"),
+        ("ARRAY key 1 object-pinned g.c", 255, "Couldn't retrieve pinned program 'g.c': Permission denied\n"),
+        ("ARRAY obj g.c sec nosuch", 255, "object file doesn't contain sec nosuch\n"),
+        ("ARRAY key x obj g.c", 255, 'Illegal "key"\n'),
+        ("ARRAY key 1 obj g.c type foo", 255, 'What type is "foo"?\n'),
+        ("ARRAY key 1 foo g.c", 255, 'What mode is "foo"?\n'),
+        ("ARRAY key 1 bytecode '1,6 0 0 1'", 255, 'What mode is "bytecode"?\n'),
+        ("SHARED key 1 obj g.c", 234, "Map specification differs from pinned file!\n - Type:         3 (obj) != 2 (pin)\n\n"
+         "Map 'SHARED' self-check failed!\n"),
+        ("g.c key 1 obj g.c", 255, "Couldn't retrieve pinned map 'g.c': Permission denied\n"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "key" in value else "",
+)
+def test_what_is_said_of_a_graft_that_fails(
+    legacy: tuple[Bench, Datapath, Path, str, str], words: str, status: int, err: str
+) -> None:
+    bench, dp, path, shared, jumps = legacy
+    assert bench.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", path.name).status == 0
+    bench.source("g.c", GRAFT.replace("__section_tail(42, 1)", "__section_cls_entry"))
+    said = bench.tc("exec", "bpf", "graft", *shlex.split(words.replace("ARRAY", jumps).replace("SHARED", shared)))
+    assert (said.status, said.out) == (status, "") and said.err.startswith(err.replace("SHARED", shared))
+    assert attached(dp).run(FRAME).verdict == 7
+
+
+def test_a_map_whose_scope_nothing_names_is_not_pinned(bench: tuple[Bench, Datapath]) -> None:
+    text = LEGACY.replace("SHARED", "s").replace("JMP", "j").replace("PIN_OBJECT_NS", "77").replace("PIN_GLOBAL_NS", "PIN_NONE")
+    said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("scope.c", text))
+    assert said.status == 0
+    assert said.err.startswith("Warning: map j is not pinned: no line of /etc/iproute2/bpf_pinning names scope 77\n")
+
+
+def test_a_short_map_struct_is_told_of_when_asked(bench: tuple[Bench, Datapath]) -> None:
+    short = ('#include "bpf_api.h"\nstruct s { unsigned a, b, c, d; };\nstruct s __section("maps") M = { 2, 4, 4, 3 };\n'
+             "__section_cls_entry int cls(struct __sk_buff *skb) { int k = 0; return map_lookup_elem(&M, &k) ? 5 : 6; }\n"
+             'BPF_LICENSE("GPL");\n')
+    words = ("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("short.c", short))
+    assert bench[0].tc(*words).out == ""
+    assert attached(bench[1]).run(FRAME).verdict == 5
+    assert bench[0].tc(*words, "verbose").out == "20 bytes struct bpf_elf_map fixup performed due to size mismatch!\n"
+
+
+def test_a_tail_call_section_of_a_map_of_another_type_is_refused(bench: tuple[Bench, Datapath]) -> None:
+    text = LEGACY.replace("SHARED", "s").replace("JMP", "j").replace("PIN_OBJECT_NS", "PIN_NONE")
+    text = text.replace("PIN_GLOBAL_NS", "PIN_NONE").replace(".id = 42,", "")
+    text = text.replace("ARRAY, .size_key", "ARRAY, .id = 42, .size_key")
+    said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("other.c", text))
+    assert said.status == 1 and "42/0: no program array has id #" in said.err
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_short_legacy_map_is_filled_with_zeros_and_said(words):
     obj = build(short + maps, debug=False)
     assert map_of(obj, "m") == MapSpec("m", "hash", 4, 8, 256, inner_idx=0)
     assert map_of(obj, "n").type == "array"
-    assert obj.notes == (f"{words * 4} bytes struct bpf_elf_map fixup performed due to size mismatch!",)
+    assert obj.notes == (f"{36 - words * 4} bytes struct bpf_elf_map fixup performed due to size mismatch!",)
 
 
 def test_a_long_or_mixed_legacy_section_is_refused():

@@ -44,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] in PLAIN and (plain := import_verb(argv[0]).read(argv[1:])) is not None:
         return guard(lambda: import_verb(argv[0]).main(plain))
     parser = parser_of(argv[0] if argv else "")
-    args = parser.parse_args(argv)
+    args, late = parser.parse_known_args(argv)
+    if late and ("words" not in args or any(word.startswith("-") for word in late)):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    if late:                                           # words of a verb that takes any number, behind an option
+        args.words += late
     return guard(lambda: import_verb(args.verb).main(args))
 
 
@@ -106,5 +110,5 @@ def guard(run: Callable[[], int]) -> int:
 
 def fail(error: object, status: int) -> int:
     """Print `error` as tcbpf prints all of them, and return `status`."""
-    print(f"tcbpf: {error}", file=sys.stderr)
+    sys.stderr.write(f"tcbpf: {error}\n")               # at once, so that commands in parallel do not mix
     return status

@@ -98,8 +98,7 @@ def main(words: Sequence[str]) -> int:
 
 def report(quit: Quit) -> int:
     """Print why a command ended and return its status."""
-    for line in quit.lines:
-        print(line, file=sys.stderr)
+    sys.stderr.write("".join(f"{line}\n" for line in quit.lines))      # at once, so that commands in parallel do not mix
     return quit.status
 
 

@@ -11,16 +11,18 @@ import os
 import socket
 import struct
 import sys
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_load import bpffs_path, load_object, read_source
-from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, matches
+from tcbpf.cli.tc_load import UNLOADED, UNPARSED, bpffs_path, load_object, open_pinned, pin_report, read_source
+from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 from tcbpf.errors import SysError
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc import Opener
-    from tcbpf.datapath.base import Prog
+    from tcbpf.datapath.base import Datapath, Prog
     from tcbpf.datapath.loader import Loaded
+    from tcbpf.maps.map import Map
 
 EXEC_USAGE = """\
 Usage: tc exec bpf graft MAP_FILE [ key KEY ] object-file FILE [ type cls|act ] [ section NAME ] [ verbose ]
@@ -28,7 +30,7 @@ Usage: tc exec bpf graft MAP_FILE [ key KEY ] object-file FILE [ type cls|act ] 
        tc exec bpf import UDS [ run CMD ... ]
        tc exec bpf dbg
 """
-NO_KEY = 256 - errno.EINVAL
+NO_KEY = 256 - errno.EINVAL                            # tc's exit status is its negative errno
 UDS_VERSION, MAX_FDS = 1, 64
 _AUX = struct.Struct("=HH64s4xQQ")                     # bpf_map_aux up to its entries: version, entries, object, dev, inode
 _ENTRY = struct.Struct("=9I")                          # struct bpf_elf_map
@@ -36,14 +38,15 @@ _ENTRY = struct.Struct("=9I")                          # struct bpf_elf_map
 
 def run(opener: Opener, words: Words, options: Options) -> int:
     """Run one `tc exec` command."""
-    if not words or matches(words.next, "help"):
+    if not words:
+        raise Quit(USAGE, 'No command given, try "tc exec help".')
+    if matches(words.next, "help"):
         sys.stderr.write(EXEC_USAGE)
         return 0
     kind = words.take()
     if kind != "bpf":
         raise Quit(USAGE, f'Executing "{kind}" is not known, it is bpf', EXEC_USAGE.rstrip())
-    if not words or matches(words.next, "help"):
-        sys.stderr.write(EXEC_USAGE)
+    if not words:
         return 0
     word = words.take()
     if matches(word, "import"):
@@ -52,46 +55,78 @@ def run(opener: Opener, words: Words, options: Options) -> int:
         return graft(opener, words)
     if matches(word, "dbg") or matches(word, "debug"):
         return trace(opener)
-    raise Quit(USAGE, f'What is "{word}"?', EXEC_USAGE.rstrip())
+    if matches(word, "run"):
+        raise Quit(USAGE, "bpf: No import parameter provided!", EXEC_USAGE.rstrip())
+    raise Quit(USAGE, *([] if matches(word, "help") else [f'What is "{word}"?']), EXEC_USAGE.rstrip())
 
 
 def graft(opener: Opener, words: Words) -> int:
     """Put a program into a slot of a pinned program array, atomically."""
-    from tcbpf.maps.map import Map
     path, key = words.take(), None
     if words.accept("key", prefix=True):
-        key = words.number('Illegal "key"', status=LOCAL)
+        key = _key(words)
+    words.require()
+    try:
+        return put_program(opener, words, path, key)
+    except Quit as quit:                               # what a filter says of its program, a graft does not
+        said = takewhile(lambda line: line not in (UNPARSED, UNLOADED), quit.lines)
+        raise Quit(USAGE if quit.status == LOCAL else quit.status, *said) from None
+
+
+def _key(words: Words) -> int:
+    value = c_number(words.take())
+    if value is None or value > 0xFFFFFFFF:
+        raise Quit(USAGE, 'Illegal "key"')
+    return value
+
+
+def put_program(opener: Opener, words: Words, path: str, key: int | None) -> int:
+    """Load or open the program that the words name, and put it into a slot of the array pinned at `path`.
+
+    Raises:  Quit.
+    """
+    if matches(words.next, "bytecode"):
+        raise Quit(LOCAL, f'What mode is "{words.next}"?')
     source = read_source(words, typed=True)
     if words:
         raise Quit(LOCAL, f'What is "{words.next}"?', EXEC_USAGE.rstrip())
-    dp = opener()
-    try:
-        found = dp.obj_get(bpffs_path(path))
-    except SysError as error:
-        raise Quit(LOCAL, f"Couldn't retrieve pinned map '{path}': {error.strerror}") from None
-    if not isinstance(found, Map) or found.spec.type != "prog_array":
-        what = f"a map of type {found.spec.type}" if isinstance(found, Map) else "a program"
-        raise Quit(LOCAL, f"Map '{path}' self-check failed! It is {what}, not a prog_array.")
+    dp, section = opener(), source.section
     if source.mode == "pinned":
-        from tcbpf.cli.tc_load import open_pinned
         prog: Prog = open_pinned(dp, source)
-        section = ""
-    elif source.mode == "object":
+    else:
         loaded, section = load_object(dp, source)
         prog = loaded.prog
-    else:
-        raise Quit(LOCAL, "Only eBPF programs can be grafted: object-file or object-pinned")
     if key is None:
         from tcbpf.obj.link import tail_section
         place = tail_section(section)
         if place is None:
             raise Quit(NO_KEY, "Couldn't infer map key from section name! Please provide 'key' argument!")
         key = place[1]
+    array = program_array(dp, path)
     try:
-        found.raw.update(key.to_bytes(4, "little"), prog.fileno().to_bytes(4, "little"))
+        array.raw.update(key.to_bytes(4, "little"), prog.fileno().to_bytes(4, "little"))
     except SysError as error:
-        raise Quit(LOCAL, f"Couldn't graft: {error}") from None
+        raise Quit(LOCAL, f"Map update failed: {error.strerror}" + (f" ({error.detail})" if error.detail else "")) from None
     return 0
+
+
+def program_array(dp: Datapath, path: str) -> Map:
+    """Return the program array pinned at `path`.
+
+    Raises:  Quit.
+    """
+    from tcbpf.datapath.loader import differences
+    from tcbpf.maps.map import Map
+    from tcbpf.obj.program import MapSpec
+    try:
+        found = dp.obj_get(bpffs_path(path))
+    except SysError as error:
+        raise Quit(LOCAL, f"Couldn't retrieve pinned map '{path}': {error.strerror}") from None
+    if not isinstance(found, Map):
+        raise Quit(NO_KEY, f"Map '{path}' self-check failed! It is a program.")
+    if rows := differences(MapSpec("", "prog_array", 4, 4, found.spec.max_entries, found.spec.flags), found.spec):
+        raise Quit(NO_KEY, *pin_report(rows), f"Map '{path}' self-check failed!")
+    return found
 
 
 def trace(opener: Opener) -> int:
@@ -134,13 +169,13 @@ def receive_maps(words: Words) -> int:
     command = [os.environ.get("SHELL", "/bin/sh")]
     if words:
         if not words.accept("run"):
-            raise Quit(LOCAL, f'What is "{words.next}"?', EXEC_USAGE.rstrip())
+            raise Quit(USAGE, f'What is "{words.next}"?', EXEC_USAGE.rstrip())
         command = words.rest() or command
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         try:
             listening.bind(path)
         except OSError as error:
-            raise Quit(LOCAL, f"Cannot bind to {path}: {error.strerror}") from None
+            raise Quit(USAGE, f"Cannot bind to socket: {error.strerror}", "bpf: Could not receive fds!") from None
         try:
             body, fds, _, _ = socket.recv_fds(listening, 1 << 16, MAX_FDS)
         finally:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc_words import LOCAL, Quit, Words, matches
@@ -18,12 +19,13 @@ from tcbpf.errors import CompileError, InputError, NotSupported, SysError, Verif
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
-    from tcbpf.datapath.loader import Loaded
+    from tcbpf.datapath.loader import Differs, Loaded
     from tcbpf.maps.map import Map
     from tcbpf.obj.program import Object
 
 DEFAULT_SECTION = {"sched_cls": "classifier", "sched_act": "action"}
 UNPARSED, UNLOADED = "Unable to parse bpf command line", "Unable to load program"
+TYPES = (("cls", "sched_cls"), ("act", "sched_act"))
 MAX_INSNS = 4096
 LOG_SHOWN = 4096
 
@@ -72,9 +74,10 @@ def read_source(words: Words, type: str = "sched_cls", *, typed: bool = False) -
     value = words.take()
     if typed and words.accept("type", prefix=True):
         kind = words.take()
-        if kind not in ("cls", "act"):
-            raise Quit(LOCAL, f'What type is "{kind}"?', "It is cls or act")
-        type = "sched_cls" if kind == "cls" else "sched_act"
+        found = next((name for word, name in TYPES if matches(kind, word)), None)
+        if found is None:
+            raise Quit(LOCAL, f'What type is "{kind}"?', UNPARSED, "Usage: ... type cls|act")
+        type = found
     section = words.take() if words.accept("section", prefix=True) else ""
     program = words.take() if words.accept("program") else ""
     export = os.environ.get("TC_BPF_UDS", "") or (words.take() if words.accept("export", prefix=True) else "")
@@ -161,7 +164,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
 
     Raises:  Quit: a verdict of the verifier as the paper's loader reports it.
     """
-    from tcbpf.datapath.loader import load, read_scopes
+    from tcbpf.datapath.loader import PinDiffers, load, read_scopes
     from tcbpf.obj.link import SectionError, choose
     last = UNLOADED
     try:
@@ -169,6 +172,8 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
         section = "" if source.program else source.section or default_section(obj, source.type)
         chosen = choose(obj, section, source.program)
         scopes, remarks = read_scopes()
+        obj, unpinned = without_unnamed(obj, scopes)
+        remarks += unpinned
         loaded = load(dp, obj, section=section, program=source.program, type=source.type, scopes=scopes,
                       maps=maps, log_level=2 if source.verbose else 0)
     except VerifierError as error:
@@ -179,15 +184,41 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
         hint = f" ({error.hint})" if error.hint and not (source.section or source.program) else ""
         where = f"{error.where}: " if error.where and not isinstance(error, SectionError) else ""
         raise Quit(LOCAL, f"{where}{error.what}{hint}", last) from None
+    except PinDiffers as error:
+        raise Quit(LOCAL, *pin_report(error.rows), f"Map '{error.name}' self-check failed!", last) from None
     except (SysError, NotSupported) as error:
         raise Quit(LOCAL, f"Error: {error}", last) from None
     for line in [*remarks, *lost_tails(obj, loaded)]:
         print(line, file=sys.stderr)
     if source.verbose:
+        sys.stdout.writelines(f"{note}\n" for note in obj.notes)
         print(f"\nProg section '{chosen.section}' loaded ({loaded.prog.fileno()})!", file=sys.stderr)
         print(about(source, obj, section_size(obj, chosen.section)), file=sys.stderr)
         print(f"Verifier analysis:\n\n{loaded.prog.log}", file=sys.stderr)
     return loaded, chosen.section
+
+
+def without_unnamed(obj: Object, scopes: Mapping[int, str]) -> tuple[Object, list[str]]:
+    """Return the object with the maps unpinned whose pinning scope nothing names, and a warning for each."""
+    from tcbpf.obj.program import PIN_GLOBAL_NS
+    lost = [spec for spec in obj.maps.values() if spec.pinning > PIN_GLOBAL_NS and spec.pinning not in scopes]
+    if not lost:
+        return obj, []
+    warnings = [f"Warning: map {spec.name} is not pinned: no line of /etc/iproute2/bpf_pinning names scope {spec.pinning}"
+                for spec in lost]
+    return replace(obj, maps=dict(obj.maps) | {spec.name: replace(spec, pinning=0) for spec in lost}), warnings
+
+
+def pin_report(rows: Sequence[Differs]) -> list[str]:
+    """Return the lines that say how a pinned map differs from the one that is wanted; types by number."""
+    from tcbpf.tables.maps import MAP_TYPES
+
+    def number(word: str, value: str) -> str:
+        row = MAP_TYPES.get(value) if word == "Type" else None
+        return str(row.number) if row else value
+
+    lines = [f" - {f'{word}:':<14}{number(word, mine)} (obj) != {number(word, theirs)} (pin)" for word, mine, theirs in rows]
+    return ["Map specification differs from pinned file!", *lines, ""]
 
 
 def lost_tails(obj: Object, loaded: Loaded) -> list[str]:

@@ -28,6 +28,7 @@ WORK_DIR = f"{BPFFS}/tc"
 PINNING = ("/etc/iproute2/bpf_pinning", "/usr/share/iproute2/bpf_pinning")
 """Where custom pinning scopes are named."""
 
+PIN_TRIES = 5
 MAP_IN_MAP = frozenset({"array_of_maps", "hash_of_maps"})
 
 
@@ -51,8 +52,22 @@ def load(
     when empty; `scopes` gives the directory of each custom pinning id, from /etc/iproute2/bpf_pinning when None. `maps`
     are taken as they are, by name. New maps are pinned last of all, so that a refused program leaves nothing behind.
 
-    Raises:  InputError when there is no such program; SysError with EINVAL when a pinned map is not as the object says.
+    Raises:  InputError when there is no such program; PinDiffers when a pinned map is not as the object says.
     """
+    for _ in range(PIN_TRIES - 1):
+        try:
+            return _load(dp, obj, section, program, type, pin_root, scopes, maps, log_level)
+        except SysError as error:
+            if error.errno != errno.EEXIST:
+                raise                                  # another loader pinned the same map meanwhile: adopt its
+    return _load(dp, obj, section, program, type, pin_root, scopes, maps, log_level)
+
+
+def _load(
+    dp: Datapath, obj: Object, section: str, program: str, type: str, pin_root: str, scopes: Mapping[int, str] | None,
+    maps: Mapping[str, Map] | None, log_level: int,
+) -> Loaded:
+    """Do what `load` says, once."""
     given = dict(maps or {})
     places = {name: path for name, spec in obj.maps.items()
               if name not in given and (path := pin_path(spec, obj, pin_root, scopes))}
@@ -62,8 +77,7 @@ def load(
     _fill(obj, live, given)
     linked = link(obj, section=section, program=program, type=type, maps=live)
     loaded = Loaded(_verified(dp, linked, log_level), live)
-    slots = tail_programs(obj) if any(spec.type == "prog_array" for spec in obj.maps.values()) else ()
-    for name, slot, function in slots:
+    for name, slot, function in tail_programs(obj):
         if name in given:                              # whoever made it has filled it
             continue
         if (tail := loaded.tails.get(function)) is None:
@@ -156,12 +170,24 @@ def read_scopes(paths: tuple[str, ...] = PINNING) -> tuple[dict[int, str], list[
     return {}, []
 
 
-def mismatch(wanted: MapSpec, pinned: MapSpec) -> str:
-    """Return how a pinned map differs from the one an object wants, in tc's words, or ""."""
+class PinDiffers(SysError):
+    """A pinned map is not as the object says; `rows` has what differs, in tc's words: (word, the object's, the pin's)."""
+
+    def __init__(self, name: str, path: str, rows: tuple[Differs, ...]) -> None:
+        self.name, self.rows = name, rows
+        said = ", ".join(f"{word}: {mine} (obj) != {theirs} (pin)" for word, mine, theirs in rows)
+        super().__init__(errno.EINVAL, f"adopt map {name} from {path}", said)
+
+
+Differs = tuple[str, str, str]
+
+
+def differences(wanted: MapSpec, pinned: MapSpec) -> tuple[Differs, ...]:
+    """Return what differs between the map an object wants and a pinned one."""
     rows = (("Type", wanted.type, pinned.type), ("Size key", wanted.key_size, pinned.key_size),
             ("Size value", wanted.value_size, pinned.value_size), ("Max elems", wanted.max_entries, pinned.max_entries),
             ("Flags", f"{wanted.flags:#x}", f"{pinned.flags:#x}"))
-    return ", ".join(f"{word}: {mine} (obj) != {theirs} (pin)" for word, mine, theirs in rows if mine != theirs)
+    return tuple((word, str(mine), str(theirs)) for word, mine, theirs in rows if mine != theirs)
 
 
 def _number(value: int) -> bytes:
@@ -182,6 +208,6 @@ def _open_pin(dp: Datapath, path: str, wanted: MapSpec) -> Map | None:
         raise
     if not isinstance(found, Map):
         raise SysError(errno.EINVAL, f"adopt {path}", "it is a program, not a map")
-    if difference := mismatch(wanted, found.spec):
-        raise SysError(errno.EINVAL, f"adopt map {wanted.name} from {path}", difference)
+    if rows := differences(wanted, found.spec):
+        raise PinDiffers(wanted.name, path, rows)
     return found

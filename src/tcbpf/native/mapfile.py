@@ -311,7 +311,7 @@ def _allocate(spec: MapSpec, fd: int, size: int, *, sparse: bool) -> None:
 def _read_head(fd: int, where: int | str) -> tuple[MapSpec, int]:
     """Return what a map's file holds; every size and offset in it is computed again and compared."""
     head = struct("tcbpf_map")()
-    place = where if isinstance(where, str) else f"descriptor {where}"
+    place = where if isinstance(where, str) else os.readlink(f"/proc/self/fd/{where}")
     raw = os.pread(fd, ctypes.sizeof(head), 0)
     if len(raw) < ctypes.sizeof(head) or int.from_bytes(raw[:8], "little") != MAGIC:
         raise InputError("not a map", where=place)

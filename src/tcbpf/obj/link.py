@@ -104,8 +104,11 @@ def choose(obj: Object, section: str = "", program: str = "") -> Listed:
 def tail_programs(obj: Object) -> tuple[tuple[str, int, str], ...]:
     """Return (map name, slot, program name) for each prog array slot that is filled: "ID/KEY" sections, `values`.
 
+    A section whose id no map has is to be grafted elsewhere, in an object without program arrays.
+
     Raises:  ObjectError when a section names a map id or slot that is not there.
     """
+    arrays = any(spec.type == "prog_array" for spec in obj.maps.values())
     by_id = {spec.id: spec for spec in obj.maps.values() if spec.id}
     rows = []
     for p in programs(obj):
@@ -113,6 +116,8 @@ def tail_programs(obj: Object) -> tuple[tuple[str, int, str], ...]:
         if place is None:
             continue
         spec = by_id.get(place[0])
+        if spec is None and not arrays:
+            continue
         if spec is None or spec.type != "prog_array":
             raise ObjectError(f"no program array has id {place[0]}", path=obj.path, section=p.section)
         if place[1] >= spec.max_entries:

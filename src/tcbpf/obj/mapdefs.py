@@ -129,7 +129,7 @@ def _legacy(elf: Elf, section: Section, btf: Btf | None, notes: list[str]) -> li
             f"struct bpf_elf_map of {stride} bytes, coming from future version?", path=elf.path, section=section.label
         )
     if stride < 4 * LEGACY_WORDS:
-        notes.append(f"{stride} bytes struct bpf_elf_map fixup performed due to size mismatch!")
+        notes.append(f"{4 * LEGACY_WORDS - stride} bytes struct bpf_elf_map fixup performed due to size mismatch!")
     found, inner_ids = [], {}
     for i, symbol in enumerate(symbols):
         offset = i * stride

@@ -171,3 +171,12 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         assert child.exitcode == 0
     links = FileStore(path).read().links
     assert len(links) == 41 and sorted(links) == list(range(1, 42))
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        db.execute("create table theirs (x)")
+    with pytest.raises(SysError, match=r"state\.db: Invalid argument \(is another program's database\)"):
+        FileStore(tmp_path / "state.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        assert db.execute("select name from sqlite_master").fetchall() == [("theirs",)]

@@ -22,12 +22,15 @@ import pytest
 from tcbpf.cbpf.insn import Classic
 from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
+from tcbpf.datapath.base import Prog
 from tcbpf.datapath.user import User
 from tcbpf.errors import InputError, MapError, NotSupported, SysError
 from tcbpf.isa import assemble, encode
+from tcbpf.lang import compile_c
 from tcbpf.maps.map import Map
 from tcbpf.net import build
 from tcbpf.net.pcap import Writer
+from tcbpf.obj import load
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.vm.executable import Options
 
@@ -599,3 +602,46 @@ def test_classic_bytecode_is_a_filter_too(home: str, capture: str) -> None:
             )
         )  # type: ignore[misc]
         assert replay(dp, capture, "em1", ingress=True).verdicts == {2: 10}
+
+
+def test_a_damaged_file_stops_only_who_wants_it(home: str, capture: str) -> None:
+    with User(home) as user:
+        user.obj_pin("/sys/fs/bpf/kept", user.map_create(COUNTER))
+        user.apply(Request(Op.ADD, Qdisc("lo", "clsact", 0xFFFF0000, TC_H_CLSACT)))
+        user.apply(Request(Op.ADD, Filter("lo", INGRESS, "bpf", options=Bpf(prog=user.prog_load(count_program())))))
+        (kept, used) = user.objects.maps.ids()
+    (Path(home) / "maps" / str(used)).write_bytes(b"x" * 100)
+    with User(home) as user:
+        assert len(user.apply(Request(Op.SHOW, Filter("lo", INGRESS)))) == 2
+        with pytest.raises((InputError, SysError), match=f"maps/{used}"):
+            user.map_by_id(used)
+        user.apply(Request(Op.DELETE, Filter("lo", INGRESS, pref=49152)))
+    with User(home) as user:
+        found = user.obj_get("/sys/fs/bpf/kept")
+        assert isinstance(found, Map) and found.raw.id == kept
+        assert user.objects.progs.ids() == [1] and user.objects.maps.ids() == [kept, used]
+
+
+def test_loaders_that_meet_at_a_pin_share_the_map(home: str) -> None:
+    loaded = load(compile_c("""
+        #include "bpf_api.h"
+        struct bpf_elf_map __section("maps") shared = {
+            .type = BPF_MAP_TYPE_ARRAY, .size_key = 4, .size_value = 4, .pinning = PIN_GLOBAL_NS, .max_elem = 1 };
+        __section_cls_entry int cls(struct __sk_buff *skb) { int k = 0; return map_lookup_elem(&shared, &k) ? 5 : 6; }
+        BPF_LICENSE("GPL");
+    """))
+
+    class Late(User):
+        """One that another loader overtakes between its look for a pin and the pinning."""
+
+        others: list[Prog]
+
+        def obj_pin(self, path: str, obj: Map | Prog) -> None:
+            if not self.others:
+                self.others.append(first.load(loaded))
+            super().obj_pin(path, obj)
+
+    with User(home) as first, Late(home) as second:
+        second.others = []
+        mine = second.load(loaded)
+        assert len({one.maps[0].raw.id for one in (mine, *second.others)}) == 1

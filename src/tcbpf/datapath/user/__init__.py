@@ -139,7 +139,7 @@ class User:
     def obj_get(self, path: str) -> Map | Prog:
         """Open what is pinned at `path`.
 
-        Raises:  SysError: ENOENT; EINVAL for a file that is neither a map nor a program.
+        Raises:  SysError: ENOENT; EACCES for a file that is neither a map nor a program.
         """
         from tcbpf.datapath.user import bpffs
         from tcbpf.datapath.user.prog import UserProg
@@ -147,7 +147,10 @@ class User:
         fd = bpffs.open_pin(self.objects.root, path)
         shelf = self.objects.progs if self.objects.is_program(fd) else self.objects.maps
         fd = shelf.hold(fd)
-        return UserProg.adopt(self, fd) if shelf is self.objects.progs else Map(self.objects.adopt_map(fd))
+        try:
+            return UserProg.adopt(self, fd) if shelf is self.objects.progs else Map(self.objects.adopt_map(fd))
+        except InputError as error:
+            raise SysError(errno.EACCES, f"open {path}", error.what) from None
 
     def map_by_id(self, id: int) -> Map:
         """Open the map of a number.

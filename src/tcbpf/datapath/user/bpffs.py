@@ -19,15 +19,15 @@ from tcbpf.datapath.user.shelf import link
 from tcbpf.errors import SysError
 
 
-def place(root: Path, path: str, asked: str) -> Path:
+def place(root: Path, path: str, asked: str, *, pinning: bool = False) -> Path:
     """Return the host's path of what `path` names, `root` being the home's bpf fs.
 
-    Raises:  SysError with EPERM for a name with a dot.
+    Raises:  SysError with EPERM for a name with a dot, in the bpf fs or of a pin to be made.
     """
     path = os.path.normpath(path)
     inside = path == BPFFS or path.startswith(BPFFS + "/")
     names = path[len(BPFFS) :].strip("/").split("/") if inside else [os.path.basename(path)]
-    if any("." in name for name in names):
+    if (inside or pinning) and any("." in name for name in names):
         raise SysError(errno.EPERM, asked, "a name in the bpf fs has no dot")
     return root.joinpath(*names) if inside else Path(path)
 
@@ -37,7 +37,7 @@ def pin(root: Path, path: str, fd: int) -> None:
 
     Raises:  SysError: EEXIST, EPERM for a name with a dot or another file system, and what the host says.
     """
-    where = place(root, path, asked := f"pin {path}")
+    where = place(root, path, asked := f"pin {path}", pinning=True)
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         link(fd, where)

@@ -86,7 +86,7 @@ class Objects:
         try:
             return progfile.read_head(fd)
         except InputError as error:
-            raise SysError(errno.EINVAL, "read a program", error.what) from None
+            raise SysError(errno.EINVAL, os.readlink(f"/proc/self/fd/{fd}"), error.what) from None
 
     def check_tail(self, file: MapFile, fd: int) -> int:
         """Return the id of the program open as `fd`, which a program array of that type may hold.
@@ -123,9 +123,10 @@ class Objects:
     def sweep(self) -> None:
         """Remove every map and program that no process, pin, filter, program or map holds.
 
-        A program array that only programs hold is emptied first, as the kernel does when its last user goes.
+        A program array that only programs hold is emptied first, as the kernel does when its last user goes. Nothing
+        more is removed when a file turns out to be damaged, for what it holds is not known.
         """
-        with self.store.change() as change:
+        with self.store.change() as change, contextlib.suppress(InputError, SysError):
             while True:
                 self._empty_arrays()
                 gone = self.progs.sweep(lambda: self._named_programs(change.state))

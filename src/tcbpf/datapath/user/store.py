@@ -94,16 +94,31 @@ class FileStore:
             self.db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             self.db.execute("pragma journal_mode = wal")
             self.db.execute("pragma synchronous = normal")
-            with self._writing():
-                self.db.execute("create table if not exists row (name text, key text, value text, primary key (name, key))")
-                if not self.db.execute("select 1 from row limit 1").fetchone():
-                    from tcbpf.tc import link
-                    from tcbpf.tc.state import State
-
-                    self._write(State(), link.initial())
+            if not self._begun():
+                with self._writing():
+                    if not self._begun():              # by another process, meanwhile
+                        self._begin()
         except sqlite3.Error as error:
             raise refused(error, path) from None
         self.seen: tuple[int, State] | None = None
+
+    def _begun(self) -> bool:
+        """Tell whether the file holds a State.
+
+        Raises:  SysError when it is another program's.
+        """
+        tables = {name for (name,) in self.db.execute("select name from sqlite_master where type = 'table'")}
+        if tables - {"row"}:
+            raise SysError(errno.EINVAL, f"state file {self.path}", "is another program's database")
+        return "row" in tables
+
+    def _begin(self) -> None:
+        """Write the first State."""
+        from tcbpf.tc import link
+        from tcbpf.tc.state import State
+
+        self.db.execute("create table row (name text, key text, value text, primary key (name, key))")
+        self._write(State(), link.initial())
 
     def read(self) -> State:
         """Return the State as the last finished change left it.
