@@ -297,12 +297,12 @@ def _atomic_ok(type: int) -> bool:
 def _load_acquire(env: Env, ins: Ins) -> int:
     _check_readable(env, ins.src)
     pointer = env.frame.regs[ins.src]
-    if not _atomic_ok(pointer.type):
-        env.refuse("atomic_load_memory", reg=ins.src, type=type_name(pointer.type))
     if ins.dst == REG_FP:
         env.refuse("frame_pointer_write")
     result = _read(env, ins, ins.src, pointer, strict=True)
     _note_type(env, pointer.type)
+    if ins.dst != ins.src and not _atomic_ok(pointer.type):
+        env.refuse("atomic_load_memory", reg=ins.src, type=type_name(pointer.type))
     env.frame.regs[ins.dst] = result
     return ins.next
 
@@ -311,8 +311,8 @@ def _store_release(env: Env, ins: Ins) -> int:
     _check_readable(env, ins.src)
     _check_readable(env, ins.dst)
     pointer = env.frame.regs[ins.dst]
-    if not _atomic_ok(pointer.type):
-        env.refuse("atomic_memory", reg=ins.dst, type=type_name(pointer.type))
     _write(env, ins, ins.dst, pointer, ins.src, strict=True)
     _note_type(env, pointer.type)
+    if not _atomic_ok(pointer.type):
+        env.refuse("atomic_memory", reg=ins.dst, type=type_name(pointer.type))
     return ins.next

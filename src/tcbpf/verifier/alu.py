@@ -9,6 +9,7 @@ from typing import Final
 
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.insns import Ins
+from tcbpf.verifier.masking import note_number
 from tcbpf.verifier.paths import push_path
 from tcbpf.verifier.pointer import SYMBOLS, add_to_pointer
 from tcbpf.verifier.precision import mark_precise
@@ -187,6 +188,8 @@ def binary_reg(env: Env, ins: Ins) -> int:
     if src.type == SCALAR and dst.type == SCALAR:
         if ins.code & 0xF0 in (0x40, 0x50):
             dst = split(env, ins, dst, src.val)
+        if not env.bypass_spec and ins.code & 0xF0 in (0x00, 0x10):
+            note_number(env, ins)
         val = compute(ins, dst.val, src.val)
         regs[ins.dst] = _moved(env, ins, dst, src.val, val) if dst.id and ins.src != ins.dst else Reg(SCALAR, val)
         return ins.next

@@ -43,7 +43,7 @@ from tcbpf.verifier.types import (
 
 _NAMES: Final = {
     number: word[len("BPF_FUNC_"):] for word, number in vars(bpf).items()
-    if word.startswith("BPF_FUNC_") and isinstance(number, int) and number
+    if word.startswith("BPF_FUNC_") and isinstance(number, int)
 }
 _MAX_ERRNO: Final = 4095
 _MAP_CALLS: Final = frozenset((
@@ -71,6 +71,8 @@ def helper(env: Env, ins: Ins) -> int:
     env.helpers.add(row.name)
     meta = check_arguments(env, row)
     _note_map(env, row, meta)
+    if row.name == "tail_call" and (meta.map is None or meta.map.type != "prog_array"):
+        env.refuse("tail_call_map")
     regs = env.frame.regs
     if meta.fill is not None:
         regno, size = meta.fill
@@ -182,7 +184,7 @@ _SPECIAL: Final = frozenset((
 def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
     name, regs = row.name, env.frame.regs
     if name == "tail_call":
-        if meta.map is not None and meta.map.type == "prog_array" and _known_index(env, regs[3], meta):
+        if _known_index(env, regs[3], meta):
             mark_precise(env, 3)
         check_nothing_held(env, "tail_call")
     elif name == "get_local_storage":

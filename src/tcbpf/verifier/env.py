@@ -113,8 +113,9 @@ class Env:
         "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur",
         "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns",
         "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "kfunc_at", "live_regs", "liveness", "log",
-        "map_poisoned", "maps", "max_insns", "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed", "program",
-        "prune_point", "ptr_types", "scc", "stats", "step", "subprog_at", "subprogs", "type", "visits", "writes_packet",
+        "map_poisoned", "maps", "masks", "max_insns", "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed",
+        "program", "prune_point", "ptr_types", "scc", "stats", "step", "strict_scalars", "subprog_at", "subprogs", "type",
+        "visits", "writes_packet",
     )
 
     def __init__(
@@ -153,6 +154,8 @@ class Env:
         self.kfunc_at: dict[int, Kfunc] = {}
         self.writes_packet = False
         self.kernel_only: set[str] = set()
+        self.masks: dict[int, tuple[int, int]] = {}     # of arithmetic without CAP_PERFMON, by pc
+        self.strict_scalars = False                    # such a mask depends on an unknown number: paths must not be cut off
         self.ids = 0
         self.processed = 0
         self.counts = [0] * count

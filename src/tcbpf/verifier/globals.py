@@ -74,7 +74,7 @@ def _parameter(env: Env, btf: Btf, index: int, id: int, name: str, tags: set[str
         try:
             size = btf.sizeof(row.type)
         except ObjectError:
-            env.refuse("global_arg_size", arg=index, type=f"{_word(target.kind)} {target.name}")
+            env.refuse("global_arg_size", arg=index, type=f"{_word(target.kind)} {target.name if target.id else ''}")
         return Param("mem", size, "nonnull" not in tags)
     if row.kind in _NUMBERS:
         return Param("scalar")

@@ -139,8 +139,6 @@ def _jump_form(ins: Ins, cls: int) -> str:
         return "reserved_exit" if reg or ins.imm or ins.src or ins.dst or cls == JMP32 else ""
     if op == 0xE0:
         return "invalid_may_goto" if reg or cls == JMP32 or ins.src or ins.dst or ins.imm else ""
-    if op > 0xE0:
-        return "invalid_jmp_opcode"
     return "reserved_jmp" if (ins.imm if reg else ins.src) else ""
 
 

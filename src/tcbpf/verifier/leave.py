@@ -185,8 +185,6 @@ def load_packet(env: Env, ins: Ins) -> int:
     regs = env.frame.regs
     if not env.type.ld_abs:
         env.refuse("ld_abs_type")
-    if any(frame.in_callback for frame in env.cur.frames):
-        env.refuse("ld_abs_callback")
     if regs[6].type == NOT_INIT:
         env.refuse("uninitialized_register", reg=6)
     check_nothing_held(env, "BPF_LD_[ABS|IND]")
@@ -227,8 +225,6 @@ def _depth(sub: SubInfo) -> int:
 
 def _check_chain(env: Env, number: int, depth: int, callers: tuple[int, ...]) -> None:
     sub = env.subprogs[number]
-    if sub.has_ld_abs and (sub.is_callback or any(env.subprogs[c].is_callback for c in callers)):
-        env.refuse("ld_abs_callback")
     if number and sub.has_tail_call and depth >= 256:
         env.refuse("tail_call_depth", depth=depth)
     depth += _depth(sub)

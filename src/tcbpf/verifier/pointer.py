@@ -1,6 +1,6 @@
 """Pointer arithmetic: which pointers may be moved, by what, and what is known afterwards.
 
-Source:  adjust_ptr_min_max_vals(), check_reg_sane_offset(), sanitize_ptr_alu(), kernel/bpf/verifier.c (v6.18).
+Source:  adjust_ptr_min_max_vals(), check_reg_sane_offset(), kernel/bpf/verifier.c (v6.18).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from tcbpf.tables.insns import ALU
 from tcbpf.verifier import tnum
 from tcbpf.verifier.env import MAX_VAR_OFF, Env
 from tcbpf.verifier.insns import Ins
+from tcbpf.verifier.masking import check_move, commit_move
 from tcbpf.verifier.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Scalar, format_unsigned, sync
-from tcbpf.verifier.state import MAX_STACK, UNKNOWN_REG, Reg
+from tcbpf.verifier.state import UNKNOWN_REG, Reg
 from tcbpf.verifier.tnum import HALF_MAX, MAX
 from tcbpf.verifier.types import (
     ALLOC,
@@ -81,23 +82,19 @@ def add_to_pointer(env: Env, ins: Ins, pointer: Reg, offset: Reg, *, pointer_is_
         env.refuse("pointer_arithmetic", reg=dst, type=type_name(type))
     _check_sane(env, offset, type)
     _check_sane(env, pointer, type)
+    move = check_move(env, ins, pointer, offset, pointer_is_dst) if op in (_ADD, _SUB) else None
     if op == _ADD:
-        if not env.bypass_spec:
-            _check_unprivileged_operand(env, ins, pointer, offset)
         result = _sum(env, pointer, offset, known, value)
     elif op == _SUB:
         if not pointer_is_dst:
             env.refuse("pointer_from_scalar", reg=dst)
-        if not env.bypass_spec:
-            _check_unprivileged_operand(env, ins, pointer, offset)
         if base == STACK:
             env.refuse("pointer_stack_subtraction", reg=dst)
         result = _difference(env, pointer, offset, known, value)
     else:
         env.refuse("pointer_bitwise" if op in _BITWISE else "pointer_operator", reg=dst, op=SYMBOLS[ins.code >> 4])
     _check_sane(env, result, type)
-    if not env.bypass_spec:
-        _check_unprivileged_result(env, dst, result)
+    commit_move(env, ins, move, result)
     return result
 
 
@@ -156,34 +153,3 @@ def _check_sane(env: Env, reg: Reg, type: int) -> None:
         env.refuse("pointer_unbounded", type=type_name(type))
     if abs(val.smin) >= MAX_VAR_OFF:
         env.refuse("pointer_out_of_bounds", value=val.smin, type=type_name(type))
-
-
-def _check_unprivileged_operand(env: Env, ins: Ins, pointer: Reg, offset: Reg) -> None:
-    """Without CAP_PERFMON a pointer moves only so that a mask can keep it in bounds under misprediction."""
-    if not ins.use_reg:
-        return
-    word = "add" if ins.code & 0xF0 == _ADD else "sub"
-    val = offset.val
-    if val.mask and (val.smin < 0) != (val.smax < 0):
-        env.refuse("pointer_mixed_bounds", reg=ins.src)
-    left = (val.smin < 0) == (word == "add")
-    if pointer.type == STACK:
-        limit, most = -(pointer.val.smin + pointer.off), MAX_STACK + left
-    elif pointer.type == MAP_VALUE:
-        limit, most = (pointer.val.smin if left else pointer.val.umax) + pointer.off, pointer.extra.value_size
-    else:
-        env.refuse("pointer_type_unprivileged", reg=ins.dst)
-    if not 0 <= limit < most:
-        env.refuse("pointer_limit", reg=ins.dst, op=word)
-
-
-def _check_unprivileged_result(env: Env, dst: int, result: Reg) -> None:
-    if result.type == STACK:
-        if result.val.mask:
-            env.refuse("stack_variable_unprivileged", reg=dst, var=var_text(result.val), off=result.off + result.val.smin)
-        if not -MAX_STACK <= result.off + result.val.smin < 0:
-            env.refuse("stack_range_unprivileged", reg=dst, off=result.off + result.val.smin)
-    elif result.type == MAP_VALUE:
-        low, high = result.off + result.val.smin, result.off + result.val.umax
-        if low < 0 or high >= result.extra.value_size:
-            env.refuse("pointer_limit", reg=dst, op="add")

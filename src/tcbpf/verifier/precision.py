@@ -310,6 +310,8 @@ def _back_call(env: Env, ins: Ins, pc: int, later: int, wanted: _Wanted) -> None
 
 
 def _back_exit(env: Env, later: int, wanted: _Wanted, here: int) -> None:
+    if later >= 0 and env.calls_callback[later]:
+        wanted.regs[here] &= ~_ARGS                # the helper itself gives a callback its arguments
     from_call = later >= 1 and env.ins[later - 1].kind is Kind.CALL_LOCAL and env.ins[later - 1].pc == later - 1
     if from_call and wanted.regs[here] & _ARGS:
         _give_up(env, f"backtracking exit unexpected regs {wanted.regs[here]:x}")

@@ -34,12 +34,13 @@ NOT_EXACT, EXACT, RANGE_WITHIN = range(3)
 class IdMap:
     """Which id of the current state stands for which of the old one: one for one."""
 
-    __slots__ = ("cur_of", "old_of", "spare")
+    __slots__ = ("cur_of", "old_of", "spare", "strict")
 
-    def __init__(self, spare: int) -> None:
+    def __init__(self, spare: int, strict: bool) -> None:
         self.cur_of: dict[int, int] = {}
         self.old_of: dict[int, int] = {}
         self.spare = spare
+        self.strict = strict                       # numbers must be equal, not only within what is known
 
     def same(self, old: int, cur: int) -> bool:
         """Tell whether the two ids may stand for each other, and remember that they do."""
@@ -83,6 +84,8 @@ def reg_safe(old: Reg, cur: Reg, precise: int, ids: IdMap, exact: int) -> bool:
     if type != cur.type:
         return False
     if type == SCALAR:
+        if ids.strict:
+            return old.val == cur.val and old.extra == cur.extra and ids.same_scalar(old.id, cur.id)
         if not precise and exact == NOT_EXACT:
             return True
         if old.extra is not None:
@@ -196,7 +199,7 @@ def states_equal(env: Env, old: State, cur: State, exact: int) -> bool:
         return False
     if old.speculative and not cur.speculative:
         return False
-    ids = IdMap(env.ids)
+    ids = IdMap(env.ids, env.strict_scalars)
     if not _held_alike(old, cur, ids):
         return False
     live_regs = env.live_regs
@@ -374,7 +377,7 @@ def previous_entry(env: Env, cur: State, pc: int) -> State | None:
 
 def widen(env: Env, old: State, cur: State) -> None:
     """Make unknown every scalar of `cur` that differs from `old` and on whose range nobody relies."""
-    ids = IdMap(env.ids)
+    ids = IdMap(env.ids, env.strict_scalars)
     for one, two in zip(old.frames, cur.frames, strict=False):
         for i in range(11):
             if not one.precise >> i & 1 and _widens(one.regs[i], two.regs[i], ids):

@@ -56,9 +56,7 @@ REASONS: Table[Reason] = Table(
     _form("reserved_exit", "BPF_EXIT uses reserved fields", _RESERVED),
     _form("reserved_ld_imm64", "BPF_LD_IMM64 uses reserved fields", _RESERVED),
     _form("reserved_ld_abs", "BPF_LD_[ABS|IND] uses reserved fields", _RESERVED),
-    _form("invalid_alu_opcode", "invalid BPF_ALU opcode {op:x}"),
-    _form("invalid_jmp_opcode", "invalid BPF_JMP/JMP32 opcode {op:x}"),
-    _form("invalid_may_goto", "invalid may_goto off {off} imm {imm}"),
+    _form("invalid_may_goto", "invalid may_goto imm {imm}"),
     _form("atomic_opcode", "BPF_ATOMIC uses invalid atomic opcode {imm:02x}"),
     _form("atomic_size", "invalid atomic operand size"),
     _form("register_number", "R{reg} is invalid", "registers are r0 to r10"),
@@ -124,7 +122,6 @@ REASONS: Table[Reason] = Table(
            "R{reg} tried to {op} from different maps, paths or scalars, pointer arithmetic with it prohibited for !root"),
     Reason("pointer_type_unprivileged",
            "R{reg} has pointer with unsupported alu operation, pointer arithmetic with it prohibited for !root"),
-    Reason("pointer_limit", "R{reg} tried to {op} beyond pointer bounds, pointer arithmetic with it prohibited for !root"),
     Reason("stack_variable_unprivileged", "R{reg} variable stack access prohibited for !root, var_off={var} off={off}"),
     Reason("stack_range_unprivileged", "R{reg} stack pointer arithmetic goes out of range, prohibited for !root; off={off}"),
 
@@ -269,6 +266,7 @@ REASONS: Table[Reason] = Table(
     _invalid("workqueue_map", "workqueue pointer in R1 map_uid={uid} doesn't match map pointer in R2 map_uid={other}"),
     _invalid("kfunc_map_value", "arg#{arg} doesn't point to a map value"),
     Reason("btf_write_field", "no write support to nf_conn at off {off}"),
+    _invalid("tail_call_map", "expected prog array map for tail call", "the second argument is a map of type prog_array"),
     _invalid("timer_map", "timer pointer in R1 map_uid={uid} doesn't match map pointer in R2 map_uid={other}"),
     _invalid("not_acquired", "func bpf_{name}#{id} reference has not been acquired before"),
     _invalid("more_references", "more than one arg with ref_obj_id R{reg} {one} {other}"),
@@ -300,7 +298,6 @@ REASONS: Table[Reason] = Table(
     _invalid("global_arg_size", "arg#{arg} reference type('{type}') size cannot be determined: -22"),
     _invalid("global_arg_type", "Arg#{arg} type {type} in {name}() is not supported yet."),
     _form("ld_abs_type", "BPF_LD_[ABS|IND] instructions not allowed for this program type"),
-    _form("ld_abs_callback", "cannot use BPF_LD_[ABS|IND] within callback"),
     _invalid("ld_abs_ctx", "at the time of BPF_LD_ABS|IND R6 != pointer to skb", "keep the context in r6"),
 
     # --- kfuncs ------------------------------------------------------------------------------------------------------

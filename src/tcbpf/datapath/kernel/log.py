@@ -8,14 +8,13 @@ from dataclasses import dataclass
 _INSN = re.compile(r"^(?:\d+: )?(\d+): (?:\([0-9a-f]{2}\) |BUG_)")
 _AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![ ;R]|\d+: |$)(?P<message>.+)$")     # where the kernel found no line break to add
 _NOTE = re.compile(r"^arg#0 reference type\('UNKNOWN '\) size cannot be determined")       # of the main function: no refusal
-_GLUED = re.compile(r"(?<=.)(verification time \d+ usec)")                             # to a line that the kernel did not end
+_GLUED = re.compile(r"(?<=.)(verification time \d+ usec|processed \d+ insns)")           # to a line that the kernel did not end
 _NUMBERED = re.compile(r"\binsn (\d+)")
 _PROCESSED = re.compile(r"^processed (\d+) insns")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]*?):(?P<line>\d+))?$")
 _PASSING = re.compile(
     r"^(?:$|; |(?:\d+:)? ?(?:frame\d+: )?R\d+(?:_\w+)?=|\d+: \.{3}|from \d+ to \d+|mark_precise:|func#"
-    r"|Func#|Validating |caller:|callee:|returning from callee|to caller at|live regs|Live regs"
-    r"|Global function (?!.*doesn't return)|stack depth"
+    r"|Func#|Validating |caller:|callee:|returning from callee|to caller at|live regs|Live regs|stack depth"
     r"|verification time|processed "
     r"|frame\d+:|last_idx|regs=|parent |\d+: safe$|propagating|fp-\d|combine stack)"
 )

@@ -35,7 +35,7 @@ LD_IMM64, CALL = 0x18, 0x85
 REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_len", "gso_segs", "hwtstamp")
 """The context fields that BPF_PROG_TEST_RUN gives back, beside cb."""
 
-MAX_INSNS = 1_000_000
+MAX_INSNS, MAX_INSNS_UNPRIVILEGED = 1_000_000, 4096
 _ETHERTYPE = 12
 _ABOUT_BTF = re.compile(r"func_info|line_info|btf|BTF")
 _CB = struct.Struct("<5I")
@@ -279,7 +279,9 @@ def _refusal(program: Program, code: int, log: str) -> SysError | VerifierError:
     """Return the error for a load that ended in errno `code`."""
     found = reason(log)
     if code == errno.E2BIG and not found.message:
-        return VerifierError(f"the program has {len(program.insns)} instructions, the limit is {MAX_INSNS}", errno=code)
+        count = len(program.insns)
+        limit = MAX_INSNS if count > MAX_INSNS else MAX_INSNS_UNPRIVILEGED
+        return VerifierError(f"the program has {count} instructions, the limit is {limit}", errno=code)
     if not found.message:
         return syscall.failure(code, uapi.BPF_PROG_LOAD, program.name)
     line = max((line for line in program.lines if line.pc <= found.pc), key=lambda line: line.pc, default=None)
