@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Hunt for programs on which our verifier and the live kernel differ.
 
-    python scripts/verifier_fuzz.py [--seed N] [--count N] [--seconds N] [--minimise]
+    python scripts/verifier_fuzz.py [--seed N] [--count N] [--seconds N] [--minimise] [--mutate CORPUS ...]
 
 Each program is judged by both. What differs is printed as it is found: "unsound" (we accept, the kernel rejects), "strict" (we
 reject, the kernel accepts), "message", "processed" (counts more than 10 % apart) or "odd" (we gave no verdict); with --minimise
-it is made small first. The figures follow every 10,000 programs and at the end.
+it is made small first. With --mutate the programs are those of other corpora (examples, selftests), changed. The figures follow
+every 10,000 programs and at the end.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from generator import generate
 from generator.minimise import minimise
+from generator.mutate import MAX_INSNS, mutate
 from generator.oracle import Oracle, Verdict, ask_us
 from tcbpf.isa.disasm import listing
 from tcbpf.obj.program import Program
+from verifier_parity import CORPORA
 
 KINDS = ("unsound", "strict", "odd", "message", "processed")
 BIG = 30_000
@@ -39,15 +42,16 @@ class Tally:
     both_accept: int = 0
     both_reject: int = 0
     big: int = 0
+    unasked: int = 0                           # that the kernel could not be asked about: a map or BTF that it refuses
     found: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         agree = self.both_accept + self.both_reject
-        judged = self.programs - self.big
+        judged = self.programs - self.big - self.unasked
         rejects = max(self.both_reject, 1)
         accepts = max(self.both_accept, 1)
         found = self.found
-        return (f"{self.programs} programs ({self.big} too big): agree {agree / max(judged, 1):.4%}, "
+        return (f"{self.programs} programs ({self.big} too big, {self.unasked} unasked): agree {agree / max(judged, 1):.4%}, "
                 f"accepted {self.both_accept}, rejected {self.both_reject}, unsound {found['unsound']}, "
                 f"strict {found['strict']}, odd {found['odd']}, message equal {1 - found['message'] / rejects:.3%}, "
                 f"processed within 10 % {1 - found['processed'] / accepts:.3%}")
@@ -70,8 +74,9 @@ def judge(oracle: Oracle, program: Program, tally: Tally) -> tuple[str, Verdict,
     """Ask both and count."""
     kernel = oracle.ask(program)
     tally.programs += 1
-    if kernel.processed > BIG:
-        tally.big += 1
+    if kernel.odd or kernel.processed > BIG:
+        tally.big += not kernel.odd
+        tally.unasked += bool(kernel.odd)
         return "", kernel, kernel
     ours = ask_us(program)
     kind = difference(kernel, ours)
@@ -110,10 +115,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--minimise", action="store_true", help="print what differs as the smallest program that does")
+    parser.add_argument("--mutate", nargs="+", default=[], metavar="CORPUS", help="change programs of these corpora instead")
     args = parser.parse_args()
+    pool = [item.program for name in args.mutate for item in CORPORA[name]() if len(item.program.insns) <= MAX_INSNS]
     oracle, tally, start = Oracle(), Tally(), time.monotonic()
     for seed in range(args.seed, args.seed + args.count):
-        program = generate(seed)
+        program = mutate(seed, pool) if pool else generate(seed)
         kind, kernel, ours = judge(oracle, program, tally)
         if kind:
             print(f"{kind} {seed}\n  kernel {kernel} ({kernel.processed})\n  we     {ours} ({ours.processed})", flush=True)

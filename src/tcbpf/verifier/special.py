@@ -89,6 +89,7 @@ def object_slot(env: Env, reg: Reg, slots: int, what: str, more: tuple[str, ...]
     """Return the first slot (the highest index) of an object of so many slots that a stack pointer points to.
 
     Raises:  Refused when none can lie there; `more` are the lines that end the complaint.
+    Differs: an object at offset 0, above the frame, is refused; the kernel takes one of 8 bytes there for the one at -8.
     """
     if reg.val.mask:
         env.refuse("object_constant_offset", more=more, what=what)
