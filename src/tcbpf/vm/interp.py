@@ -3,7 +3,7 @@
 Every access is checked although the verifier proved it, which is how a wrong proof is noticed. The context is reached by
 field, the packet between data_meta and data_end, a map where a value lies; a helper's memory is checked before it is called.
 
-Differs: atomics on map values are not atomic towards other processes; the callback of bpf_loop runs within one step.
+Differs: atomics on map values are not atomic towards other processes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.concrete import concrete
@@ -24,10 +25,10 @@ from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, SKB_SIZE, XDP, XDP_SIZE, field_at
 from tcbpf.verifier.verified import Verified
-from tcbpf.vm.cfg import Slots, slots_of
+from tcbpf.vm.cfg import slots_of
 from tcbpf.vm.context import place
 from tcbpf.vm.executable import COMPILED
-from tcbpf.vm.machine import MASK, MAX_LOOPS, Machine, Stopped
+from tcbpf.vm.machine import FRAMES, MASK, MAX_LOOPS, Machine, Stopped
 from tcbpf.vm.memory import AccessError, Memory, Region, Touch
 from tcbpf.vm.pages import ENTRY
 
@@ -68,19 +69,29 @@ class Values:
 class ProgramMachine(Machine):
     """One run of a verified program."""
 
-    def __init__(self, verified: Verified, ops: Slots, maps: Sequence[Values], ctx: int, env: int, table: int) -> None:
-        self.verified, self.ctx, self.env, self.table = verified, ctx, env, table
-        self.maps = list(maps)
+    def __init__(self, engine: Interp, ctx: int, env: int) -> None:
+        self.ctx, self.env = ctx, env
         self.skb = struct("tcbpf_skb").from_address(ctx)
-        self.is_xdp = PROG_TYPES[verified.program.type].context == "xdp"
+        self.is_xdp = PROG_TYPES[engine.verified.program.type].context == "xdp"
         self.ctx_size = XDP_SIZE if self.is_xdp else SKB_SIZE
-        super().__init__(verified.program.insns, ops, Memory(self._packet, self._value))
-        self.regs[1] = ctx
+        self._indices = (ctypes.c_uint32 * FRAMES)()                   # keys of the arrays that callbacks walk over, by depth
+        super().__init__(engine.verified.program.insns, engine.ops, Memory(self._packet, self._value, self._index))
+        self.begin(engine)
+
+    def begin(self, engine: Interp) -> None:
+        """Stand at the first instruction of a program."""
+        self.engine, self.verified, self.maps = engine, engine.verified, list(engine.values)
+        self.insns, self.ops = engine.verified.program.insns, engine.ops
+        self.pc, self.may = 0, MAX_LOOPS
+        self.regs[:] = [0, self.ctx, *[0] * 8, self.regs[10]]
 
     def _packet(self, address: int) -> Region:
         skb = self.skb
         start = min(skb.data_meta or skb.data, skb.data)
         return Region("packet", start, skb.data_end - start, not skb.readonly, start - skb.data)
+
+    def _index(self, address: int) -> Region:
+        return Region("index", ctypes.addressof(self._indices), ctypes.sizeof(self._indices), writable=False)
 
     def _value(self, address: int) -> Region | None:
         return next(filter(None, (values.region(address) for values in self.maps)), None)
@@ -126,7 +137,7 @@ class ProgramMachine(Machine):
         value = ctypes.c_uint64()
         offset = concrete(32).signed(index & 0xFFFFFFFF)
         there = _ld_abs()(self.env, self.ctx, offset, op.size, ctypes.addressof(value))
-        self.regs[:6] = [value.value if there else 0, 0, 0, 0, 0, 0]
+        self.give(value.value if there else 0)
         if not there:
             self.leave()
 
@@ -157,11 +168,11 @@ class ProgramMachine(Machine):
             result = _HELPER(helper(row.name))(self.env, *self.regs[1:6])
             if row.name == "map_lookup_elem" and result:
                 self._adopt(self.regs[1], result)
-            self.regs[:6] = [result, 0, 0, 0, 0, 0]
+            self.give(result)
 
     def call_kfunc(self, pc: int) -> None:
         name = self.verified.aux[pc].kfunc
-        self.regs[:6] = [_HELPER(kfunc(name))(self.env, *self.regs[1:6]), 0, 0, 0, 0, 0]
+        self.give(_HELPER(kfunc(name))(self.env, *self.regs[1:6]))
 
     def _adopt(self, outer: int, found: int) -> None:
         """Make an inner map's values reachable."""
@@ -190,48 +201,61 @@ class ProgramMachine(Machine):
                     self.memory.find(value, size)
 
     def _tail_call(self) -> None:
+        """Go on in the other program: on this machine when it is an interpreter's and nobody waits for this one."""
         table, index = self.regs[2], self.regs[3]
         shape = table + type(struct("tcbpf_map").from_address(table)).s.offset
         found = _tail_target()(self.env, table, shape, index)
-        self.regs[:6] = [0] * 6
-        if found:
-            prog = struct("tcbpf_prog").from_address(found)
-            self.regs[0] = _run_native(prog.fn, self.ctx, self.env, prog.maps)
-            self.leave()
+        self.give(0)
+        if not found:
+            return
+        other = _interps.get(found)
+        if other is not None and not self.frames:
+            self.begin(other)
+            return
+        prog = struct("tcbpf_prog").from_address(found)
+        self.regs[0] = _run_native(prog.fn, self.ctx, self.env, prog.maps)
+        self.leave()
 
     def _loop(self) -> None:
         number, callback, context, flags = self.regs[1] & 0xFFFFFFFF, self.regs[2], self.regs[3], self.regs[4]
+
+        def turn(ran: int) -> None:
+            if ran == number:
+                self.give(ran)
+            else:
+                self.callback(callback, (ran, context), lambda said: self.give(ran + 1) if said else turn(ran + 1))
+
         if flags or number > MAX_LOOPS:
-            self.regs[:6] = [_EINVAL if flags else _E2BIG, 0, 0, 0, 0, 0]
-            return
-        ran = 0
-        while ran < number:
-            ran += 1
-            if self.callback(callback, ran - 1, context):
-                break
-        self.regs[:6] = [ran, 0, 0, 0, 0, 0]
+            self.give(_EINVAL if flags else _E2BIG)
+        else:
+            turn(0)
 
     def _for_each(self) -> None:
         map, callback, context, flags = self.regs[1:5]
-        place, index, key, value = ctypes.c_uint32(), ctypes.c_uint32(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.memory.providers += (lambda _: Region("index", ctypes.addressof(index), 4, writable=False),)
-        ran = 0
-        places = [ctypes.byref(one) for one in (place, index, key, value)]
-        while not flags and _each()(self.env, map, *places):
-            ran += 1
-            if self.callback(callback, map, key.value or 0, value.value or 0, context):
-                break
-        self.memory.providers = self.memory.providers[:-1]
-        self.regs[:6] = [_EINVAL if flags else ran, 0, 0, 0, 0, 0]
 
-    def callback(self, where: int, *arguments: int) -> int:
-        """Run the function at `where` to its end and return its r0."""
-        depth = len(self.frames)
-        self.enter(where)
+        def turn(at: int, ran: int) -> None:
+            place, key, value = ctypes.c_uint32(at), ctypes.c_void_p(), ctypes.c_void_p()
+            index = ctypes.addressof(self._indices) + 4 * len(self.frames)
+            out = [ctypes.addressof(one) for one in (key, value)]
+            if not _each()(self.env, map, ctypes.addressof(place), index, *out):
+                self.give(ran)
+                return
+            arguments = (map, key.value or 0, value.value or 0, context)
+            self.callback(callback, arguments, lambda said: self.give(ran + 1) if said else turn(place.value, ran + 1))
+
+        if flags:
+            self.give(_EINVAL)
+        else:
+            turn(0, 0)
+
+    def callback(self, where: int, arguments: Sequence[int], then: Callable[[int], None]) -> None:
+        """Enter the function at `where`; `then` takes its r0."""
+        self.enter(where, then)
         self.regs[1:6] = [*arguments, *[0] * (5 - len(arguments))]
-        while len(self.frames) > depth:
-            self.one()
-        return self.regs[0]
+
+    def give(self, result: int) -> None:
+        """Leave what a call leaves: r0, and nothing in r1 to r5."""
+        self.regs[:6] = [result & MASK, 0, 0, 0, 0, 0]
 
 
 @lru_cache(maxsize=1)
@@ -251,6 +275,7 @@ def _tail_target() -> Callable[..., Any]:
     return function("tcbpf_tail_call", void, void, void, void, ctypes.c_uint64)
 
 
+_interps: WeakValueDictionary[int, Interp] = WeakValueDictionary()     # by the address of their tcbpf_prog
 _failures: list[Exception] = []        # what a program that C called could not raise
 
 
@@ -272,7 +297,7 @@ class Interp:
         self.verified, self.options = verified, options
         self.ops = slots_of(verified.program.insns)
         self.maps = tuple(maps)
-        self._values = [Values(m.spec.name, m.address) for m in maps]
+        self.values = [Values(m.spec.name, m.address) for m in maps]
         self._table = (ctypes.c_void_p * max(len(maps), 1))(*(m.address for m in maps))
         self._entry = ENTRY(self._called)
         self.failure: Exception | None = None
@@ -281,6 +306,7 @@ class Interp:
         self.prog.maps, self.prog.n_maps = self.maps_address, len(maps)
         self.prog.type = PROG_TYPES[verified.program.type].number
         self.prog.flags = 1 if verified.writes_packet else 0
+        _interps[self.address] = self
         for insn, op in zip(verified.program.insns, self.ops, strict=True):
             if op is not None and op.kind is Kind.CALL:
                 _exists(insn.imm)
@@ -303,7 +329,7 @@ class Interp:
         return self._machine(skb.address, env.address)
 
     def _machine(self, ctx: int, env: int) -> ProgramMachine:
-        return ProgramMachine(self.verified, self.ops, self._values, ctx, env, self.maps_address)
+        return ProgramMachine(self, ctx, env)
 
     def run(self, skb: Skb, env: Env) -> int:
         """Run once and return r0.

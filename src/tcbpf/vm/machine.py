@@ -6,7 +6,7 @@ Source:  RFC 9669, through the rows of tables.insns over `Concrete`.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tcbpf.errors import InternalError, TcbpfError
@@ -42,13 +42,14 @@ class Step:
     depth: int                         # 0 in the entry function
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A function that waits for the one it called."""
 
     back: int
     saved: tuple[int, ...]             # r6 to r10
     may: int
+    then: Callable[[int], None] | None # called with the r0 of a callback, in place of going on after a call
 
 
 @dataclass
@@ -187,11 +188,11 @@ class Machine:
     def _source(self, insn: Insn, op: Op) -> int:
         return self.regs[insn.src] if op.use_reg else insn.imm & MASK
 
-    def enter(self, where: int) -> None:
-        """Call the function at `where`; it comes back to the pc after the call."""
+    def enter(self, where: int, then: Callable[[int], None] | None = None) -> None:
+        """Call the function at `where`; it comes back to the pc after the call, having done `then`."""
         if len(self.frames) + 1 >= FRAMES:
             raise Stopped(self.pc - 1, f"calls nest deeper than {FRAMES}")
-        self.frames.append(Frame(self.pc, tuple(self.regs[6:11]), self.may))
+        self.frames.append(Frame(self.pc, tuple(self.regs[6:11]), self.may, then))
         self.regs[10] = self.stack + FRAME * (len(self.frames) + 1)
         self.may = MAX_LOOPS
         self.pc = where
@@ -205,6 +206,8 @@ class Machine:
         self.pc, self.may = frame.back, frame.may
         self.regs[1:6] = [0] * 5
         self.regs[6:11] = frame.saved
+        if frame.then is not None:
+            frame.then(self.regs[0])
 
     def _atomic(self, insn: Insn, op: Op) -> None:
         row, regs, memory = op.row, self.regs, self.memory
