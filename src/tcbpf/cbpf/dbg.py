@@ -7,7 +7,7 @@ Differs: `step` shows the machine after the step, `run` goes on from there, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tcbpf.cbpf.check import check
@@ -58,10 +58,7 @@ class Debugger:
         word, _, rest = line.strip().partition(" ")
         if not word:
             return
-        names = [name for name in COMMANDS if name.startswith(word)]
-        if len(names) != 1:
-            raise InputError(f"{word!r} is {' and '.join(names) or 'no command'}", hint=", ".join(COMMANDS))
-        yield from COMMANDS[names[0]](self, rest.strip())
+        yield from COMMANDS[full_name(word, COMMANDS)](self, rest.strip())
 
     @property
     def state(self) -> State:
@@ -119,7 +116,7 @@ class Debugger:
 
     def select(self, number: str) -> Iterator[str]:
         """Choose a packet, counted from 1."""
-        chosen = _number(number, default=1)
+        chosen = number_of(number, default=1)
         if not 1 <= chosen <= len(self.packets):
             raise InputError(f"no packet {chosen}", hint=f"1 to {len(self.packets)}" if self.packets else "load pcap FILE")
         self.go_to(chosen - 1)
@@ -128,7 +125,7 @@ class Debugger:
     def run(self, number: str) -> Iterator[str]:
         """Run packet after packet until a breakpoint or the end, and count passes and fails."""
         program = self.need_program()
-        left = _number(number, default=len(self.packets))
+        left = number_of(number, default=len(self.packets))
         if left < 1 and number:
             raise InputError(f"{left} packets", hint="run N with N at least 1")
         while True:
@@ -155,7 +152,7 @@ class Debugger:
     def step(self, number: str) -> Iterator[str]:
         """Do N instructions, or undo them."""
         program, packet = self.need_program(), self.packet
-        count = _number(number, default=1)
+        count = number_of(number, default=1)
         for _ in range(abs(count)):
             if count < 0:
                 if len(self.history) == 1:
@@ -183,7 +180,7 @@ class Debugger:
 
     def instruction(self, number: str) -> int:
         """Return the number of an instruction that exists."""
-        pc = _number(number, default=0)
+        pc = number_of(number, default=0)
         if not 0 <= pc < len(self.program):
             raise InputError(f"no instruction {pc}", hint=f"0 to {len(self.program) - 1}")
         return pc
@@ -226,7 +223,7 @@ class Debugger:
         yield from stored or [f"M[0,15]:  {_word(0)}"]
         yield "-- packet dump --"
         yield f"len: {len(self.packet)}"
-        yield from _dump(self.packet, state.read)
+        yield from dump_packet(self.packet, state.read)
         if state.pc in self.breakpoints and state.result is None:
             yield "(breakpoint)"
 
@@ -238,7 +235,18 @@ COMMANDS: dict[str, Callable[[Debugger, str], Iterator[str]]] = {
 }
 
 
-def _number(text: str, *, default: int) -> int:
+def full_name(word: str, names: Collection[str]) -> str:
+    """Return the one command that begins with `word`.
+
+    Raises:  InputError when there is none, or there are several.
+    """
+    found = [word] if word in names else [name for name in names if name.startswith(word)]
+    if len(found) != 1:
+        raise InputError(f"{word!r} is {' and '.join(found) or 'no command'}", hint=", ".join(names))
+    return found[0]
+
+
+def number_of(text: str, *, default: int) -> int:
     """Return the one number of a command."""
     try:
         return int(text, 0) if text else default
@@ -266,7 +274,7 @@ def _line(program: Sequence[Classic], pc: int) -> str:
     return f"l{pc}:\t{row.name} {text}{targets}".rstrip()
 
 
-def _dump(packet: bytes, read: tuple[int, int] | None) -> Iterator[str]:
+def dump_packet(packet: bytes, read: tuple[int, int] | None) -> Iterator[str]:
     """Yield 16 bytes a line; those of `read` in brackets."""
     first, last = (read[0], read[0] + read[1] - 1) if read else (-1, -1)
     for base in range(0, len(packet), 16):

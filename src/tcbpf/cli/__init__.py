@@ -23,6 +23,7 @@ VERBS = {
     "run": ("run", "run a classifier over a capture"),
     "verify": ("verify", "ask the verifier, and read its reasons"),
     "prog-run": ("prog_run", "run a program once, on one packet"),
+    "dbg": ("dbg", "step through a program, forwards and backwards, the packet in hand"),
     "diff": ("diff", "run a classifier on both datapaths and show the first difference"),
     "asm": ("asm", "assemble text to bytecode"),
     "disasm": ("disasm", "disassemble an object or bytecode"),

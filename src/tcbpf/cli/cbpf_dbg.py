@@ -1,22 +1,15 @@
-"""The prompt of `tcbpf cbpf dbg`: commands from a terminal, with history and completion, or from standard input."""
+"""`tcbpf cbpf dbg`: the debugger of classic filters at a prompt, its metadata read by the engine."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
 
 from tcbpf.cbpf import Classic, Filter, as_program
 from tcbpf.cbpf.dbg import COMMANDS, Debugger
 from tcbpf.cbpf.step import Extension
+from tcbpf.cli.prompt import converse
 from tcbpf.datapath.base import Datapath
-from tcbpf.errors import TcbpfError
 from tcbpf.tables.cbpf import EXTENSIONS, SKF_AD_OFF, U32
-
-HISTORY = 1000
-
 
 def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -> int:
     """Carry out commands until `quit` or the end of the input.
@@ -31,12 +24,7 @@ def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -
             debugger.take(program)
         if capture:
             list(debugger.execute(f"load pcap {capture}"))
-        if not sys.stdin.isatty():
-            return max([obey(debugger, line) for line in iter_lines(debugger)], default=0)
-        with prompt():
-            for line in iter_lines(debugger, "> "):
-                obey(debugger, line)
-        return 0
+        return converse(debugger, COMMANDS, "cbpf_dbg")
 
 
 def metadata(dp: Datapath) -> Callable[[bytes], Extension]:
@@ -48,43 +36,3 @@ def metadata(dp: Datapath) -> Callable[[bytes], Extension]:
                 return prog.run(packet).verdict & U32
         return extension
     return of
-
-
-def iter_lines(debugger: Debugger, prompt: str = "") -> Iterator[str]:
-    """Yield lines until there are no more, or the debugger is done; an interrupt only ends the line."""
-    while not debugger.done:
-        try:
-            yield input(prompt)
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            if not prompt:
-                raise
-            print()
-
-
-def obey(debugger: Debugger, line: str) -> int:
-    """Carry out one command, and say why not when that cannot be done."""
-    try:
-        for shown in debugger.execute(line):
-            print(shown)
-    except (TcbpfError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-@contextmanager
-def prompt() -> Iterator[None]:
-    """Give the terminal's lines a history that outlives the session, and complete the names of commands."""
-    import readline
-    path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "tcbpf" / "cbpf_dbg_history"
-    readline.set_history_length(HISTORY)
-    readline.set_completer(lambda text, n: dict(enumerate(f"{name} " for name in COMMANDS if name.startswith(text))).get(n))
-    readline.parse_and_bind("tab: complete")
-    with suppress(OSError):
-        readline.read_history_file(path)
-    yield
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        readline.write_history_file(path)

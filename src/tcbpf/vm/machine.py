@@ -124,9 +124,9 @@ class Machine:
         """Run one instruction and return what it did."""
         self.memory.trace = True
         self.memory.touches = []
-        pc, before, depth = self.pc, tuple(self.regs), len(self.frames)
+        pc, insns, before, depth = self.pc, self.insns, tuple(self.regs), len(self.frames)
         self.one()
-        return Step(pc, self.insns[pc], before, tuple(self.regs), tuple(self.memory.touches), depth)
+        return Step(pc, insns[pc], before, tuple(self.regs), tuple(self.memory.touches), depth)
 
     def one(self) -> None:
         """Run the instruction at pc."""

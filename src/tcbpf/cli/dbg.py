@@ -1,0 +1,304 @@
+"""`tcbpf dbg`: bpf_dbg's commands for eBPF: a program, instruction by instruction, forwards and backwards, the packet in hand.
+
+Source:  tools/bpf/bpf_dbg.c (v6.12) for the commands' names; `next`, `stack`, `context` and `map` are what eBPF has more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tcbpf.cbpf.dbg import MAX_BREAKPOINTS, full_name, number_of
+from tcbpf.cli.arguments import add_program, read_ctx, read_object, unpinned
+from tcbpf.cli.prompt import converse
+from tcbpf.cli.words import verdict_name
+from tcbpf.errors import InputError
+
+if TYPE_CHECKING:
+    from tcbpf.cli.dbg_show import View
+    from tcbpf.datapath.user import User
+    from tcbpf.datapath.user.prog import UserProg
+    from tcbpf.vm.history import History
+
+HELP = """\
+load obj FILE [S]    take a program: a C source or an object file, and its section
+load pcap FILE       take a capture
+select N             go to packet N and start over
+run [N]              run over the rest of the packets, or N of them, and count; stops at breakpoints
+step [[+-]N]         do N instructions, backwards with -; enters functions and callbacks
+next [N]             do N instructions, functions and callbacks as one
+breakpoint [N | [FILE]:LINE | FUNCTION | reset]
+                     stop before an instruction, a source line, a function; without one, list them
+disassemble [N]      the program with its source, or instruction N
+dump                 the program as a C array
+stack                the frames' memory
+context [FIELD=N..]  the context; or what packets start with from now on
+map [NAME]           the maps; or one's elements
+quit"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_program(parser)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "commands:\n\n" + HELP
+    parser.add_argument("capture", nargs="?", metavar="CAPTURE", help="a pcap or pcapng file")
+    parser.add_argument("--ctx", default="", metavar="FIELD=N,...", help="context fields that every packet starts with")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Debug: at a prompt, or by the commands of standard input."""
+    from tcbpf.datapath.user import User
+    from tcbpf.vm.executable import Options
+
+    with User(options=Options(engine="interp")) as dp:
+        debugger = Debugger(dp)
+        debugger.take(args.program, section=args.section, name=args.name)
+        debugger.fields = read_ctx(args.ctx)
+        if args.capture:
+            debugger.take_capture(args.capture)
+        return converse(debugger, COMMANDS, "dbg")
+
+
+@dataclass(slots=True)
+class Debugger:
+    """One debugging session; `execute` takes a command line and yields the lines it prints. Maps keep what packets wrote.
+
+    Raises:  InputError for a command that cannot be carried out; nothing is lost by it.
+    """
+
+    dp: User
+    prog: UserProg | None = None
+    packets: Sequence[bytes] = ()
+    selected: int = 0                                        # index of the packet
+    fields: dict[str, Any] = field(default_factory=dict)
+    breakpoints: list[int] = field(default_factory=list)
+    history: History | None = None                           # None while nothing ran on the packet
+    stopped: tuple[int, int] | None = None                   # packet and step where `run` stopped, and will not stop again
+    verdicts: Counter[int] = field(default_factory=Counter)  # of a run that has not ended
+    done: bool = False
+
+    def execute(self, line: str) -> Iterator[str]:
+        """Carry out one command; a beginning of its name that no other has is enough."""
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise InputError(str(error), where=line) from None
+        if words:
+            yield from COMMANDS[full_name(words[0], COMMANDS)](self, words[1:])
+
+    # --- what is debugged ---
+
+    def take(self, path: str, *, section: str = "", name: str = "") -> None:
+        """Debug a program from its start, with maps of its own."""
+        loaded = self.dp.load(unpinned(read_object(path)), section=section, program=name)
+        self.prog, self.breakpoints, self.history = loaded, [], None          # type: ignore[assignment]
+
+    def take_capture(self, path: str) -> None:
+        """Take the packets of a capture."""
+        from tcbpf.net.pcap import read
+
+        packets = [packet.data for packet in read(path)]
+        if not packets:
+            raise InputError("no packets", where=path)
+        self.packets = packets
+        self.go_to(0)
+
+    def need(self) -> tuple[UserProg, bytes]:
+        """Return the program and the packet.
+
+        Raises:  InputError when one is missing.
+        """
+        if self.prog is None:
+            raise InputError("no program loaded", hint="load obj FILE")
+        if not self.packets:
+            raise InputError("no pcap file loaded", hint="load pcap FILE")
+        return self.prog, self.packets[self.selected]
+
+    def ready(self) -> History:
+        """Return the machine, which stands before the first instruction when nothing ran yet."""
+        from tcbpf.datapath.user.prog import fields
+        from tcbpf.vm.history import History
+        from tcbpf.vm.interp import Interp
+
+        prog, packet = self.need()
+        if self.history is None:
+            engine, env, skb = prog.executable, self.dp.host.env(), self.dp.host.skb()
+            assert isinstance(engine, Interp)
+            skb.load(packet, fields(self.fields))
+            env.struct.tail_calls = 0
+            self.history = History(engine.machine(skb, env))
+        return self.history
+
+    def view(self) -> View:
+        """Return what there is to show."""
+        from tcbpf.cli.dbg_show import View
+
+        return View(self.ready(), self.breakpoints)
+
+    # --- commands ---
+
+    def load(self, words: list[str]) -> Iterator[str]:
+        """Load a program or a capture."""
+        match words:
+            case ["obj", path, *section] if len(section) < 2:
+                self.take(path, section="".join(section))
+            case ["pcap", path]:
+                self.take_capture(path)
+            case _:
+                raise InputError("load what?", hint="load obj FILE [SECTION], load pcap FILE")
+        yield from ()
+
+    def select(self, words: list[str]) -> Iterator[str]:
+        """Choose a packet, counted from 1."""
+        number = number_of("".join(words), default=1)
+        if not 1 <= number <= len(self.packets):
+            raise InputError(f"no packet {number}", hint=f"1 to {len(self.packets)}")
+        self.go_to(number - 1)
+        yield from ()
+
+    def run(self, words: list[str]) -> Iterator[str]:
+        """Run packet after packet until a breakpoint or the end, and count verdicts."""
+        left = number_of("".join(words), default=len(self.packets))
+        if left < 1 and words:
+            raise InputError(f"{left} packets", hint="run N with N at least 1")
+        if self.ready().machine.done:
+            self.go_on()
+        while True:
+            history = self.ready()
+            while not history.machine.done:
+                if self.stops() and self.stopped != (self.selected, len(history)):
+                    self.stopped = (self.selected, len(history))
+                    yield from self.view().all()
+                    return
+                if self.breakpoints:
+                    history.forward()
+                else:
+                    history.machine.one()
+                yield from self.printed()
+            self.verdicts[self.view().verdict] += 1
+            left -= 1
+            if not left or self.selected + 1 == len(self.packets):
+                break
+            self.go_on()
+        yield "  ".join(f"{verdict_name(verdict) or verdict}:{n}" for verdict, n in sorted(self.verdicts.items()))
+        self.verdicts.clear()
+
+    def go_on(self) -> None:
+        """Stand before the next packet's first instruction."""
+        if self.selected + 1 == len(self.packets):
+            raise InputError("the last packet has run", hint="select N goes back")
+        self.go_to(self.selected + 1)
+
+    def go_to(self, index: int) -> None:
+        """Stand before a packet's first instruction."""
+        self.selected, self.history, self.stopped = index, None, None
+
+    def step(self, words: list[str]) -> Iterator[str]:
+        """Do N instructions, or undo them."""
+        history, count = self.ready(), number_of("".join(words), default=1)
+        for _ in range(abs(count)):
+            if count < 0:
+                if not history.back():
+                    break
+            elif not history.machine.done:
+                history.forward()
+                yield from self.printed()
+        yield from self.view().all()
+
+    def next(self, words: list[str]) -> Iterator[str]:
+        """Do N instructions, and what they call to its end."""
+        history = self.ready()
+        machine = history.machine
+        for _ in range(number_of("".join(words), default=1)):
+            depth, first = len(machine.frames), True
+            while not machine.done and (first or (len(machine.frames) > depth and not self.stops())):
+                history.forward()
+                yield from self.printed()
+                first = False
+        yield from self.view().all()
+
+    def breakpoint(self, words: list[str]) -> Iterator[str]:
+        """Set, list or forget breakpoints."""
+        view = self.view()
+        if words == ["reset"]:
+            self.breakpoints = []
+        elif words:
+            pc = view.find(words[0])
+            if len(self.breakpoints) == MAX_BREAKPOINTS:
+                raise InputError(f"{MAX_BREAKPOINTS} breakpoints are set", hint="breakpoint reset")
+            if pc not in self.breakpoints:
+                self.breakpoints.append(pc)
+            yield f"breakpoint at: {view.line(pc)}"
+        elif self.breakpoints:
+            yield from (f"{n}: {view.line(pc)}" for n, pc in enumerate(self.breakpoints))
+        else:
+            yield "no breakpoints set"
+
+    def disassemble(self, words: list[str]) -> Iterator[str]:
+        """Print one instruction or all."""
+        view = self.view()
+        yield from (view.line(view.find(words[0])),) if words else view.listing()
+
+    def dump(self, words: list[str]) -> Iterator[str]:
+        """Print the program as a C array."""
+        yield from self.view().c_array()
+
+    def stack(self, words: list[str]) -> Iterator[str]:
+        """Print the frames' memory."""
+        yield from self.view().stack()
+
+    def context(self, words: list[str]) -> Iterator[str]:
+        """Print the context, or set what packets start with."""
+        if words:
+            from tcbpf.datapath.user.prog import fields
+
+            given = read_ctx(",".join(words))
+            self.dp.host.skb().load(b"", fields(given))      # refuses what no packet could have
+            self.fields, self.history = {**self.fields, **given}, None
+        else:
+            yield from self.view().context()
+
+    def map(self, words: list[str]) -> Iterator[str]:
+        """Print the maps, or one's elements."""
+        from tcbpf.cli.map import text
+
+        prog, _ = self.need()
+        maps = {m.spec.name: m for m in prog.maps}
+        if not words:
+            yield from (f"{m.spec.name}: {m.spec.type}, {m.spec.max_entries} entries" for m in maps.values())
+            return
+        if words[0] not in maps:
+            raise InputError(f"no map {words[0]!r}", hint=", ".join(maps) or "the program has none")
+        yield from (f"{text(key)}: {text(value)}" for key, value in maps[words[0]].items())
+
+    def quit(self, words: list[str]) -> Iterator[str]:
+        """End."""
+        self.done = True
+        yield from ()
+
+    def help(self, words: list[str]) -> Iterator[str]:
+        """Say what there is."""
+        yield HELP
+
+    # --- between ---
+
+    def stops(self) -> bool:
+        """Whether the machine stands at a breakpoint, of the program that was loaded."""
+        machine = self.ready().machine
+        return machine.pc in self.breakpoints and self.prog is not None and machine.engine is self.prog.executable
+
+    def printed(self) -> Iterator[str]:
+        """Yield what bpf_trace_printk() wrote."""
+        return (f"trace: {line.text.rstrip()}" for line in self.dp.host.env().trace())
+
+
+COMMANDS: dict[str, Callable[[Debugger, list[str]], Iterator[str]]] = {
+    name: getattr(Debugger, name)
+    for name in ("load", "select", "run", "step", "breakpoint", "disassemble", "dump", "quit", "help", "next", "stack",
+                 "context", "map")
+}
