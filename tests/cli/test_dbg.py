@@ -164,12 +164,17 @@ def test_breakpoints(walks: Debugger) -> None:
     run(walks, f"b walk.c:{line}", "b add")
     assert len(run(walks, "breakpoint")) == 2
     stops = [run(walks, "run") for _ in range(5)]
+    assert any(row.startswith("pc:       [0]") for row in run(walks, "select 2", "b walk", "run"))      # before the first
+    run(walks, "select 1", *["run"] * 6)
     assert all("(breakpoint)" in stop for stop in stops)
     assert ["add+" in stop[-1] or any("add+0" in line for line in stop) for stop in stops] == [True] * 4 + [False]
     assert any(f"walk.c:{line}:" in row for row in stops[4])
-    assert run(walks, "breakpoint reset", "run 1") == ["ok:1"]
-    for bad in ("b 9999", "b nosuch", "b :1", "b other.c:14", "select 0", "step x", "load", "foo", "map nosuch", "run 0",
-                "context x=1"):
+    assert run(walks, "breakpoint reset", "run 2")[-1:] == ["ok:2"]
+    assert run(walks, "run")[-1:] == ["ok:518"]
+    with pytest.raises(InputError, match="the last packet has run"):
+        run(walks, "run")
+    for bad in ("b 9999", "b nosuch", "b :1", "b other.c:14", "select 0", "step x", "load", "foo", "map nosuch", "run 0", "s",
+                "map 'x", "context x=1"):
         with pytest.raises(InputError):
             run(walks, bad)
 
@@ -188,7 +193,7 @@ def test_a_script(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
         monkeypatch.setattr("sys.stdin", script)
         status = main(["dbg", str(ROOT / "examples/dns_guard.c"), str(MIXED), "--section", "tc", "--ctx", "mark=7"])
     out, err = capsys.readouterr()
-    assert status == 2 and "no command 'nonsense'" in err and err.count("\n") == 1
+    assert status == 2 and "'nonsense' is no command" in err and err.count("\n") == 1
     assert "(breakpoint)" in out and "mark: 7" in out and "=> l3:" in out and "dns_guard.c:" in out
 
 

@@ -11,6 +11,7 @@ from tcbpf.cli.prompt import converse
 from tcbpf.datapath.base import Datapath
 from tcbpf.tables.cbpf import EXTENSIONS, SKF_AD_OFF, U32
 
+
 def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -> int:
     """Carry out commands until `quit` or the end of the input.
 
