@@ -22,10 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from generator import generate
+from generator.case import as_case
 from generator.minimise import minimise
 from generator.mutate import MAX_INSNS, mutate
 from generator.oracle import Oracle, Verdict, ask_us
-from tcbpf.isa.disasm import listing
 from tcbpf.obj.program import Program
 from verifier_parity import CORPORA
 
@@ -89,7 +89,7 @@ def judge(oracle: Oracle, program: Program, tally: Tally) -> tuple[str, Verdict,
 
 
 def smallest(oracle: Oracle, program: Program, kind: str, kernel: Verdict, ours: Verdict) -> str:
-    """Return the smallest program found on which the verdicts differ in the same way, as text."""
+    """Return the smallest program found on which the verdicts differ in the same way, as a case file."""
     def wrong(trial: Program) -> bool:
         theirs = oracle.ask(trial)
         if theirs.odd or theirs.processed > BIG or theirs.accept != kernel.accept or _shape(theirs) != _shape(kernel):
@@ -98,9 +98,8 @@ def smallest(oracle: Oracle, program: Program, kind: str, kernel: Verdict, ours:
         return difference(theirs, mine) == kind and (kind not in ("strict", "message") or _shape(mine) == _shape(ours))
 
     small = minimise(program, wrong)
-    head = f"{small.type} maps {[m.spec.name for m in small.maps]} functions {[(f.pc, f.name) for f in small.funcs]}"
-    body = "\n".join(f"  {pc}: {text}" for pc, text in listing(small.insns))
-    return f"{head}\n{body}\n  kernel {oracle.ask(small)}\n  we     {ask_us(small)}"
+    verdict = oracle.ask(small)
+    return f"{as_case(small, kind, verdict)}\n# we: {ask_us(small)}"
 
 
 def _shape(verdict: Verdict) -> str:

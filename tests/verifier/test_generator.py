@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from generator import generate
+from generator.case import as_case
 from generator.edit import splice, target
 from generator.minimise import minimise
+from generator.oracle import Verdict
 from tcbpf.errors import VerifierError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Func, Program
@@ -16,6 +19,7 @@ from tcbpf.tables.helpers import HELPERS
 from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, Kind, op_of
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
+from verifier.cases import read
 
 COUNT = 2000
 NEVER = {"per_cpu_ptr", "this_cpu_ptr", "find_vma"}
@@ -101,3 +105,20 @@ def test_the_minimiser_keeps_the_difference_and_nothing_else() -> None:
     program = next(p for p in map(generate, range(200)) if len(p.insns) > 60 and any(i.code == 0x27 for i in p.insns))
     small = minimise(program, lambda p: any(i.code == 0x27 for i in p.insns))
     assert [insn.code for insn in small.insns] == [0x27] and not small.maps and not small.funcs
+
+
+def named(program: Program) -> list[object]:
+    """Return the instructions, a kernel function by its name, which has another number in each program."""
+    return [program.kfuncs[insn.imm] if insn.code == 0x85 and insn.src == 2 else insn for insn in program.insns]
+
+
+def test_a_program_is_a_case(tmp_path: Path) -> None:
+    """What the minimiser prints can be put among the cases: it is read as the same program."""
+    for seed in range(150):
+        program = generate(seed)
+        path = tmp_path / f"{seed}.txt"
+        path.write_text(as_case(program, "it", Verdict(True)) + "\n")
+        (case,) = read(path)
+        assert named(case.program) == named(program), seed
+        assert [m.spec.name for m in case.program.maps] == [m.spec.name for m in program.maps]
+        assert [(f.pc, f.name, f.is_global) for f in case.program.funcs] == [(f.pc, f.name, f.is_global) for f in program.funcs]

@@ -40,6 +40,7 @@ from tcbpf.verifier.types import (
 
 _KERNEL_CONTEXTS: Final = {"skb": "sk_buff", "xdp": "xdp_buff"}
 _SLICES: Final = {"skb": DYNPTR_SKB, "xdp": DYNPTR_XDP, "skb_meta": DYNPTR_SKB_META}
+TRAP: Final = "__bpf_trap"
 _WHILE_LOCKED: Final = frozenset((
     "bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy", "bpf_stream_vprintk_impl", "bpf_res_spin_lock",
     "bpf_res_spin_unlock", "bpf_res_spin_lock_irqsave", "bpf_res_spin_unlock_irqrestore", "bpf_refcount_acquire_impl",
@@ -99,6 +100,8 @@ def call_kfunc(env: Env, ins: Ins) -> int:
         graph.give_away(env, regs[2].ref)
     if meta.release and not release(env, regs[meta.release].ref):
         env.refuse("not_acquired", name=name, id=ins.imm)
+    if name == TRAP:
+        env.refuse("kfunc_trap")
     if name == THROW:
         if not any(sub.is_exception for sub in env.subprogs):
             check_return(env, 1)                       # what is thrown is what the program returns

@@ -350,6 +350,8 @@ REASONS: Table[Reason] = Table(
     _invalid("kfunc_cast", "kfunc bpf_rdonly_cast type ID argument must be of a struct or void"),
     _invalid("kfunc_packet_write", "the prog does not allow writes to packet data"),
     _form("kfunc_missing", "calling kernel function {name} is not allowed", errno=errno.EACCES),
+    _invalid("kfunc_trap", "unexpected __bpf_trap() due to uninitialized variable?",
+             "the compiler put a trap where the source does what C leaves undefined: look for a variable that is not set"),
     _form("kfunc_gpl", "cannot call kernel function from non-GPL compatible program"),
 
     # --- locks, timers, dynptrs, iterators ---------------------------------------------------------------------------
