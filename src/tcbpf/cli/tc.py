@@ -1,7 +1,8 @@
 """`tcbpf tc`: tc(8)'s commands on either datapath, with its words, its output and its exit statuses.
 
 Differs: an object file is loaded by tcbpf, so that legacy `maps` sections and C sources work on the kernel too; `--datapath`
-         and `--home` choose where. `tc monitor`, chain templates, `-graph` and the colours are not here; `-batch` without
+         and `--home` choose where. `tc monitor`, chain templates, `-graph`, `estimator`,
+         `stab`, `police` and the colours are not here; `-batch` without
          a file reads standard input, as tc(8) says and tc 6.1 does not. Usage texts are our own.
 """
 
@@ -15,7 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tcbpf import __version__
-from tcbpf.cli import tc_actions, tc_class, tc_exec, tc_filter, tc_qdisc
+from tcbpf.cli import tc_actions, tc_chain, tc_class, tc_exec, tc_filter, tc_qdisc
 from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, matches
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
@@ -36,6 +37,7 @@ OBJECTS: dict[str, Callable[[Opener, Words, Options], int]] = {
     "qdisc": tc_qdisc.qdisc,
     "class": tc_class.klass,
     "filter": tc_filter.filter,
+    "chain": tc_chain.chain,
     "actions": tc_actions.actions,
     "exec": tc_exec.run,
 }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tcbpf.cli import tc_show
 from tcbpf.cli.tc_action import read_actions
 from tcbpf.cli.tc_load import Ready, prepare, read_source
-from tcbpf.cli.tc_qdisc import apply, choose, require_device, show
+from tcbpf.cli.tc_qdisc import apply, block_number, choose, require_device, show
 from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
-from tcbpf.control.objects import ETH_P_ALL, SKIP_HW, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter
+from tcbpf.control.objects import ETH_P_ALL, SKIP_HW, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter, Qdisc
 from tcbpf.control.request import Op
 from tcbpf.control.words import HOOKS, parse_classid, parse_protocol
 from tcbpf.errors import InputError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FILTER_USAGE = """\
 Usage: tc filter [ add | del | change | replace | show | get ] dev STRING
-          [ root | ingress | egress | parent CLASSID ]
+          [ root | ingress | egress | parent CLASSID ]   (or, for dev STRING and what follows it: block INDEX)
           [ pref PRIO ] [ protocol PROTO ] [ chain INDEX ] [ handle FILTERID ]
           [ FILTER_KIND [ its options ] ]
 FILTER_KIND := bpf | matchall | u32
@@ -46,6 +46,7 @@ class Request:
     protocol: int | None = None
     chain: int | None = None
     kind: str = ""
+    block: int = 0
 
 
 def filter(opener: Opener, words: Words, options: Options) -> int:
@@ -61,6 +62,7 @@ def filter(opener: Opener, words: Words, options: Options) -> int:
         require_all(request)
     require_device(dp := opener(), request.dev)
     if op is Op.SHOW:
+        require_block(dp, request.block)
         return filter_show(dp, request, options)
     row = read_filter(dp, op, request, words)
     rows = apply(dp, op, row, after=ERROR)
@@ -76,8 +78,14 @@ def require_all(request: Request) -> None:
     for what, there in said:
         if not there:
             raise Quit(USAGE, f"Must specify filter {what}")
-    if not request.dev:
+    if not request.dev and not request.block:
         raise Quit(USAGE, 'Must specify netdevice "dev" or block index "block"')
+
+
+def exclusive(word: str, other: str, *, show: bool) -> NoReturn:
+    """Refuse a device and a block in one command."""
+    raise Quit(USAGE, f'Error: "{word}" cannot be used in the same time as "{other}"' if show
+               else 'Error: "dev" and "block" are mutually exclusive')
 
 
 def read_request(words: Words, op: Op) -> Request | None:
@@ -92,6 +100,14 @@ def read_request(words: Words, op: Op) -> Request | None:
             if request.dev:
                 duplicate("dev", words.next)
             request.dev = words.take()
+            if request.block:
+                exclusive("dev", "block", show=show)
+        elif matches(word, "block"):
+            if request.block:
+                duplicate("block", words.next)
+            request.block = block_number(words, "invalid block index value")
+            if request.dev:
+                exclusive("block", "dev", show=show)
         elif word in ("root", "ingress", "egress"):
             if request.parent:
                 raise Quit(USAGE, f'Error: "{word}" is duplicate parent ID')
@@ -139,7 +155,8 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
     protocol = request.protocol
     if protocol is None:
         protocol = ETH_P_ALL if op in (Op.ADD, Op.REPLACE) else 0
-    row = Filter(request.dev, request.parent, request.kind, protocol=protocol, pref=request.pref, chain=request.chain or 0)
+    row = Filter(request.dev, request.parent, request.kind, protocol=protocol, pref=request.pref, chain=request.chain or 0,
+                 block=request.block)
     if not request.kind:
         if request.handle:
             raise Quit(USAGE, 'Must specify filter type when using "handle"')
@@ -282,12 +299,20 @@ READ: dict[str, Callable[[Datapath, Words], tuple[Bpf | dict[str, object], tuple
 """How the options of each kind of filter are read."""
 
 
+def require_block(dp: Datapath, number: int) -> None:
+    """Refuse a shared block that no qdisc is in."""
+    rows = apply(dp, Op.SHOW, Qdisc("", "", parent=0)) if number else ()
+    if number and not any(isinstance(row, Qdisc) and number in (row.ingress_block, row.egress_block) for row in rows):
+        raise Quit(LOCAL, f'Cannot find block "{number}"')
+
+
 def filter_show(dp: Datapath, request: Request, options: Options) -> int:
     """Run `tc filter show`."""
     asked = Filter(request.dev, request.parent, request.kind, protocol=request.protocol or 0, pref=request.pref & 0xFFFF,
-                   chain=request.chain or 0)
+                   chain=request.chain or 0, block=request.block)
     rows = [row for row in apply(dp, Op.SHOW, asked, after="Cannot send dump request") if isinstance(row, Filter)]
     if request.chain is not None:
         rows = [row for row in rows if row.chain == request.chain]
-    selected = tc_show.Selection(request.dev, request.parent, request.protocol or 0, request.pref, request.chain)
+    selected = tc_show.Selection(request.dev, request.parent, request.protocol or 0, request.pref, request.chain,
+                                 request.block)
     return show(rows, tc_show.filter, options, selected)

@@ -23,6 +23,7 @@ from tcbpf.cli.tc_words import (
     matches,
     parsed,
     read_size,
+    wrong,
 )
 from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcObject
 from tcbpf.control.request import Op, Request
@@ -39,6 +40,7 @@ COMMANDS = {"add": Op.ADD, "change": Op.CHANGE, "replace": Op.REPLACE, "link": O
 QDISC_USAGE = """\
 Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]
           [ handle QHANDLE ] [ root | ingress | clsact | parent CLASSID ]
+          [ ingress_block INDEX ] [ egress_block INDEX ]
           [ QDISC_KIND [ its options ] ]
 QDISC_KIND := clsact | ingress | htb | pfifo | bfifo | ...
 """
@@ -136,6 +138,7 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
     if op is Op.SHOW:
         return qdisc_show(opener, words, options)
     dev, kind, handle, parent, values = "", "", 0, 0, {}
+    blocks = {"ingress": 0, "egress": 0}
     while words:
         word = words.take()
         if word == "dev":
@@ -161,6 +164,8 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
             parent = parsed(parse_classid, words.take(), "invalid parent ID")
         elif matches(word, "estimator") or matches(word, "stab"):
             absent(word)
+        elif (hook := next((hook for hook in blocks if matches(word, f"{hook}_block")), "")):
+            blocks[hook] = block_number(words, f"invalid {hook} block index value")
         elif matches(word, "help"):
             sys.stderr.write(QDISC_USAGE)
             return 0
@@ -168,8 +173,15 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
             kind = word
             values = qdisc_options(kind, words)
     require_device(dp := opener(), dev)
-    apply(dp, op, Qdisc(dev, kind, handle=handle, parent=parent, options=values))
+    apply(dp, op, Qdisc(dev, kind, handle=handle, parent=parent, options=values, ingress_block=blocks["ingress"],
+                        egress_block=blocks["egress"]))
     return 0
+
+
+def block_number(words: Words, what: str) -> int:
+    """Take the number of a shared block; 0 is none."""
+    word = words.next
+    return words.number(what) or wrong(word, what)
 
 
 def qdisc_options(kind: str, words: Words) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tcbpf.control.objects import (
     SKIP_SW,
     TC_H_ROOT,
     Bpf,
+    Chain,
     Filter,
     Qdisc,
     TcClass,
@@ -31,6 +32,7 @@ class Selection:
     protocol: int = 0
     pref: int = 0
     chain: int | None = None
+    block: int = 0
 
 
 def qdisc(sheet: Sheet, row: Qdisc, options: Options, selected: Selection) -> None:
@@ -47,6 +49,9 @@ def qdisc(sheet: Sheet, row: Qdisc, options: Options, selected: Selection) -> No
             sheet.put("parent", format_handle(row.parent), "parent {} ")
         if row.refcnt != 1:
             sheet.put("refcnt", row.refcnt, "refcnt {} ")
+        for word, number in (("ingress_block", row.ingress_block), ("egress_block", row.egress_block)):
+            if number:
+                sheet.put(word, number, f"{word} {{}} ")
         with sheet.object("options"):
             _qdisc_options(sheet, row, options)
         sheet.line()
@@ -123,8 +128,8 @@ def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> 
         return
     with sheet.object():
         sheet.say("filter ")
-        _device(sheet, row.dev, selected)
-        if not selected.parent or selected.parent != row.parent:
+        _place(sheet, row, selected)
+        if not row.block and (not selected.parent or selected.parent != row.parent):
             hook = next((word for word, handle in HOOKS.items() if handle == row.parent), "")
             if row.parent == TC_H_ROOT or hook:
                 sheet.put(hook or "root", True, f"{hook or 'root'} ")
@@ -216,6 +221,26 @@ def _plain(sheet: Sheet, row: Filter, options: Options) -> None:
         sheet.line()
         sheet.put("not_in_hw", True, "  not_in_hw")
     tc_show_action.actions(sheet, row.actions, options)
+
+
+def chain(sheet: Sheet, row: Chain, options: Options, selected: Selection) -> None:
+    """Put one chain."""
+    with sheet.object():
+        sheet.say("chain ")
+        _place(sheet, row, selected)
+        if not row.block and selected.parent != row.parent:
+            sheet.put("parent", format_handle(row.parent), "parent {} ")
+        if selected.chain is None:
+            sheet.put("chain", row.number, "chain {} ")
+        sheet.line()
+
+
+def _place(sheet: Sheet, row: Filter | Chain, selected: Selection) -> None:
+    """Put the block or the device that a row is of."""
+    if not row.block:
+        _device(sheet, row.dev, selected)
+    elif selected.block != row.block:
+        sheet.put("block", row.block, "block {} ")
 
 
 def _device(sheet: Sheet, name: str, selected: Selection) -> None:

@@ -72,6 +72,8 @@ class Qdisc:
     options: dict[str, object] = field(default_factory=dict)
     stats: Stats = Stats()
     refcnt: int = 0                          # as dumped; tc prints it for the root qdisc
+    ingress_block: int = 0                   # the block of filters that it shares with others, 0 for one of its own
+    egress_block: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +152,12 @@ class Bpf:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of a qdisc. `options` is Bpf for kind "bpf"; other kinds (u32, matchall, flower) hold tc(8)'s words.
+    """A filter of a qdisc, or of a shared block, which goes by its number alone. `options` is Bpf for kind "bpf"; other
+    kinds (u32, matchall, flower) hold tc(8)'s words.
 
-    SHOW selects by dev, parent (0: the root qdisc's filters), chain (0 does not select), pref,
-    protocol (0 does not select) and
-    kind ("" does not select). A dump starts every (chain, pref, protocol) with a row of handle 0,
-    as the kernel's does. DELETE
-    with pref 0 removes all filters of the parent; with handle 0 all of that pref.
+    SHOW selects by dev, parent (0: the root qdisc's filters), chain (0 does not select), pref, protocol (0 does not
+    select) and kind ("" does not select). A dump starts every (chain, pref, protocol) with a row of handle 0, as the
+    kernel's does. DELETE with pref 0 removes all filters of the parent; with handle 0 all of that pref.
     """
 
     dev: str
@@ -168,6 +169,20 @@ class Filter:
     handle: int = 0
     options: Bpf | dict[str, object] = field(default_factory=dict)
     actions: tuple[Action, ...] = ()
+    block: int = 0                                                # with it, dev and parent say nothing
 
 
-TcObject = Link | Qdisc | TcClass | Filter | Action | Actions
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain of filters. It is there while it has filters, or until it is removed when it was made by itself.
+
+    SHOW takes all chains of the place, or the one of `number`.
+    """
+
+    dev: str
+    parent: int = 0
+    number: int | None = None                                     # None: 0, and for SHOW every one
+    block: int = 0
+
+
+TcObject = Link | Qdisc | TcClass | Filter | Chain | Action | Actions

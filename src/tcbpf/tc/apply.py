@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tcbpf.control.objects import Action, Actions, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import Action, Actions, Chain, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.errors import InternalError, NotSupported
-from tcbpf.tc import action, filter, klass, link, qdisc
+from tcbpf.tc import action, chain, filter, klass, link, qdisc
 from tcbpf.tc.state import State, describe
 
 
@@ -34,6 +34,8 @@ def answer(state: State, op: Op, thing: TcObject, asked: str) -> tuple[TcObject,
             return klass.show(state, thing, asked)
         case Filter():
             return filter.get(state, thing, asked) if op is Op.GET else filter.show(state, thing, asked)
+        case Chain():
+            return chain.get(state, thing, asked) if op is Op.GET else chain.show(state, thing, asked)
         case Action():
             return action.show(state, thing, asked)
         case Actions():
@@ -56,6 +58,10 @@ def written(state: State, op: Op, thing: TcObject, asked: str) -> State:
             return klass.write(state, op, thing, asked)
         case Filter():
             return filter.write(state, op, thing, asked)
+        case Chain() if op is Op.ADD:
+            return chain.add(state, thing, asked)
+        case Chain():
+            raise NotSupported(f"{asked}: a chain is added or deleted")
         case Action():
             return action.write(state, op, thing, asked)
         case Actions():
@@ -76,6 +82,8 @@ def removed(state: State, thing: TcObject, asked: str) -> State:
             return klass.delete(state, thing, asked)
         case Filter():
             return filter.delete(state, thing, asked)
+        case Chain():
+            return chain.delete(state, thing, asked)
         case Action():
             return action.delete(state, thing, asked)
         case Actions():

@@ -7,11 +7,13 @@ Source:  tc_new_tfilter(), tc_del_tfilter(), net/sched/cls_api.c; cls_bpf_change
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from tcbpf.cbpf.check import check
 from tcbpf.cbpf.insn import Classic
-from tcbpf.control.objects import NOT_IN_HW, SKIP_HW, SKIP_SW, Bpf, Filter, Link
+from tcbpf.control.objects import NOT_IN_HW, SKIP_HW, SKIP_SW, Bpf, Chain, Filter, Link
 from tcbpf.control.request import Op
 from tcbpf.errors import FilterError, TcError
 from tcbpf.tc import action
@@ -49,12 +51,49 @@ def block(state: State, link: Link, parent: int, asked: str) -> Hook:
     return link.index, parent
 
 
+def sharing(state: State, hook: Hook) -> Hook:
+    """Return the shared block that the filters of a place are in, or the place itself."""
+    index, parent = hook
+    qdisc = state.qdiscs.get((index, INGRESS_HANDLE)) if parent in (CLSACT_INGRESS, CLSACT_EGRESS) else None
+    number = 0 if qdisc is None else qdisc.ingress_block if parent == CLSACT_INGRESS else qdisc.egress_block
+    return (0, number) if number else hook
+
+
+def place_of(state: State, what: Filter | Chain, asked: str) -> Hook:
+    """Return the place of the block that a request may change."""
+    if what.block:
+        if not any(what.block in (q.ingress_block, q.egress_block) for q in state.qdiscs.values()):
+            raise TcError(errno.EINVAL, asked, "Block of given index was not found")
+        return 0, what.block
+    hook = block(state, state.link(what.dev, asked), what.parent, asked)
+    if sharing(state, hook) != hook:
+        said = "This filter block is shared. Please use the block index to manipulate the filters"
+        raise TcError(errno.EOPNOTSUPP, asked, said)
+    return hook
+
+
+def places(state: State, what: Filter | Chain, asked: str) -> Iterator[Hook]:
+    """Yield the places that a dump looks at; of what is not there it is empty."""
+    if what.block:
+        yield 0, what.block
+        return
+    for link in [state.link(what.dev, asked)] if what.dev else [state.links[index] for index in sorted(state.links)]:
+        with suppress(TcError):
+            yield sharing(state, block(state, link, what.parent, asked))
+
+
+def known(state: State, hook: Hook, number: int) -> bool:
+    """Tell whether a block has a chain."""
+    return any(number == one for one, _ in state.chains.get(hook, ()))
+
+
 def write(state: State, op: Op, asked_for: Filter, asked: str) -> State:
     """Add, replace or change a filter."""
-    link = state.link(asked_for.dev, asked)
+    if not asked_for.block:
+        state.link(asked_for.dev, asked)
     if not asked_for.pref and op is Op.CHANGE:
         raise TcError(errno.ENOENT, asked, "Invalid filter command with priority of zero")
-    hook = block(state, link, asked_for.parent, asked)
+    hook = place_of(state, asked_for, asked)
     if asked_for.chain > MAX_CHAIN:
         raise TcError(errno.EINVAL, asked, "Specified chain index exceeds upper limit")
     filters = state.filters.get(hook, ())
@@ -82,10 +121,11 @@ def write(state: State, op: Op, asked_for: Filter, asked: str) -> State:
     handle = asked_for.handle or free_handle(same)
     state, actions = action.bind(state, asked_for.actions, hardware(options), asked)
     # The one block of an ingress qdisc goes by whatever parent the last filter was added with.
-    parent = asked_for.parent if state.qdiscs[link.index, hook[1] & 0xFFFF0000].kind == "ingress" else hook[1]
+    at = state.qdiscs.get((hook[0], hook[1] & 0xFFFF0000))
+    parent = 0 if asked_for.block else asked_for.parent if at is not None and at.kind == "ingress" else hook[1]
     made = replace(
         asked_for,
-        dev=link.name,
+        dev="" if asked_for.block else asked_for.dev,
         parent=parent,
         protocol=protocol,
         pref=pref,
@@ -160,7 +200,7 @@ def placed(filters: tuple[Filter, ...], made: Filter, old: Filter | None) -> tup
         return tuple(made if f is old else f for f in filters)
     chains = [f.chain for f in filters]
     if made.chain not in chains:
-        return (*filters, made)
+        return (*filters, made)  # the block's order of chains moves it where it belongs
     at = chains.index(made.chain)
     while at < len(filters) and filters[at].chain == made.chain and filters[at].pref < made.pref:
         at += 1
@@ -169,15 +209,16 @@ def placed(filters: tuple[Filter, ...], made: Filter, old: Filter | None) -> tup
 
 def delete(state: State, asked_for: Filter, asked: str) -> State:
     """Remove one filter, all of a preference, or all of a chain."""
-    link = state.link(asked_for.dev, asked)
+    if not asked_for.block:
+        state.link(asked_for.dev, asked)
     if not asked_for.pref and (asked_for.handle or asked_for.kind or asked_for.protocol):
         raise TcError(errno.ENOENT, asked, "Cannot flush filters with protocol, handle or kind set")
-    hook = block(state, link, asked_for.parent, asked)
+    hook = place_of(state, asked_for, asked)
     filters = state.filters.get(hook, ())
     chain = [f for f in filters if f.chain == asked_for.chain]
     if not asked_for.pref:
         return state.with_filters(hook, tuple(f for f in filters if f.chain != asked_for.chain))
-    if not chain:
+    if not known(state, hook, asked_for.chain):
         raise TcError(errno.ENOENT, asked, "Cannot find specified filter chain")
     same = with_pref(chain, asked_for, asked)
     if not same:
@@ -192,12 +233,13 @@ def delete(state: State, asked_for: Filter, asked: str) -> State:
 
 def get(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
     """Return the one filter named."""
-    link = state.link(asked_for.dev, asked)
+    if not asked_for.block:
+        state.link(asked_for.dev, asked)
     if not asked_for.pref:
         raise TcError(errno.ENOENT, asked, "Invalid filter command with priority of zero")
-    hook = block(state, link, asked_for.parent, asked)
+    hook = place_of(state, asked_for, asked)
     chain = [f for f in state.filters.get(hook, ()) if f.chain == asked_for.chain]
-    if not chain:
+    if not known(state, hook, asked_for.chain):
         raise TcError(errno.EINVAL, asked, "Cannot find specified filter chain")
     same = with_pref(chain, asked_for, asked)
     if not same:
@@ -210,13 +252,8 @@ def get(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
 
 def show(state: State, asked_for: Filter, asked: str) -> tuple[Filter, ...]:
     """Return the filters that the request selects, each preference led by a row of handle 0."""
-    links = [state.link(asked_for.dev, asked)] if asked_for.dev else [state.links[i] for i in sorted(state.links)]
     found: list[Filter] = []
-    for link in links:
-        try:
-            hook = block(state, link, asked_for.parent, asked)
-        except TcError:
-            continue  # a dump of what is not there is empty
+    for hook in places(state, asked_for, asked):
         last: tuple[int, int, int] | None = None
         for one in state.filters.get(hook, ()):
             if not selected(one, asked_for):

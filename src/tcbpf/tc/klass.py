@@ -110,11 +110,7 @@ def delete(state: State, asked_for: TcClass, asked: str) -> State:
     children = any(at[0] == link.index and k.parent == old.classid for at, k in state.classes.items())
     if children or holders(state, link, old.classid):
         raise TcError(errno.EBUSY, asked, "HTB class in use")
-    state = replace(
-        state,
-        classes={at: k for at, k in state.classes.items() if at != place},
-        filters={hook: f for hook, f in state.filters.items() if hook != place},
-    )
+    state = state.only(lambda at: at != place, "classes", "filters", "chains")
     if old.leaf:
         state = remove(state, link, state.qdiscs[link.index, old.leaf])
     return state

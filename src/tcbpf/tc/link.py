@@ -85,13 +85,8 @@ def delete(state: State, link: Link, asked: str) -> State:
     if old.kind == "lo":
         raise TcError(errno.EOPNOTSUPP, asked)
     gone = {old.index, old.peer_index} if old.peer_index else {old.index}
-    return replace(
-        state,
-        links={index: value for index, value in state.links.items() if index not in gone},
-        qdiscs={place: value for place, value in state.qdiscs.items() if place[0] not in gone},
-        classes={place: value for place, value in state.classes.items() if place[0] not in gone},
-        filters={hook: value for hook, value in state.filters.items() if hook[0] not in gone},
-    )
+    state = replace(state, links={index: value for index, value in state.links.items() if index not in gone})
+    return state.only(lambda place: place[0] not in gone, "qdiscs", "classes", "filters", "chains")
 
 
 def show(state: State, link: Link, asked: str) -> tuple[Link, ...]:

@@ -15,7 +15,7 @@ from tcbpf.control.objects import ETH_P_ALL, SKIP_SW, TC_H_ROOT, Action, Bpf, Fi
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import struct
 from tcbpf.tables.actions import ACTIONS, GOTO_CHAIN, JUMP
-from tcbpf.tc.filter import CLSACT_EGRESS, CLSACT_INGRESS
+from tcbpf.tc.filter import CLSACT_EGRESS, CLSACT_INGRESS, sharing
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import State
 
@@ -110,7 +110,7 @@ def default_class(qdisc: Qdisc) -> int:
 def hook(plan: Plan, state: State, link: Link, name: str, parent: int, programs: Programs) -> Any:
     """Return the struct of one hook with the chains of its block."""
     made = plan.hooks[link.index, name] = struct("tcbpf_hook")()
-    filters = state.filters.get((link.index, parent), ())
+    filters = state.filters.get(sharing(state, (link.index, parent)), ())
     chains = []
     for number in sorted({f.chain for f in filters}):
         chain = struct("tcbpf_chain")()

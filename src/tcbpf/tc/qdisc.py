@@ -99,6 +99,10 @@ def create(state: State, link: Link, asked_for: Qdisc, asked: str) -> State:
         if at_ingress:
             raise TcError(errno.EOPNOTSUPP, asked)
         raise TcError(errno.EINVAL, asked, "Specified parent ID is reserved for ingress and clsact Qdiscs")
+    if asked_for.ingress_block and not at_ingress:
+        raise TcError(errno.EOPNOTSUPP, asked, "Ingress block sharing is not supported")
+    if asked_for.egress_block and kind != "clsact":
+        raise TcError(errno.EOPNOTSUPP, asked, "Egress block sharing is not supported")
     handle = asked_for.handle & 0xFFFF0000
     if at_ingress:
         state, handle = state.with_ingress_queue(link.index), INGRESS_HANDLE
@@ -125,6 +129,8 @@ def create(state: State, link: Link, asked_for: Qdisc, asked: str) -> State:
         asked_for.parent,
         defaults(kind, link, asked_for.options),
         refcnt=references(link, asked_for),
+        ingress_block=asked_for.ingress_block,
+        egress_block=asked_for.egress_block,
     )
     state = state.with_qdisc(link.index, made)
     return bands(state, link, made) if kind == "prio" else state
@@ -219,12 +225,7 @@ def remove(state: State, link: Link, qdisc: Qdisc) -> State:
     def kept(place: tuple[int, int]) -> bool:
         return place[0] != link.index or place[1] & 0xFFFF0000 not in gone
 
-    return replace(
-        state,
-        qdiscs={place: value for place, value in state.qdiscs.items() if kept(place)},
-        classes={place: value for place, value in state.classes.items() if kept(place)},
-        filters={place: value for place, value in state.filters.items() if kept(place)},
-    )
+    return state.only(kept, "qdiscs", "classes", "filters", "chains")
 
 
 def show(state: State, asked_for: Qdisc, asked: str) -> tuple[Qdisc, ...]:

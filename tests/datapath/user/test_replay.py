@@ -263,3 +263,16 @@ def test_many_packets_to_many_devices_lose_none(box: Box) -> None:
         "em2-ingress": 30_000,
         "em3-egress": 30_000,
     }
+
+
+def test_a_shared_block_classifies_for_every_device_in_it(box: Box) -> None:
+    for dev in "em1", "em2":
+        box(Op.DELETE, Qdisc(dev, "clsact", parent=TC_H_CLSACT))
+        box(Op.ADD, Qdisc(dev, "clsact", parent=TC_H_CLSACT, ingress_block=7))
+    drop = Bpf(bytecode=((6, 0, 0, 2),), direct_action=True)
+    box(Op.ADD, Filter("", 0, "bpf", options=drop, block=7))
+    assert [box.run(dev).verdicts for dev in ("em1", "em2", "em3")] == [{2: 5}, {2: 5}, {-1: 5}]
+    box(Op.DELETE, Qdisc("em1", "clsact", parent=TC_H_CLSACT))
+    assert (0, 7) in box.dp.state().filters
+    box(Op.DELETE, Qdisc("em2", "clsact", parent=TC_H_CLSACT))
+    assert (0, 7) not in box.dp.state().filters

@@ -11,7 +11,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tcbpf.control.objects import SKIP_HW, SKIP_SW, Bpf, Filter
+from tcbpf.control.objects import SKIP_HW, SKIP_SW, Bpf, Chain, Filter
 from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.act import actions_attr, read_actions
 from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u16, u32
@@ -80,6 +80,7 @@ def _u32(made: Filter, names: Names) -> list[bytes]:
     return [*rows, *([attr(uapi.TCA_U32_SEL, sel)] if keys else [])]
 
 
+IN_BLOCK = -1                                          # TCM_IFINDEX_MAGIC_BLOCK: the parent is a block's number
 _OPTIONS = {"bpf": _bpf, "matchall": _matchall, "u32": _u32}
 _SEL = struct.Struct("=BBBxHHhhI")                     # tc_u32_sel: flags, offshift, nkeys, offmask, off, offoff, hoff, hmask
 
@@ -98,8 +99,17 @@ def read_filter(raw: bytes, names: Names) -> Filter:
         options = {"unread": len(rows)}
     holder = {"bpf": uapi.TCA_BPF_ACT, "matchall": uapi.TCA_MATCHALL_ACT, "u32": uapi.TCA_U32_ACT}.get(kind)
     actions = read_actions(rows[holder], names) if holder in rows else ()
-    return Filter(dev=names.name(index), parent=parent, kind=kind, protocol=socket.ntohs(info & 0xFFFF), pref=info >> 16,
+    block = parent if index == IN_BLOCK else 0
+    return Filter(dev="" if block else names.name(index), parent=0 if block else parent, block=block, kind=kind,
+                  protocol=socket.ntohs(info & 0xFFFF), pref=info >> 16,
                   chain=number(found.get(TCA_CHAIN)), handle=handle, options=options, actions=actions)
+
+
+def read_chain(raw: bytes, names: Names) -> Chain:
+    """Return the chain of one message."""
+    _, index, _, parent, _ = HEAD.unpack_from(raw)
+    chain = number(attrs(raw[HEAD.size:]).get(TCA_CHAIN))
+    return Chain("", number=chain, block=parent) if index == IN_BLOCK else Chain(names.name(index), parent, chain)
 
 
 def _read_u32(rows: dict[int, bytes]) -> dict[str, object]:

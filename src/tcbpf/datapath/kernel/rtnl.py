@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
-from tcbpf.control.objects import TC_H_ROOT, Action, Actions, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import TC_H_ROOT, Action, Actions, Chain, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import act, cls, sch
 from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, string, text, u32
@@ -92,9 +92,10 @@ def describe(what: TcObject) -> str:
     """Return a short name of an object for messages."""
     if isinstance(what, Actions):
         return "actions"
-    kind = {Link: "device", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Action: "action"}[type(what)]
+    kind = {Link: "device", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Chain: "chain",
+            Action: "action"}[type(what)]
     name = what.name if isinstance(what, Link) else what.kind if isinstance(what,
-    Action) else f"{what.kind} on {what.dev}"
+    Action) else f"{getattr(what, 'kind', '')} on {what.dev}"
     return f"{kind} {name}".replace("  ", " ")
 
 
@@ -131,9 +132,14 @@ class Names:
 Decode = Callable[[bytes], TcObject | None]
 
 
-def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter) -> tuple[int, bytes, Decode]:
-    """Return (message base, request body, how to read an answer) for a qdisc, class or filter."""
+def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter | Chain) -> tuple[int, bytes, Decode]:
+    """Return (message base, request body, how to read an answer) for a qdisc, class, filter or chain."""
     index = names.index(what.dev)
+    if isinstance(what, Chain):
+        head = _in_place(what, index, 0, 0)
+        number = what.number or 0 if op is not Op.SHOW else what.number
+        return uapi.RTM_NEWCHAIN, head + (u32(sch.TCA_CHAIN, number) if number is not None else b""), (
+            lambda raw: cls.read_chain(raw, names))
     if isinstance(what, Qdisc):
         head = TCMSG.pack(0, index, what.handle, what.parent if op is not Op.SHOW else 0, 0)
         options = sch.qdisc_attrs(what) if op is not Op.SHOW else b""
@@ -149,7 +155,7 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter) -> tuple[int,
         options = sch.class_attrs(what) if op is not Op.SHOW else b""
         return uapi.RTM_NEWTCLASS, head + options, lambda raw: sch.read_class(raw, names)
     info = what.pref << 16 | socket.htons(what.protocol)
-    head = TCMSG.pack(0, index, what.handle, what.parent, info)
+    head = _in_place(what, index, what.handle, info)
 
     def filter(raw: bytes) -> Filter | None:
         row = cls.read_filter(raw, names)
@@ -157,6 +163,13 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter) -> tuple[int,
 
     body = cls.filter_attrs(what, names, options=op in (Op.ADD, Op.REPLACE, Op.CHANGE))
     return uapi.RTM_NEWTFILTER, head + body, filter
+
+
+def _in_place(what: Filter | Chain, index: int, handle: int, info: int) -> bytes:
+    """Return the head of a message about what is in a block: a qdisc's, or one that goes by its number."""
+    if what.block:
+        return TCMSG.pack(0, cls.IN_BLOCK, handle, what.block, info)
+    return TCMSG.pack(0, index, handle, what.parent, info)
 
 
 def _link(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:

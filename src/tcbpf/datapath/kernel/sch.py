@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tcbpf.datapath.kernel.rtnl import Names
 
 TCA_KIND, TCA_OPTIONS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 4, 7, 11    # linux/rtnetlink.h, which gives them no BTF name
+TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK = 13, 14
 HEAD = struct.Struct("=BxxxiIII")                      # struct tcmsg
 _GLOB = struct.Struct("=5I")                           # tc_htb_glob: version, rate2quantum, defcls, debug, direct_pkts
 _RATE = struct.Struct("=BBHhHI")                       # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
@@ -45,7 +46,8 @@ def qdisc_attrs(qdisc: Qdisc) -> bytes:
         options = attr(TCA_OPTIONS, struct.pack("=i16B", _int(qdisc.options, "bands", 3), *bands))
     elif qdisc.kind in _FIFO and "limit" in qdisc.options:
         options = u32(TCA_OPTIONS, _int(qdisc.options, "limit"))
-    return text(TCA_KIND, qdisc.kind) + options
+    blocks = ((TCA_INGRESS_BLOCK, qdisc.ingress_block), (TCA_EGRESS_BLOCK, qdisc.egress_block))
+    return text(TCA_KIND, qdisc.kind) + options + b"".join(u32(kind, number) for kind, number in blocks if number)
 
 
 def class_attrs(made: TcClass) -> bytes:
@@ -100,7 +102,8 @@ def read_qdisc(raw: bytes, names: Names) -> Qdisc:
     elif options:
         values = {"unread": len(options)}
     return Qdisc(dev=names.name(index), kind=kind, handle=handle, parent=parent, options=values, stats=read_stats(found),
-                 refcnt=info)
+                 refcnt=info, ingress_block=number(found.get(TCA_INGRESS_BLOCK)),
+                 egress_block=number(found.get(TCA_EGRESS_BLOCK)))
 
 
 def read_class(raw: bytes, names: Names) -> TcClass:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import sqlite3
 
     from tcbpf.control.objects import Filter
-    from tcbpf.tc.state import Hook, State
+    from tcbpf.tc.state import Chains, Hook, State
 
 TABLES = ("links", "qdiscs", "classes", "filters", "chains", "actions", "counters", "bound")
-"""Tables of rows, each a key and a value: the mappings of a State, and the order of each block's chains."""
+"""Tables of rows, each a key and a value: the mappings of a State."""
 
 WAIT_SECONDS = 30
 
@@ -211,8 +211,6 @@ def table(state: State, name: str) -> Mapping[Any, object]:
         return {**state.counters, **{f"ingress {index}": 1 for index in state.once_ingress}}
     if name == "filters":
         return {(*hook, f.chain, f.pref, f.handle): f for hook, filters in state.filters.items() for f in reversed(filters)}
-    if name == "chains":
-        return {hook: tuple(dict.fromkeys(f.chain for f in filters)) for hook, filters in state.filters.items()}
     found: Mapping[Any, object] = getattr(state, name)
     return found
 
@@ -235,18 +233,19 @@ def state_of(rows: list[tuple[str, str, str]]) -> State:
         {name: number for name, number in tables["counters"].items() if name not in marks},
         frozenset(int(mark.split()[1]) for mark in marks),
         tables["bound"],
+        tables["chains"],
     )
 
 
 def blocks(
-    filters: Mapping[tuple[int, int, int, int, int], Filter], chains: Mapping[Hook, tuple[int, ...]]
+    filters: Mapping[tuple[int, int, int, int, int], Filter], chains: Mapping[Hook, Chains]
 ) -> dict[Hook, tuple[Filter, ...]]:
     """Return filters, given from the oldest on, by block and in the order they are asked: see State."""
-    found: dict[Hook, list[Filter]] = {hook: [] for hook in chains}
+    found: dict[Hook, list[Filter]] = {}
     for (index, parent, *_), one in filters.items():
-        found[index, parent].append(one)
+        found.setdefault((index, parent), []).append(one)
     for hook, block in found.items():
-        place = {chain: number for number, chain in enumerate(chains[hook])}
+        place = {chain: number for number, (chain, _) in enumerate(chains[hook])}
         block.reverse()  # sorting is stable: the newest of equal ones first
         block.sort(key=lambda f, place=place: (place[f.chain], f.pref))  # type: ignore[misc]
     return {hook: tuple(block) for hook, block in found.items()}
