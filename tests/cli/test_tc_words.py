@@ -78,10 +78,13 @@ def test_a_batch_stops_at_the_first_failure_unless_forced(tmp_path: Path) -> Non
         "# a comment\nqdisc add dev lo clsact\n\nqdisc add dev lo \\\n  clsact\nqdisc del dev lo clsact # last\n")
     said = tc(tmp_path, "-batch", "batch")
     assert said.status == 1
-    assert said.err == "Error: Exclusivity flag on, cannot modify.\nCommand failed batch:4\n"
+    assert said.err == "Error: Exclusivity flag on, cannot modify.\nCommand failed batch:5\n"
     assert "clsact" in tc(tmp_path, "qdisc", "show", "dev", "lo").out
     said = tc(tmp_path, "-force", "-b", "batch")
     assert said.status == 1 and "clsact" not in tc(tmp_path, "qdisc", "show", "dev", "lo").out
+    (tmp_path / "batch").write_text('qdisc show\nqdisc add dev "lo clsact\n')
+    said = tc(tmp_path, "-b", "batch")
+    assert said.status == 1 and said.err == "Unterminated quoted string\n"
     assert tc(tmp_path, "-b", "nosuch").err == 'Cannot open file "nosuch" for reading: No such file or directory\n'
 
 

@@ -154,12 +154,17 @@ def batch(options: Options, opener: Opener) -> int:
     try:
         with ExitStack() as stack:
             file = sys.stdin if options.batch == "-" else stack.enter_context(open(options.batch, encoding="utf-8"))
-            lines = file.read().replace("\\\n", " ").splitlines()
+            lines = file.read().split("\n")
     except OSError as error:
         raise Quit(LOCAL, f'Cannot open file "{options.batch}" for reading: {error.strerror}') from None
     status = 0
+    pending = ""
     for number, line in enumerate(lines, 1):
-        words = split(line)
+        pending += line
+        if line.endswith("\\"):
+            pending = pending[:-1]
+            continue
+        words, pending = split(pending), ""
         if not words:
             continue
         try:
@@ -182,5 +187,5 @@ def split(line: str) -> list[str]:
     import shlex
     try:
         return shlex.split(line, comments=True)
-    except ValueError as error:
-        raise Quit(USAGE, f"{error}: {line}") from None
+    except ValueError:
+        raise Quit(LOCAL, "Unterminated quoted string") from None
