@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tcbpf.datapath.kernel import Kernel
-from tcbpf.errors import TcbpfError, VerifierError
+from tcbpf.datapath.kernel.syscall import btf_load
+from tcbpf.errors import SysError, TcbpfError, VerifierError
 from tcbpf.obj import link, load, programs
 from tcbpf.obj.program import Program
 from tcbpf.verifier import verify
+from tcbpf.verifier.log import STATS
+from tcbpf.verifier.reading import comparable
 
 HERE = Path(__file__).parent
 TYPES = {"sched_cls", "sched_act", "socket_filter", "xdp", "cgroup_skb"}
@@ -62,6 +66,7 @@ class Result:
     item: Item
     ours: Verdict
     kernel: Verdict
+    logs: tuple[bool, ...] = ()                    # whether both wrote the same log, at level 1 and at level 2
 
     @property
     def agree(self) -> bool:
@@ -148,6 +153,39 @@ def ask_us(program: Program) -> Verdict:
         signal.alarm(0)
 
 
+def same_logs(program: Program) -> tuple[bool, ...]:
+    """Return, for level 1 and for level 2, whether both sides write the same."""
+    program = as_loaded(program)
+    return tuple(comparable(log_of(program, level, verify)) == comparable(log_of(program, level, load_live))
+                 for level in (1, 2))
+
+
+def as_loaded(program: Program) -> Program:
+    """Return the program without its BTF when the kernel refuses that and does without: it has no source lines then."""
+    if program.btf is None or not program.raw_func_info:
+        return program
+    try:
+        os.close(btf_load(program.btf.raw))
+    except SysError:
+        funcs = tuple(replace(func, type_id=0) for func in program.funcs)
+        return replace(program, btf=None, lines=(), funcs=funcs, raw_func_info=b"", raw_line_info=b"")
+    return program
+
+
+def log_of(program: Program, level: int, ask: Callable[..., Any]) -> str:
+    """Return the log that one side writes of a program, whatever its verdict."""
+    try:
+        return str(ask(program, log_level=level | STATS).log)
+    except VerifierError as error:
+        return error.log
+
+
+def load_live(program: Program, *, log_level: int) -> Any:
+    """Load a program into the live kernel for a moment."""
+    with Kernel() as kernel, kernel.prog_load(program, log_level=log_level) as prog:
+        return prog
+
+
 def processed(log: str) -> int:
     """Return N of "processed N insns"."""
     for line in reversed(log.splitlines()):
@@ -156,13 +194,15 @@ def processed(log: str) -> int:
     return 0
 
 
-def compare(items: Iterator[Item]) -> list[Result]:
-    """Ask both sides about every item."""
+def compare(items: Iterator[Item], *, logs: bool) -> list[Result]:
+    """Ask both sides about every item, and for their logs where they agree."""
     results, start = [], time.monotonic()
     for number, item in enumerate(items, 1):
         kernel = ask_kernel(item.program)
         if not kernel.odd:
-            results.append(Result(item, ask_us(item.program), kernel))
+            ours = ask_us(item.program)
+            same = same_logs(item.program) if logs and not ours.odd and ours.accept == kernel.accept else ()
+            results.append(Result(item, ours, kernel, same))
         if sys.stderr.isatty():
             print(f"\r{number} programs, {time.monotonic() - start:.0f} s ", end="", file=sys.stderr)
     return results
@@ -179,6 +219,8 @@ def figures(results: list[Result]) -> dict[str, Any]:
         "agree_reject": share(r.agree for r in results if not r.kernel.accept),
         "unsound": sorted(f"{r.item.feature}/{r.item.name}" for r in results if r.unsound),
         "message_equal": share(r.ours.message == r.kernel.message for r in rejected),
+        "log_equal_1": share(r.logs[0] for r in results if r.logs),
+        "log_equal_2": share(r.logs[1] for r in results if r.logs),
         "processed_within_10_percent": share(0.9 <= r.ours.processed / r.kernel.processed <= 1.1 for r in accepted),
     }
 
@@ -206,6 +248,8 @@ def show(name: str, results: list[Result], *, everything: bool) -> None:
             sum(bool(r.ours.odd) for r in rows), same)))
     console.print(table)
     for result in results:
+        if everything and False in result.logs:
+            console.print(f"{result.item.feature}/{result.item.name}: other log at level {result.logs.index(False) + 1}")
         if not result.agree or (everything and result.ours.message != result.kernel.message):
             console.print(f"{result.item.feature}/{result.item.name}", markup=False)
             console.print(f"  kernel {said(result.kernel)}\n  we     {said(result.ours)}", markup=False)
@@ -235,6 +279,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="how many programs to generate")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first one's seed")
     parser.add_argument("--feature", default="", help="only this feature of a corpus")
+    parser.add_argument("--logs", action="store_true", help="compare the logs of level 1 and 2 as well")
     parser.add_argument("--list", action="store_true", help="print differing messages too")
     parser.add_argument("--floor", action="store_true", help="fail below what was reached")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
@@ -244,7 +289,7 @@ def main() -> int:
     for name in args.corpus:
         corpus = generated(args.count, args.seed) if name == "generated" else CORPORA[name]()
         items = (item for item in corpus if args.feature in ("", item.feature))
-        results = compare(items)
+        results = compare(items, logs=args.logs)
         show(name, results, everything=args.list)
         reached[name] = figures(results)
         print(json.dumps(reached[name], indent=1))

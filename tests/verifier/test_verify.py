@@ -41,12 +41,16 @@ def test_refuses_a_byte_beyond_the_guard_in_the_kernels_words() -> None:
 
 
 def test_the_log_is_in_the_kernels_format() -> None:
-    log = verify(program(Insn(0xB7), Insn(0x95)), log_level=1).log
-    assert log == (
+    short, full = (verify(program(Insn(0xB7), Insn(0x95)), log_level=level).log for level in (1, 2))
+    assert short == "processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n"
+    assert full == (
+        "func#0 @0\n"
+        "Live regs before insn:\n"
+        "      0: .......... (b7) r0 = 0\n"
+        "      1: 0......... (95) exit\n"
         "0: R1=ctx() R10=fp0\n"
         "0: (b7) r0 = 0                        ; R0=0\n"
-        "1: (95) exit\n"
-        "processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n"
+        "1: (95) exit\n" + short
     )
 
 
@@ -63,5 +67,6 @@ def test_a_may_goto_to_the_next_instruction_is_one() -> None:
         verify(program(Insn(0xB7), Insn(0xE5, imm=5), Insn(0x95)))
 
 
-def test_the_summary_alone_is_one_line() -> None:
-    assert verify(program(Insn(0xB7), Insn(0x95)), log_level=4).log.startswith("processed 2 insns")
+def test_the_summary_has_the_time_and_the_stack() -> None:
+    time, stack, processed = verify(program(Insn(0xB7), Insn(0x95)), log_level=4).log.splitlines()
+    assert time.startswith("verification time ") and stack == "stack depth 0" and processed.startswith("processed 2 insns")

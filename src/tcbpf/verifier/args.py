@@ -123,9 +123,7 @@ def _check_argument(env: Env, index: int, arg: Arg, meta: Meta) -> None:
         elif meta.map.type == "bloom_filter" and meta.helper.name == "map_peek_elem":
             arg, mod = Arg(kind), Mod.NONE                   # the value to look for, not a place for one
     null = reg.type == SCALAR and not reg.val.mask and not reg.val.value
-    if null and mod & Mod.MAYBE_NULL:
-        mark_precise(env, regno)
-    else:
+    if not null or not mod & Mod.MAYBE_NULL:
         _check_type(env, regno, reg, kind, arg, meta)
         check_offset(env, regno, reg, mod)
     if mod & Mod.RELEASE:
@@ -340,7 +338,7 @@ def check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, wanted: str, parent_r
         return None
     if reg.type == DYNPTR and not mod & Mod.RDONLY:
         env.refuse("dynptr_const")
-    held = dynptr_at(env, reg)
+    held = dynptr_at(env, reg, env.words("dynptr_uninitialized", arg=regno - 1))
     if held is None:
         env.refuse("dynptr_uninitialized", arg=regno - 1)
     if wanted and held.extra.kind != wanted:
@@ -351,7 +349,7 @@ def check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, wanted: str, parent_r
 def _can_hold_dynptr(env: Env, reg: Reg) -> bool:
     if reg.type != STACK:
         return False
-    dynptr_slot(env, reg)
+    dynptr_slot(env, reg, env.words("dynptr_initialized"))
     return True
 
 

@@ -38,6 +38,7 @@ from tcbpf.verifier.types import (
     SOCK_COMMON,
     SOCKET,
     TCP_SOCK,
+    TRUSTED,
     type_name,
 )
 
@@ -98,6 +99,12 @@ def helper(env: Env, ins: Ins) -> int:
     return ins.next
 
 
+def is_offered(env: Env, row: Helper) -> bool:
+    """Tell whether programs of this type and privilege may call a helper."""
+    privileged = row.privilege == "none" or (env.capable and (row.privilege == "bpf" or env.allow_leaks))
+    return env.type.name in row.progs and privileged and max(row.since, row.net_since) <= env.kernel
+
+
 def _permitted(env: Env, row: Helper | None, id: int) -> Helper:
     """Return the row when the program may call the helper.
 
@@ -108,10 +115,8 @@ def _permitted(env: Env, row: Helper | None, id: int) -> Helper:
         if name is not None and (row is None or row.since <= env.kernel):
             env.refuse("helper_not_allowed", name=name, id=id, type=env.type.name)
         env.refuse("unknown_helper", id=id)
-    name = row.name
-    privileged = row.privilege == "none" or (env.capable and (row.privilege == "bpf" or env.allow_leaks))
-    if env.type.name not in row.progs or not privileged or row.net_since > env.kernel:
-        env.refuse("helper_not_allowed", name=name, id=id, type=env.type.name)
+    if not is_offered(env, row):
+        env.refuse("helper_not_allowed", name=row.name, id=id, type=env.type.name)
     if row.gpl_only and not env.gpl:
         env.refuse("gpl_only")
     if row.might_sleep and not env.cur.sleepable:
@@ -190,16 +195,18 @@ def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
     elif name == "get_local_storage":
         if regs[2].type != SCALAR or regs[2].val.umax:
             env.refuse("local_storage_flags")
-        mark_precise(env, 2)
     elif name == "for_each_map_elem":
         assert meta.map is not None
         push_callback(env, ins, meta.func, name, meta.map)
     elif name == "loop":
+        _note_loop(env, regs[4], meta.func)
         mark_precise(env, 1)
         if env.frame.callback_depth < regs[1].val.umax:
             push_callback(env, ins, meta.func, name)
         else:
             env.frame.callback_depth = 0
+            if env.trace and env.trace.full:
+                env.log.line(f"frame{env.frame.number} bpf_loop iteration limit reached")
     elif name == "timer_set_callback":
         push_async_callback(env, meta.func)
     elif name == "dynptr_from_mem":
@@ -217,6 +224,17 @@ def _check_format(env: Env, format: Reg, size: int) -> None:
     text = contents[format.off + format.val.value:].partition(b"\0")[0]
     if size % 8 or not is_valid_format(text, size // 8):
         env.refuse("format_string")
+
+
+def _note_loop(env: Env, flags: Reg, subprog: int) -> None:
+    """Keep whether a call of bpf_loop() has no flags and the same function on all paths: the kernel inlines such a call."""
+    known = env.loops.get(env.pc)
+    if known is False:
+        return
+    zero = flags.type == SCALAR and not flags.val.mask and not flags.val.value
+    if zero:
+        mark_precise(env, 4)
+    env.loops[env.pc] = subprog if zero and known in (None, subprog) else False
 
 
 def _known_index(env: Env, index: Reg, meta: Meta) -> bool:
@@ -280,7 +298,7 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
 def _flags(mod: Mod) -> int:
     return (
         (MAYBE_NULL if mod & Mod.MAYBE_NULL else 0) | (RDONLY if mod & Mod.RDONLY else 0)
-        | (RINGBUF if mod & Mod.RINGBUF else 0)
+        | (RINGBUF if mod & Mod.RINGBUF else 0) | (TRUSTED if mod & Mod.TRUSTED else 0)
     )
 
 

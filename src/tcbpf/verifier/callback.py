@@ -67,6 +67,8 @@ def push_async_callback(env: Env, subprog: int, *, sleepable: bool = False) -> N
     state = State()
     frame = Frame(0, subprog, MAIN_CALLSITE)
     state.frames = [frame]
+    if env.trace:
+        env.trace.entered()
     timer = env.frame.regs[1]
     map: MapInfo = timer.extra
     frame.regs[1] = Reg(MAP_PTR, ZERO, extra=map, uid=timer.uid)

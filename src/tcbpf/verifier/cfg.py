@@ -42,6 +42,8 @@ def check_shape(env: Env) -> None:
     Raises:  Refused.
     """
     _find_subprograms(env)
+    if env.trace:
+        env.trace.functions()
     _check_jumps(env)
     _check_without_btf(env)
     _check_opcodes(env)
@@ -239,6 +241,8 @@ def _edges(env: Env, pc: int) -> tuple[int, ...]:
     """Return where control may go from `pc`, calls included, and mark the points where paths are compared."""
     ins = env.ins[pc]
     kind = ins.kind
+    if ins.pc != pc:
+        return (ins.next,)                             # the second half of a 16-byte load, which no good jump reaches
     if kind is Kind.LD_IMM64:
         if ins.src == PSEUDO_FUNC:
             env.prune_point[ins.next] = env.jmp_point[ins.next] = 1
@@ -396,7 +400,7 @@ def _find_loops(env: Env) -> None:
                     members.append(member)
                     if member == pc:
                         break
-                if len(members) > 1 or pc in successors or env.calls_callback[pc]:
+                if len(members) > 1 or pc in successors:
                     number += 1
                     for member in members:
                         env.scc[member] = number

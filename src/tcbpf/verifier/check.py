@@ -18,7 +18,7 @@ from tcbpf.verifier.explore import check_functions
 from tcbpf.verifier.fields import record_of
 from tcbpf.verifier.leave import check_stack_depth
 from tcbpf.verifier.liveness import compute_live_registers
-from tcbpf.verifier.log import Log, format_summary
+from tcbpf.verifier.log import Log, write_summary
 from tcbpf.verifier.report import failure_slice, source_line
 from tcbpf.verifier.verified import Subprog, Verified
 
@@ -48,9 +48,9 @@ def verify(
     try:
         _check(env, privileged)
     except Refused as refused:
-        raise _error(env, refused) from None
+        raise _error(env, refused, began) from None
     if log_level:
-        log.write(format_summary(env))
+        write_summary(env, began, accepted=True)
     return Verified(
         program=program,
         aux=tuple(env.aux),
@@ -78,6 +78,8 @@ def _check(env: Env, privileged: bool) -> None:
     check_shape(env)
     mark_effects(env)
     compute_live_registers(env)
+    if env.trace:
+        env.trace.live_registers()
     check_functions(env)
     check_stack_depth(env)
     check_addresses(env)
@@ -86,14 +88,17 @@ def _check(env: Env, privileged: bool) -> None:
 def _map_info(handle: HasSpec, index: int) -> MapInfo:
     spec = handle.spec
     row = MAP_TYPES.get(spec.type)
-    inner = MapInfo(spec.inner, -1, 0, record_of(spec.inner), None) if spec.inner is not None else None
+    inner = None
+    if spec.inner is not None:
+        inner = MapInfo(spec.inner, -1, 0, record_of(spec.inner), None)
+        inner.name = ""                                # the kernel keeps no name of the map that describes the inner ones
     return MapInfo(spec, index, row.number if row is not None else 0, record_of(spec), inner)
 
 
-def _error(env: Env, refused: Refused) -> VerifierError:
+def _error(env: Env, refused: Refused, began: int) -> VerifierError:
     for line in refused.lines:
-        env.log.write(line)
-    env.log.write(format_summary(env))
+        env.log.line(line)
+    write_summary(env, began, accepted=False)
     pc = env.pc if env.processed else -1
     return VerifierError(
         message=refused.lines[0], pc=pc, reason=refused.reason, errno=refused.errno, source=source_line(env.program, pc),

@@ -6,15 +6,16 @@ Source:  struct bpf_verifier_env, include/linux/bpf_verifier.h (v6.18).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from tcbpf.errors import VerifierError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 from tcbpf.tables.row import Release
-from tcbpf.verifier.log import Log
+from tcbpf.verifier.log import PATHS, Log
 from tcbpf.verifier.reasons import REASONS
+from tcbpf.verifier.trace import Trace
 from tcbpf.verifier.verified import Aux
 
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ class Env:
     """One verification of one program."""
 
     __slots__ = (
-        "allow_leaks", "allow_uninit", "aux", "backedges", "bypass_spec", "calls_callback", "capable", "counts", "cur",
-        "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids", "ins", "insns",
-        "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "kfunc_at", "live_regs", "liveness", "log",
-        "map_poisoned", "maps", "masks", "max_insns", "pc", "pending", "prev_jumps", "prev_pc", "prev_processed", "processed",
-        "program", "prune_point", "ptr_types", "scc", "stats", "step", "strict_scalars", "subprog_at", "subprogs", "type",
-        "visits", "writes_packet",
+        "allow_leaks", "allow_uninit", "aux", "backedges", "buckets", "bypass_spec", "calls_callback", "capable", "counts",
+        "cur", "dropped", "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids",
+        "ins", "insns", "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "kfunc_at", "kfuncs", "live_regs",
+        "liveness", "log", "loops", "map_poisoned", "maps", "masks", "max_insns", "pc", "pending", "prev_jumps", "prev_pc",
+        "prev_processed", "processed", "program", "prune_point", "ptr_types", "scc", "stats", "step", "strict_scalars",
+        "subprog_at", "subprogs", "trace", "type", "visits", "writes_packet",
     )
 
     def __init__(
@@ -150,8 +151,10 @@ class Env:
         self.live_regs: list[int] = []
         self.scc: list[int] = []
         self.liveness: StackLiveness
+        self.trace = Trace(self) if log.level & PATHS else None
         self.helpers: set[str] = set()
         self.kfunc_at: dict[int, Kfunc] = {}
+        self.loops: dict[int, int | Literal[False]] = {}
         self.writes_packet = False
         self.kernel_only: set[str] = set()
         self.masks: dict[int, tuple[int, int]] = {}     # of arithmetic without CAP_PERFMON, by pc
@@ -161,6 +164,7 @@ class Env:
         self.counts = [0] * count
         self.stats = Stats()
         self.jumps = self.prev_jumps = self.prev_processed = 0
+        self.explored_count = self.dropped = self.backedges = 0
         self.reset_paths()
 
     def reset_paths(self) -> None:
@@ -172,9 +176,12 @@ class Env:
         self.step: Step | None = None
         self.pending: list[tuple[State, int, int, int]] = []
         self.explored: dict[tuple[int, int], list[State]] = {}
-        self.explored_count = 0
-        self.backedges = 0
+        self.buckets = [0] * len(self.insns)
         self.visits: dict[tuple[int, ...], Visit] = {}
+
+    def count_states(self) -> None:
+        """Note how many states are kept, when they are more than ever."""
+        self.stats.peak_states = max(self.stats.peak_states, self.explored_count + self.dropped + self.backedges)
 
     def new_id(self) -> int:
         """Return an id that nothing has yet."""

@@ -11,15 +11,14 @@ from typing import Final
 from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, Kind
 from tcbpf.verifier import access, alu, call, jump, leave
 from tcbpf.verifier.env import Env, MapInfo
-from tcbpf.verifier.globals import set_arguments
+from tcbpf.verifier.globals import say_of_main, set_arguments
 from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.liveness import StackLiveness
-from tcbpf.verifier.log import LEVEL1, LEVEL2
+from tcbpf.verifier.liveness_log import LoggedLiveness
 from tcbpf.verifier.paths import PATH_END, end_path, next_path
 from tcbpf.verifier.prune import is_visited, push_step
 from tcbpf.verifier.scalar import const
 from tcbpf.verifier.state import MAIN_CALLSITE, REG_FP, ZERO, Frame, Reg, State
-from tcbpf.verifier.trace import Trace
 from tcbpf.verifier.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR
 
 Run = Callable[[Env, Ins], int]
@@ -33,7 +32,7 @@ def check_functions(env: Env) -> None:
     for ins in env.ins:
         ins.run = _handler(ins)
         ins.k = alu.constant(ins) if ins.kind in (Kind.ALU, Kind.JUMP, Kind.STORE) and not ins.use_reg else None
-    env.liveness = StackLiveness(env)
+    env.liveness = LoggedLiveness(env) if env.trace and env.trace.full else StackLiveness(env)
     check_function(env, 0)
     while True:
         number = next((i for i, s in enumerate(env.subprogs) if s.is_global and s.called and not s.checked), None)
@@ -50,6 +49,8 @@ def check_function(env: Env, number: int) -> None:
     sub = env.subprogs[number]
     sub.checked = True
     env.reset_paths()
+    if env.trace:
+        env.trace.start(number)
     state = State()
     frame = Frame(0, number, MAIN_CALLSITE)
     state.frames = [frame]
@@ -60,13 +61,17 @@ def check_function(env: Env, number: int) -> None:
         set_arguments(env, sub, frame)
     else:
         frame.regs[1] = Reg(CTX)
+        if env.trace:
+            say_of_main(env)
     _follow(env)
+    if env.trace:
+        env.trace.finish(number)
 
 
 def _follow(env: Env) -> None:
     ins_of, prune, jumps_to = env.ins, env.prune_point, env.jmp_point
     liveness, aux, limit, counts = env.liveness, env.aux, env.max_insns, env.counts
-    trace = Trace(env) if env.log.level & (LEVEL1 | LEVEL2) else None
+    trace = env.trace
     while True:
         pc = env.pc
         env.step = None
@@ -79,30 +84,32 @@ def _follow(env: Env) -> None:
         following = PATH_END
         if prune[pc] and is_visited(env, pc):
             if trace:
-                trace.safe(env)
+                trace.safe()
         else:
             if jumps_to[pc]:
                 push_step(env, state, 0)
             ins = ins_of[pc]
             if trace:
-                trace.before(env, ins)
+                trace.before(ins)
             aux[pc].seen = True
             env.jumps += ins.jumps
             frame = env.frame
             following = ins.run(env, ins)
             if ins.writes_stack and env.frame is frame:
                 liveness.commit(pc)
-            if trace:
-                trace.after(env, ins, following)
+            if trace and ins.kind is Kind.JUMP:
+                trace.decided()
         if following >= 0:
             env.prev_pc = pc
             env.pc = following
             continue
         end_path(env)
+        if trace:
+            trace.leaving()
         if not next_path(env):
             return
         if trace:
-            trace.switched(env)
+            trace.switched()
 
 
 # --- instructions ------------------------------------------------------------------------------------------------------

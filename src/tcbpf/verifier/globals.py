@@ -94,6 +94,18 @@ def set_arguments(env: Env, sub: SubInfo, frame: Frame) -> None:
         frame.regs[i + 1] = _widest(env, param)
 
 
+def say_of_main(env: Env) -> None:
+    """Write what the main function's signature lacks of a global function's, which refuses nothing."""
+    main = env.subprogs[0]
+    if not main.is_global or env.program.btf is None:
+        return
+    try:
+        parameters(env, main)
+    except Refused as refused:
+        if refused.reason != "not_supported":
+            env.log.line(refused.lines[0])
+
+
 def _widest(env: Env, param: Param) -> Reg:
     if param.kind == "ctx":
         return Reg(CTX)

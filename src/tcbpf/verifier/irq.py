@@ -40,6 +40,8 @@ def _save(env: Env, regno: int, reg: Reg, family: str) -> None:
     env.cur.irq_id = acquire(env, "irq")
     frame.stack[spi] = Slot("ffffffff", Reg(STACK, ZERO, ref=env.cur.irq_id, extra=family))
     env.liveness.write(reg.extra, 1 << spi)
+    if env.trace:
+        env.trace.slots |= 1 << spi
 
 
 def _restore(env: Env, regno: int, reg: Reg, family: str) -> None:
@@ -50,6 +52,8 @@ def _restore(env: Env, regno: int, reg: Reg, family: str) -> None:
     if saved is None:
         env.refuse("irq_uninitialized", arg=regno - 1)
     env.liveness.read(reg.extra, 1 << spi)
+    if env.trace:
+        env.trace.slots |= 1 << spi
     if saved.extra != family:
         env.refuse("irq_family", saved=saved.extra, restored=family)
     state = env.cur

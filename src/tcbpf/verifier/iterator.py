@@ -47,6 +47,8 @@ def check_iterator(env: Env, regno: int, reg: Reg, kfunc: Kfunc) -> Place:
         for i in range(slots):
             destroy_dynptr(env, env.cur.frames[place.frame], place.spi - i)
         _make(env, place, kind, kfunc)
+        if env.trace:
+            env.trace.slots |= _mask(place)
         return place
     place = _place(env, reg, slots, "iter_uninitialized", kind, arg)
     first = _first(env, place, kind)
@@ -55,6 +57,8 @@ def check_iterator(env: Env, regno: int, reg: Reg, kfunc: Kfunc) -> Place:
     if first.type & UNTRUSTED:
         env.refuse("iter_rcu", name=kfunc.name)
     env.liveness.read(place.frame, _mask(place))
+    if env.trace:
+        env.trace.slots |= _mask(place)
     if kfunc.has("ITER_DESTROY"):
         _destroy(env, place)
     return place

@@ -168,7 +168,10 @@ Place = tuple[int, bool, int]
 
 
 def _linked(env: Env, ins: Ins, dst: Reg, src: Reg) -> list[Place]:
-    """Return the places of the scalars that are linked to the operands; those that are too many lose their link."""
+    """Return the places of the scalars that are linked to the operands; those that are too many lose their link.
+
+    A register that nothing reads any more is not among them.
+    """
     found: list[Place] = []
     if ins.use_reg and src.type == SCALAR and src.id:
         _collect(env, src.id, found)
@@ -178,11 +181,13 @@ def _linked(env: Env, ins: Ins, dst: Reg, src: Reg) -> list[Place]:
 
 
 def _collect(env: Env, id: int, found: list[Place]) -> None:
-    for number in range(len(env.cur.frames) - 1, -1, -1):
+    last = len(env.cur.frames) - 1
+    for number in range(last, -1, -1):
         frame = env.cur.frames[number]
+        live = env.live_regs[env.pc if number == last else env.cur.frames[number + 1].callsite]
         for i in range(10):
             reg = frame.regs[i]
-            if reg.id == id and reg.type == SCALAR:
+            if reg.id == id and reg.type == SCALAR and live >> i & 1:
                 if len(found) < MAX_LINKED:
                     found.append((number, True, i))
                 else:

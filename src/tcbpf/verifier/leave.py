@@ -34,6 +34,8 @@ def enter(env: Env, state: State, subprog: int, callsite: int) -> Frame:
         env.refuse("call_depth", frames=len(state.frames) + 1)
     frame = Frame(len(state.frames), subprog, callsite)
     state.frames.append(frame)
+    if env.trace:
+        env.trace.entered()
     return frame
 
 
@@ -48,6 +50,8 @@ def call_local(env: Env, ins: Ins) -> int:
         check_call(env, sub, number)
         if sub.changes_packet:
             forget_packet(env)
+        if env.trace:
+            env.trace.assumed(number)
         sub.called = True
         for i in range(1, 6):
             caller.regs[i] = NO_REG
@@ -59,6 +63,8 @@ def call_local(env: Env, ins: Ins) -> int:
         caller.regs[i] = NO_REG
     env.frame = callee
     env.liveness.forget_chain()
+    if env.trace:
+        env.trace.called()
     return sub.start
 
 
@@ -71,7 +77,10 @@ def leave(env: Env, ins: Ins) -> int:
         check_nothing_held(env, "BPF_EXIT instruction in main prog")
         check_return(env, 0)
         return PATH_END
-    return return_to_caller(env)
+    following = return_to_caller(env)
+    if env.trace:
+        env.trace.switch = True
+    return following
 
 
 def return_to_caller(env: Env) -> int:
@@ -80,6 +89,8 @@ def return_to_caller(env: Env) -> int:
     Raises:  Refused.
     """
     state = env.cur
+    if env.trace:
+        env.trace.leaving()
     callee, caller = state.frames[-1], state.frames[-2]
     result = callee.regs[0]
     if result.type == STACK:
@@ -99,6 +110,8 @@ def return_to_caller(env: Env) -> int:
     state.frames.pop()
     env.frame = caller
     env.liveness.forget_chain()
+    if env.trace:
+        env.trace.returned(callee, target)
     if callee.in_callback:
         previous = previous_entry(env, state, target)
         if previous is not None:

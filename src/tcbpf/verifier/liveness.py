@@ -19,6 +19,7 @@ from typing import Final
 
 from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind
+from tcbpf.verifier.call import is_offered
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.state import State
 
@@ -35,9 +36,9 @@ def compute_live_registers(env: Env) -> None:
             continue
         if ins.kind is Kind.CALL:
             row = helper_at(ins.imm)
-            if row is not None:
+            if row is not None and is_offered(env, row):
                 ins.uses = ((1 << len(row.args_for(env.type.name))) - 1) << 1
-        elif ins.kind is Kind.CALL_KFUNC:
+        elif ins.kind is Kind.CALL_KFUNC and env.type.name in ins.row.progs and ins.row.since <= env.kernel:
             ins.uses = ((1 << len(ins.row.params)) - 1) << 1
         for to in ins.successors:
             if 0 <= to < count:
@@ -256,6 +257,9 @@ class StackLiveness:
                 at = call if self.env.calls_callback[call] else call + 1
                 live |= masks.live[at - instance.start]
         return live
+
+    def update_chain(self) -> None:
+        """The path ends, or leaves a function: nothing to do, since whoever asks has all brought up to date."""
 
     def refresh(self) -> None:
         """Bring the data flow up to date with all that was noted."""

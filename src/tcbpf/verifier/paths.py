@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcbpf.verifier.env import MAX_JUMPS, Env
-from tcbpf.verifier.scc import exit_loop
+from tcbpf.verifier.scc import exit_loop, is_incomplete
 from tcbpf.verifier.state import State
 
 PATH_END: Final = -1
@@ -20,7 +20,7 @@ def push_path(env: Env, state: State, pc: int) -> None:
 
     Raises:  Refused.
     """
-    env.pending.append((state, pc, env.pc, env.log.mark()))
+    env.pending.append((state, pc, env.pc, env.log.end))
     if len(env.pending) > MAX_JUMPS:
         env.refuse("too_complex", count=len(env.pending))
     if state.parent is not None:
@@ -35,6 +35,8 @@ def end_path(env: Env) -> None:
         if state.branches:
             return
         exit_loop(env, state)
+        if state.dropped and not is_incomplete(env, state):
+            env.dropped -= 1
         state = state.parent
 
 
@@ -44,6 +46,7 @@ def next_path(env: Env) -> bool:
         return False
     env.cur, env.pc, env.prev_pc, mark = env.pending.pop()
     env.frame = env.cur.frames[-1]
-    env.log.forget(mark)
+    if env.trace and not env.trace.full:
+        env.log.cut(mark)
     env.liveness.forget_chain()
     return True

@@ -66,12 +66,16 @@ def propagate_precision(env: Env, old: State, state: State) -> bool:
         wanted.slots[number] = frame.precise_slots
     if wanted.empty():
         return False
+    if env.trace and env.trace.full:
+        env.trace.propagating(old)
     pc = env.pc if state is env.cur else state.pc
     return _walk(env, state, wanted, pc, skip_first=True)
 
 
-def mark_all_precise(state: State) -> None:
+def mark_all_precise(env: Env, state: State) -> None:
     """Every scalar of every remembered state before this one counts as relied upon."""
+    if env.trace and env.trace.full:
+        env.trace.forced(state)
     parent = state.parent
     while parent is not None:
         for frame in parent.frames:
@@ -92,16 +96,21 @@ def _walk(env: Env, state: State, wanted: _Wanted, last_pc: int, *, skip_first: 
     step = state.hist
     later = -1
     ins = env.ins
+    trace = env.trace if env.trace and env.trace.full else None
     try:
         while True:
+            if trace:
+                trace.walk(wanted.frame, last_pc, first_pc, later)
             if last_pc < 0:
-                return _at_entry(state, wanted, start) or changed
+                return _at_entry(env, state, wanted, start) or changed
             pc = last_pc
             while True:
                 if skip_first:
                     skip_first = False
                 else:
                     here = step if step is not None and step.pc == pc else None
+                    if trace and ins[pc].pc == pc:
+                        trace.back(wanted.frame, wanted.regs[wanted.frame], wanted.slots[wanted.frame], pc)
                     _back(env, ins[pc], pc, later, here, wanted)
                     if wanted.empty():
                         return changed
@@ -120,6 +129,9 @@ def _walk(env: Env, state: State, wanted: _Wanted, last_pc: int, *, skip_first: 
                 break
             state = parent
             changed |= _note(state, wanted)
+            if trace:
+                for number in range(wanted.frame, -1, -1):
+                    trace.parent(state, state.frames[number], wanted.regs[number], wanted.slots[number])
             if wanted.empty():
                 return changed
             later = first_pc
@@ -127,15 +139,15 @@ def _walk(env: Env, state: State, wanted: _Wanted, last_pc: int, *, skip_first: 
             first_pc = state.first_pc
             step = state.hist
         if not wanted.empty():
-            mark_all_precise(start)
+            mark_all_precise(env, start)
             return True
     except _Lost:
-        mark_all_precise(start)
+        mark_all_precise(env, start)
         return True
     return changed
 
 
-def _at_entry(state: State, wanted: _Wanted, start: State) -> bool:
+def _at_entry(env: Env, state: State, wanted: _Wanted, start: State) -> bool:
     """The walk reached the start of a function that is checked on its own: its arguments are simply relied upon."""
     frame = state.frames[0]
     if len(state.frames) == 1 and frame.callsite == MAIN_CALLSITE and not wanted.slots[0] and not wanted.regs[0] & ~_ARGS:
@@ -143,7 +155,7 @@ def _at_entry(state: State, wanted: _Wanted, start: State) -> bool:
             if wanted.regs[0] >> i & 1 and frame.regs[i].type == SCALAR:
                 frame.precise |= 1 << i
         return False
-    mark_all_precise(start)
+    mark_all_precise(env, start)
     return True
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from tcbpf.tables.insns import Kind
 from tcbpf.verifier.env import MAX_STATES_UNPRIVILEGED, Env
+from tcbpf.verifier.log import format_state
 from tcbpf.verifier.precision import propagate_precision
 from tcbpf.verifier.scc import add_backedge, enter_loop, is_incomplete
 from tcbpf.verifier.state import (
@@ -264,9 +265,9 @@ def is_visited(env: Env, pc: int) -> bool:
     add = forced or (jumps >= 2 and processed >= 8)
     key = (pc, cur.frames[-1].callsite)
     known = env.explored.get(key)
+    seen = env.buckets[_bucket(env, key)]
     if known:
         _clean(env, known, cur)
-        seen = len(known)
         for old in list(known):
             if old.branches:
                 equal, loop = _equal_in_progress(env, pc, old, cur)
@@ -289,13 +290,20 @@ def is_visited(env: Env, pc: int) -> bool:
             if old.misses > old.hits * patience + patience:
                 known.remove(old)
                 env.explored_count -= 1
-        if seen > env.stats.max_states_per_insn:
-            env.stats.max_states_per_insn = seen
-        if not env.capable and seen > MAX_STATES_UNPRIVILEGED:
-            return False
-    if add:
+                env.buckets[_bucket(env, key)] -= 1
+                if old.branches or is_incomplete(env, old):
+                    old.dropped = True
+                    env.dropped += 1
+    if seen > env.stats.max_states_per_insn:
+        env.stats.max_states_per_insn = seen
+    if add and (env.capable or seen <= MAX_STATES_UNPRIVILEGED):
         _remember(env, key, cur, pc)
     return False
+
+
+def _bucket(env: Env, key: tuple[int, int]) -> int:
+    """Return which of the kernel's hash buckets a place's states are in: what it counts and limits is a bucket."""
+    return ((key[0] ^ key[1]) & 0xFFFFFFFF) % len(env.buckets)
 
 
 def _equal_in_progress(env: Env, pc: int, old: State, cur: State) -> tuple[bool, bool]:
@@ -314,7 +322,10 @@ def _equal_in_progress(env: Env, pc: int, old: State, cur: State) -> tuple[bool,
         _maybe_looping(old, cur) and states_equal(env, old, cur, EXACT) and not _iterations_differ(old, cur)
         and old.may_goto_depth == cur.may_goto_depth and old.callback_unroll == cur.callback_unroll
     ):
-        env.refuse("infinite_loop", pc=pc)
+        if env.trace:
+            env.trace.source(pc)
+        states = (f"{word} state:{format_state(state, state.frames[-1])}" for word, state in (("cur", cur), ("old", old)))
+        env.refuse("infinite_loop", more=tuple(states), pc=pc)
     return False, False
 
 
@@ -322,7 +333,8 @@ def _remember(env: Env, key: tuple[int, int], cur: State, pc: int) -> None:
     stats = env.stats
     stats.total_states += 1
     env.explored_count += 1
-    stats.peak_states = max(stats.peak_states, env.explored_count + env.backedges)
+    env.buckets[_bucket(env, key)] += 1
+    env.count_states()
     env.prev_jumps, env.prev_processed = env.jumps, env.processed
     new = cur.copy()
     enter_loop(env, new)

@@ -49,6 +49,16 @@ def read(log: str) -> Iterator[Visit]:
             begin = line.split(": ", 1)[1]
 
 
+_TIME = re.compile(r"verification time \d+ usec")
+_ADDRESS = re.compile(r"(\(18\) r\d+ = 0x)ffff[0-9a-f]{12}\b")
+_AFTER_ADDRESS = re.compile(r"(\(18\) r\d+ = 0x0)\s+;")
+
+
+def comparable(log: str) -> str:
+    """Return a log without what no two runs have alike: how long it took, and where the kernel keeps its maps."""
+    return _AFTER_ADDRESS.sub(r"\1 ;", _ADDRESS.sub(r"\g<1>0", _TIME.sub("verification time N usec", log)))
+
+
 def processed(log: str) -> int:
     """Return N of the log's "processed N insns", or 0."""
     found = _PROCESSED.findall(log)

@@ -55,6 +55,7 @@ def enter_loop(env: Env, state: State) -> None:
         visit = env.visits[chain] = Visit()
     if visit.entry is None:
         visit.entry = state
+        _say(env, "enter", chain)
 
 
 def exit_loop(env: Env, state: State) -> None:
@@ -66,8 +67,9 @@ def exit_loop(env: Env, state: State) -> None:
     if visit is None or visit.entry is not state:
         return
     visit.entry = None
+    _say(env, "exit", chain)
     env.backedges -= len(visit.backedges)
-    edges, visit.backedges = visit.backedges, []
+    edges, visit.backedges = visit.backedges[::-1], []     # the kernel keeps them newest first
     for _ in range(MAX_ROUNDS + 1):
         changed = False
         for edge in edges:
@@ -76,7 +78,12 @@ def exit_loop(env: Env, state: State) -> None:
         if not changed:
             return
     for edge in edges:
-        mark_all_precise(edge)
+        mark_all_precise(env, edge)
+
+
+def _say(env: Env, what: str, chain: tuple[int, ...]) -> None:
+    if env.trace and env.trace.full:
+        env.trace.loop(what, chain)
 
 
 def check_end(env: Env) -> None:
@@ -97,8 +104,10 @@ def add_backedge(env: Env, equal: State, state: State) -> None:
     assert chain is not None
     edge = state.copy()
     edge.equal = equal
+    _say(env, "backedge", chain)
     env.visits[chain].backedges.append(edge)
     env.backedges += 1
+    env.count_states()
 
 
 def is_incomplete(env: Env, state: State) -> bool:

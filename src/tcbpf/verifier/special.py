@@ -102,19 +102,19 @@ def object_slot(env: Env, reg: Reg, slots: int, what: str, more: tuple[str, ...]
 
 # --- dynptrs -------------------------------------------------------------------------------------------------------------
 
-def dynptr_slot(env: Env, reg: Reg) -> int:
+def dynptr_slot(env: Env, reg: Reg, more: tuple[str, ...] = ()) -> int:
     """Return the first slot (the higher index) of the dynptr that a stack pointer points to.
 
-    Raises:  Refused when it cannot be one.
+    Raises:  Refused when it cannot be one; `more` are the lines that end the complaint.
     """
     if reg.val.mask:
-        env.refuse("dynptr_constant_offset")
+        env.refuse("dynptr_constant_offset", more=more)
     off = reg.off + reg.val.smin
     if off % 8 or off >= 0 or off < -512:
-        env.refuse("dynptr_offset", off=off)
+        env.refuse("dynptr_offset", more=more, off=off)
     spi = (-off - 1) // 8
     if spi < 1:
-        env.refuse("dynptr_offset", off=off)
+        env.refuse("dynptr_offset", more=more, off=off)
     return spi
 
 
@@ -130,16 +130,18 @@ def make_dynptr(env: Env, reg: Reg, kind: str, ref: int = 0) -> None:
     id = env.new_id()
     if kind in REFCOUNTED and not ref:
         ref = acquire(env)
+    if env.trace:
+        env.trace.slots |= 3 << (spi - 1)
     frame.stack[spi] = Slot("dddddddd", Reg(DYNPTR, ZERO, id=id, ref=ref, extra=Dynptr(kind, True)))
     frame.stack[spi - 1] = Slot("dddddddd", Reg(DYNPTR, ZERO, id=id, ref=ref, extra=Dynptr(kind, False)))
     env.liveness.write(frame.number, 3 << (spi - 1))
 
 
-def dynptr_at(env: Env, reg: Reg) -> Reg | None:
+def dynptr_at(env: Env, reg: Reg, more: tuple[str, ...] = ()) -> Reg | None:
     """Return the dynptr that a register points to, on the stack or given to a callback; None when it is not one."""
     if reg.type == DYNPTR:
         return reg
-    spi = dynptr_slot(env, reg)
+    spi = dynptr_slot(env, reg, more)
     stack = env.cur.frames[reg.extra].stack
     if spi >= len(stack):
         return None
@@ -147,6 +149,8 @@ def dynptr_at(env: Env, reg: Reg) -> Reg | None:
     if one.kinds != "dddddddd" or two.kinds != "dddddddd" or one.reg is None or not one.reg.extra.first:
         return None
     env.liveness.read(reg.extra, 3 << (spi - 1))
+    if env.trace:
+        env.trace.slots |= 3 << (spi - 1)
     held: Reg = one.reg
     return held
 
@@ -162,6 +166,8 @@ def destroy_dynptr(env: Env, frame: Frame, spi: int) -> None:
     if reg.extra.kind in REFCOUNTED:
         env.refuse("dynptr_overwrite")
     frame.stack[spi] = frame.stack[spi - 1] = NO_SLOT
+    if env.trace:
+        env.trace.slots |= 3 << (spi - 1)
     env.liveness.write(frame.number, 3 << (spi - 1))
     _forget_slices(env, reg.id)
 

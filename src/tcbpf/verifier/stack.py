@@ -284,6 +284,8 @@ def fill(env: Env, reg: Reg, off: int, size: int) -> None:
     """Mark a range of stack as holding some data, byte by byte, as a helper that fills it does."""
     frame = env.cur.frames[reg.extra]
     low = reg.val.smin + off
+    if env.trace:
+        env.trace.touch_slots(low, size)
     for byte in range(low, low + size):
         spi = (-byte - 1) // 8
         slot = frame.stack[spi]

@@ -215,7 +215,8 @@ class State:
     """
 
     __slots__ = (
-        "branches", "callback_unroll", "cleaned", "depth", "equal", "first_pc", "frames", "hist", "hits", "irq_id", "last_pc",
+        "branches", "callback_unroll", "cleaned", "depth", "dropped", "equal",
+        "first_pc", "frames", "hist", "hits", "irq_id", "last_pc",
         "lock_id", "lock_owner", "locks", "may_goto_depth", "misses", "parent", "pc", "preempt_locks", "rcu_locks", "refs",
         "sleepable", "speculative",
     )
@@ -241,6 +242,7 @@ class State:
         self.may_goto_depth = 0
         self.callback_unroll = 0
         self.cleaned = False
+        self.dropped = False                       # remembered no longer, but not final yet
         self.equal: State | None = None
         self.hits = 0
         self.misses = 0
@@ -267,7 +269,7 @@ class State:
         new.speculative = self.speculative
         new.may_goto_depth = self.may_goto_depth
         new.callback_unroll = self.callback_unroll
-        new.cleaned = False
+        new.cleaned = new.dropped = False
         new.equal = None
         new.hits = 0
         new.misses = 0

@@ -10,21 +10,38 @@ from typing import Final
 
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.helpers import helper_at
-from tcbpf.tables.insns import Kind, op_of
+from tcbpf.tables.insns import (
+    ALU,
+    ALU32,
+    ALU64,
+    PSEUDO_BTF_ID,
+    PSEUDO_MAP_FD,
+    PSEUDO_MAP_IDX,
+    PSEUDO_MAP_IDX_VALUE,
+    PSEUDO_MAP_VALUE,
+    Kind,
+    op_of,
+)
 
 _SIZES: Final = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 
 
-def format_insn(insns: Sequence[Insn], pc: int, show_addresses: bool = True) -> str:
-    """Return the instruction at `pc` in the words of the kernel's log: "(b7) r0 = 0"."""
+_ADDRESSES: Final = (PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_BTF_ID, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE)
+
+
+def format_insn(insns: Sequence[Insn], pc: int) -> str:
+    """Return the instruction at `pc` in the words of the kernel's log: "(b7) r0 = 0".
+
+    Differs: the address of a map is printed as 0x0, which the kernel does for users that may not see it.
+    """
     insn = insns[pc]
     op = op_of(*(insn.code, insn.src, insn.off, insn.imm))
     head = f"({insn.code:02x}) "
+    if insn.code & 7 in (ALU32, ALU64):
+        return head + _alu(insn)
     if op is None:
         return head + f"BUG_{insn.code:02x}"
     kind = op.kind
-    if kind is Kind.ALU:
-        return head + _alu(insn, op.width)
     if kind is Kind.JUMP:
         prefix = "w" if op.width == 32 else "r"
         right = f"{prefix}{insn.src}" if op.use_reg else f"{insn.imm:#x}" if insn.imm >= 0 else f"{insn.imm & 0xFFFFFFFF:#x}"
@@ -43,10 +60,9 @@ def format_insn(insns: Sequence[Insn], pc: int, show_addresses: bool = True) -> 
     if kind is Kind.EXIT:
         return head + "exit"
     if kind is Kind.LD_IMM64:
-        value = (insns[pc + 1].imm & 0xFFFFFFFF) << 32 | insn.imm & 0xFFFFFFFF if pc + 1 < len(insns) else insn.imm
-        if insn.src == 4:
-            return head + f"r{insn.dst} = func {insn.imm:+d}"
-        return head + f"r{insn.dst} = {value:#x}"
+        if insn.src in _ADDRESSES or pc + 1 == len(insns):
+            return head + f"r{insn.dst} = 0x0"
+        return head + f"r{insn.dst} = {(insns[pc + 1].imm & 0xFFFFFFFF) << 32 | insn.imm & 0xFFFFFFFF:#x}"
     if kind in (Kind.LD_ABS, Kind.LD_IND):
         place = f"{insn.imm}" if kind is Kind.LD_ABS else f"r{insn.src} + {insn.imm}"
         return head + f"r0 = *({_SIZES[op.size]} *)skb[{place}]"
@@ -59,7 +75,10 @@ def format_insn(insns: Sequence[Insn], pc: int, show_addresses: bool = True) -> 
     return head + _atomic(insn, op.size, op.row)
 
 
-def _alu(insn: Insn, width: int) -> str:
+_SYMBOLS: Final = {(row.code << 4, row.off): row.symbol for row in ALU}
+
+
+def _alu(insn: Insn) -> str:
     op, is64 = insn.code & 0xF0, insn.code & 7 == 7
     reg = "r" if is64 else "w"
     if op == 0xD0:
@@ -68,11 +87,9 @@ def _alu(insn: Insn, width: int) -> str:
         return f"r{insn.dst} = {'be' if insn.code & 8 else 'le'}{insn.imm} r{insn.dst}"
     if op == 0x80:
         return f"{reg}{insn.dst} = -{reg}{insn.dst}"
-    row = op_of(*(insn.code, insn.src, insn.off, insn.imm))
-    assert row is not None
-    symbol = "=" if op == 0xB0 else row.row.symbol
+    symbol = _SYMBOLS.get((op, insn.off)) or _SYMBOLS.get((op, 0), "")
+    symbol, cast = ("=", symbol.strip("=")) if op == 0xB0 else (symbol, "")
     if insn.code & 8:
-        cast = row.row.symbol if op == 0xB0 and insn.off else ""
         return f"{reg}{insn.dst} {symbol} {cast}{reg}{insn.src}"
     return f"{reg}{insn.dst} {symbol} {insn.imm}"
 
@@ -82,17 +99,15 @@ _ATOMIC_WORDS: Final = {"ADD": "add", "OR": "or", "AND": "and", "XOR": "xor"}
 
 def _atomic(insn: Insn, size: int, row: object) -> str:
     name = row.name  # type: ignore[attr-defined]
-    place = f"(r{insn.dst} {insn.off:+d})"
-    cell = f"({_SIZES[size]} *){place}"
-    reg = "r" if size == 8 else "w"
+    cell = f"({_SIZES[size]} *)(r{insn.dst} {insn.off:+d})"
     if name == "LOAD_ACQ":
-        return f"{reg}{insn.dst} = load_acquire(({_SIZES[size]} *)(r{insn.src} {insn.off:+d}))"
+        return f"r{insn.dst} = load_acquire(({_SIZES[size]} *)(r{insn.src} {insn.off:+d}))"
     if name == "STORE_REL":
-        return f"store_release({cell}, {reg}{insn.src})"
+        return f"store_release({cell}, r{insn.src})"
     if name == "CMPXCHG":
-        return f"r0 = atomic{'64' if size == 8 else ''}_cmpxchg({place}, r0, r{insn.src})"
+        return f"r0 = atomic{'64' if size == 8 else ''}_cmpxchg({cell}, r0, r{insn.src})"
     if name == "XCHG":
-        return f"r{insn.src} = atomic{'64' if size == 8 else ''}_xchg({place}, r{insn.src})"
+        return f"r{insn.src} = atomic{'64' if size == 8 else ''}_xchg({cell}, r{insn.src})"
     if name.startswith("FETCH_"):
         word = _ATOMIC_WORDS[name[6:]]
         return f"r{insn.src} = atomic{'64' if size == 8 else ''}_fetch_{word}({cell}, r{insn.src})"
