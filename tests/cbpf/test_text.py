@@ -58,6 +58,31 @@ def test_every_form_reads_back(form):
         assert cbpf.parse(form(program(case))) == program(case)
 
 
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace("\n", "\r\n"), lambda text: "\n\n" + text.replace("\n", "\n\n"),
+    lambda text: "/* a\n filter */" + text.replace("\n", " // read on\n"), lambda text: "# a filter\n" + text.replace("\n", " #\n"),
+    lambda text: text.strip(),
+], ids=["crlf", "blank lines", "C comments", "# comments", "no newline"])
+@pytest.mark.parametrize("form", [cbpf.to_decimal, cbpf.to_lines, cbpf.to_c, cbpf.to_dd])
+def test_files_are_read_however_they_are_laid_out(form, change):
+    arp = cbpf.assemble("ldh [12] jne #0x806, drop ret #-1 drop: ret #0")
+    assert cbpf.parse(change(form(arp) + "\n")) == arp
+
+
+def test_c_arrays():
+    arp = cbpf.assemble("ldh [12] jne #0x806, drop ret #-1 drop: ret #0")
+    assert cbpf.parse("struct sock_filter arp[] = {\n" + cbpf.to_c(arp) + "};\n") == arp
+    assert cbpf.parse("""
+        static const struct sock_filter arp[] = {
+            BPF_STMT(BPF_LD | BPF_H | BPF_ABS, ETH_HLEN - 2),
+            BPF_JUMP(BPF_JMP + BPF_JEQ + BPF_K, ETH_P_ARP, 0, 1),   /* or (drop) */
+            BPF_STMT((BPF_RET | BPF_K), (u_int)-1),
+            { 0x06u, 0, 00, 0UL },
+        };""") == arp
+    assert cbpf.parse("BPF_STMT(BPF_LD+BPF_W+BPF_ABS, SKF_AD_OFF + SKF_AD_MARK), BPF_STMT(BPF_RET, 017)") == (
+        *cbpf.assemble("ld mark"), Classic(6, 0, 0, 15))
+
+
 def test_forms_character_for_character():
     arp = cbpf.assemble("ldh [12] jne #0x806, drop ret #-1 drop: ret #0")
     assert cbpf.to_decimal(arp) == "4,40 0 0 12,21 0 1 2054,6 0 0 4294967295,6 0 0 0,"
@@ -128,7 +153,13 @@ def test_errors_say_where(text, line, column, words):
     ("1,6 0 0 0,6 0 0 0,", "Real program length exceeds encoded length parameter!"),
     ("1,6 0 0,", "Error at instruction 0!"),
     ("1,6 0 256 0,", "Error at instruction 0!"),
-    ("{ }", "no { code, jt, jf, k }"),
+    ("{ }", "Error at instruction 0!"),
+    ("{ 0x28, 0, 0 }, { 6, 0, 0, 1 }", "Error at instruction 0!"),
+    ("{ 6, 0, 0, 1 }, { 6, 0, 0, FOO }", "Error at instruction 1!.*'FOO' is neither"),
+    ("{ 6, 0, 0, 1 2 }", "no sum of numbers"),
+    ("{ 6, 0, 0, 0x1ffffffff }", "k has 32"),
+    ("BPF_STMT(BPF_RET)", "Error at instruction 0!"),
+    ("{", "no { code, jt, jf, k }"),
     ("", "no count"),
 ])
 def test_bytecode_errors(text, words):

@@ -268,7 +268,9 @@ def _tokens(source: str, path: str) -> list[_Token]:
     while at < len(source):
         match = _TOKEN.match(source, at)
         if match is None:
-            _fail(source, path, at, f"unknown character {source[at]!r}")
+            word = re.compile(r"\w*").match(source, at)
+            what = f"{word.group()!r} is not a number" if word and source[at].isdigit() else f"unknown character {source[at]!r}"
+            _fail(source, path, at, what, "0x1f, 0b11, 017 or 15" if source[at].isdigit() else "")
         if match.lastgroup != "blank":
             tokens.append(_Token(str(match.lastgroup), match.group(), at))
         at = match.end()

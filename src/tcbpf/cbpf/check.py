@@ -53,12 +53,17 @@ def _check_one(pc: int, insn: Classic, size: int) -> None:
             raise FilterError(f"no extension at SKF_AD_OFF + {off}", pc=pc, rule="extension")
     if row.mode is Mode.LABEL and insn.k >= size - pc - 1:
         where = "backwards" if insn.k > U32 - MAX_INSNS else "out of the program"
-        raise FilterError(f"ja goes {where}", pc=pc, rule="jump", hint=f"at most {size - pc - 2} forward from here")
+        raise FilterError(f"ja goes {where}", pc=pc, rule="jump", hint=_room(size - pc - 2))
     if row.branch:
         for name, skip in (("jt", insn.jt), ("jf", insn.jf)):
             if pc + 1 + skip >= size:
                 raise FilterError(f"{name} {skip} leaves the program", pc=pc, rule="jump",
-                                  hint=f"at most {size - pc - 2} from here")
+                                  hint=_room(size - pc - 2))
+
+
+def _room(left: int) -> str:
+    """Say how far a jump can go."""
+    return f"at most {left} forward from here" if left >= 0 else "no instruction follows"
 
 
 def _check_memory(program: Sequence[Classic]) -> None:

@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
+from tcbpf.cbpf import carray
 from tcbpf.cbpf.insn import Classic, Filter
 from tcbpf.errors import InputError
 from tcbpf.tables.cbpf import MAX_INSNS, U32
 
-_C_ROW = re.compile(r"\{\s*(\w+)\s*,\s*(\w+)\s*,\s*(\w+)\s*,\s*(\w+)\s*,?\s*\}")
-_C_NOISE = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|#[^\n]*", re.DOTALL)
 
 
 def to_decimal(program: Filter) -> str:
@@ -43,16 +42,23 @@ def to_dd(program: Filter) -> str:
 
 
 def parse(text: str, *, path: str = "<bytecode>") -> Filter:
-    """Return the program of any of the forms above.
+    """Return the program of any of the forms above, or of C (see carray.py); comments of C and of # are passed over.
 
     Raises:  InputError in tc's words when the count does not match, and naming the instruction that is no four numbers.
     """
-    if "{" in text:
-        rows = _C_ROW.findall(_C_NOISE.sub("", text))
-        if not rows:
-            raise InputError("no { code, jt, jf, k } in it", where=path)
-        return tuple(_insn(n, row, path) for n, row in enumerate(rows))
-    return _counted([part.strip() for part in text.replace("\n", ",").split(",")], path)
+    text = _COMMENT.sub(" ", text)
+    if not carray.is_array(text):
+        return _counted([part.strip() for part in text.replace("\n", ",").split(",")], path)
+    program = tuple(_insn(n, row, path) for n, row in enumerate(carray.rows(text, path)))
+    if not program:
+        raise InputError("no { code, jt, jf, k } in it", where=path)
+    return program
+
+
+def is_bytecode(text: str) -> bool:
+    """Tell whether `text` is one of the forms that parse() reads, rather than a program's source."""
+    text = re.sub(r";[^\n]*", "", _COMMENT.sub(" ", text)).lstrip()            # bpf_asm's comments may hold anything
+    return text[:1].isdigit() or carray.is_array(text)
 
 
 def _counted(parts: list[str], path: str) -> Filter:
@@ -72,15 +78,21 @@ def _counted(parts: list[str], path: str) -> Filter:
     if len(rows) < count:
         raise InputError("Parsed program length is less than encoded length parameter!", where=path,
                          hint=f"{count} said, {len(rows)} there")
-    return tuple(_insn(n, row.split(), path) for n, row in enumerate(rows))
+    return tuple(_insn(n, _numbers(n, row, path), path) for n, row in enumerate(rows))
 
 
-def _insn(n: int, fields: Iterable[str], path: str) -> Classic:
-    """Return one instruction of four numbers."""
+def _numbers(n: int, row: str, path: str) -> tuple[int, int, int, int]:
+    """Return the four numbers of a line; a leading zero is none of an octal number, as sscanf() has it."""
     try:
-        code, jt, jf, k = (int(field, 0) for field in fields)
+        code, jt, jf, k = (int(word, 0 if word[:2].lower() == "0x" else 10) for word in row.split())
     except ValueError:
         raise InputError(f"Error at instruction {n}!", where=path, hint="four numbers: code jt jf k") from None
+    return code, jt, jf, k
+
+
+def _insn(n: int, fields: tuple[int, int, int, int], path: str) -> Classic:
+    """Return an instruction of its fields."""
+    code, jt, jf, k = fields
     if not (0 <= code <= 0xFFFF and 0 <= jt <= 255 and 0 <= jf <= 255 and -0x80000000 <= k <= U32):
         raise InputError(f"Error at instruction {n}!", where=path, hint="code has 16 bits, jt and jf have 8, k has 32")
     return Classic(code, jt, jf, k & U32)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tcbpf import cbpf
+from tcbpf.cbpf.text import is_bytecode
 from tcbpf.cli.arguments import add_datapath, add_json
 from tcbpf.errors import FilterError
 
@@ -19,16 +20,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (function, line) in VERBS.items():
         sub = verbs.add_parser(name, help=line, description=line.capitalize() + ".")
         sub.set_defaults(function=function)
-        if name not in ("asm", "dbg"):
+        if name not in ("asm", "compile", "dbg"):
             sub.add_argument("filter", metavar="FILTER",
                              help="an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)")
         if name in ("compile", "convert", "run"):
             sub.add_argument("--link-type", default="ETHERNET", metavar="TYPE", help="of an expression (ETHERNET)")
-            sub.add_argument("-O", "--no-optimize", dest="optimize", action="store_false", help="do not optimise an expression")
+            sub.add_argument("-O0", "-O", "--no-optimize", dest="optimize", action="store_false",
+                             help="do not optimise an expression (-O: as tcpdump has it)")
     add = {name: verbs.choices[name].add_argument for name in VERBS}
     add["asm"]("file", nargs="?", default="-", metavar="FILE", help="bpf_asm text (standard input)")
     add["asm"]("-c", dest="c", action="store_true", help="print a C array")
     add["disasm"]("-d", "--listing", action="store_true", help="print what tcpdump -d prints")
+    add["compile"]("expression", nargs="+", metavar="EXPRESSION", help="a pcap-filter expression, in one word or several")
     form = verbs.choices["compile"].add_mutually_exclusive_group()
     form.add_argument("-d", dest="form", action="store_const", const=cbpf.listing, help="print a listing")
     form.add_argument("-dd", dest="form", action="store_const", const=cbpf.to_dd, help="print a C array")
@@ -56,9 +59,8 @@ def read_filter(text: str, *, link_type: str = "EN10MB", optimize: bool = True) 
     path = "<stdin>" if text == "-" else text
     if text == "-" or ("\0" not in text and len(text) < 4096 and Path(text).is_file()):
         text = sys.stdin.read() if text == "-" else Path(text).read_text(errors="replace")
-        bytecode = text.lstrip()[:1].isdigit() or "{" in text
-        return cbpf.parse(text, path=path) if bytecode else cbpf.assemble(text, path=path)
-    if text[:1].isdigit() and "," in text:
+        return cbpf.parse(text, path=path) if is_bytecode(text) else cbpf.assemble(text, path=path)
+    if is_bytecode(text) and "," in text:
         return cbpf.parse(text)
     from tcbpf.cbpf.expression import compile_expression
     return compile_expression(text, link_type=link_type, optimize=optimize)
@@ -81,7 +83,8 @@ def disasm(args: argparse.Namespace) -> int:
 
 def compile_filter(args: argparse.Namespace) -> int:
     """Compile an expression."""
-    program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
+    from tcbpf.cbpf.expression import compile_expression
+    program = compile_expression(" ".join(args.expression), link_type=args.link_type, optimize=args.optimize)
     print((args.form or cbpf.to_lines)(program), end="")
     return 0
 
