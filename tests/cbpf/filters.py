@@ -53,11 +53,17 @@ def lines(name: str) -> list[str]:
     return [line for line in (HERE / name).read_text().splitlines() if not line.startswith("#")]
 
 
+def expressions() -> list[tuple[str, str]]:
+    """Link type and expression."""
+    return [("EN10MB", text) for text in lines("expressions.txt")] + [
+        (link, text) for link, _, text in (line.partition(" ") for line in lines("links.txt"))]
+
+
 def corpus() -> dict[str, Filter]:
     filters = {text: assemble(text.replace(";", "\n")) for text in lines("filters.txt")}
-    for text in lines("expressions.txt"):
+    for link, text in expressions():
         for optimize in (True, False):
-            filters[f"{text} -O{int(optimize)}"] = compile_expression(text, optimize=optimize)
+            filters[f"{link} {text} -O{int(optimize)}"] = compile_expression(text, link_type=link, optimize=optimize)
     return filters
 
 

@@ -60,7 +60,8 @@ def test_every_form_reads_back(form):
 
 @pytest.mark.parametrize("change", [
     lambda text: text.replace("\n", "\r\n"), lambda text: "\n\n" + text.replace("\n", "\n\n"),
-    lambda text: "/* a\n filter */" + text.replace("\n", " // read on\n"), lambda text: "# a filter\n" + text.replace("\n", " #\n"),
+    lambda text: "/* a\n filter */" + text.replace("\n", " // read on\n"),
+    lambda text: "# a filter\n" + text.replace("\n", " #\n"),
     lambda text: text.strip(),
 ], ids=["crlf", "blank lines", "C comments", "# comments", "no newline"])
 @pytest.mark.parametrize("form", [cbpf.to_decimal, cbpf.to_lines, cbpf.to_c, cbpf.to_dd])

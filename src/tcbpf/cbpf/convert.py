@@ -45,14 +45,14 @@ class Converted:
     origin: tuple[int, ...]
 
 
-def convert(program: Sequence[Classic]) -> Converted:
-    """Return the extended program of a classic one.
+def convert(program: Sequence[Classic], *, length: str = "len") -> Converted:
+    """Return the extended program of a classic one; `length` is the context field that its length loads read.
 
     Raises:  FilterError when the classic one would not load.
     """
     check(program)
     live = _reachable(program)
-    blocks = [_block(insn) if pc in live else [] for pc, insn in enumerate(program)]
+    blocks = [_block(insn, length) if pc in live else [] for pc, insn in enumerate(program)]
     starts = [3]
     for pc, block in enumerate(blocks):
         starts.append(starts[pc] + len(block) + (_jump_size(program[pc]) if pc in live else 0))
@@ -76,9 +76,21 @@ def _reachable(program: Sequence[Classic]) -> set[int]:
     return live
 
 
-def as_program(program: Sequence[Classic], *, type: str = "socket_filter", name: str = "filter") -> Program:
-    """Return a classic filter as a Program that any datapath loads."""
-    return Program(name=name, type=type, insns=convert(program).insns, license="GPL", classic=True)
+def as_program(
+    program: Sequence[Classic], *, type: str = "socket_filter", name: str = "filter", length: str = "len"
+) -> Program:
+    """Return a classic filter as a Program that any datapath loads; `length` as for convert()."""
+    return Program(name=name, type=type, insns=convert(program, length=length).insns, license="GPL", classic=True)
+
+
+def over_capture(program: Sequence[Classic]) -> Program:
+    """Return a classic filter to run over captures: it sees whole frames, and lengths as they were on the wire.
+
+    A socket_filter program sees what is behind the link header in the kernel's test run, and no length but its own.
+
+    Differs: a shift by an X of more than 31 takes five bits of it, as the kernel's does; tcpdump -r shifts everything out.
+    """
+    return as_program(program, type="sched_cls", length="wire_len")
 
 
 def _mov(reg: int, k: int) -> Insn:
@@ -94,7 +106,7 @@ def _mem_off(k: int) -> int:
     return -4 * (k + 1)
 
 
-def _block(insn: Classic) -> list[Insn]:
+def _block(insn: Classic, length: str) -> list[Insn]:
     """Return all of one instruction but its jumps."""
     row = CLASSIC.at(insn.code)
     assert row is not None
@@ -109,7 +121,7 @@ def _block(insn: Classic) -> list[Insn]:
         return [_mov(TMP, insn.k)] if negative else []
     if row.mode is Mode.LABEL:
         return []
-    return _load_store(row, insn)
+    return _load_store(row, insn, length)
 
 
 def _alu(row: Form, insn: Classic) -> list[Insn]:
@@ -122,13 +134,13 @@ def _alu(row: Form, insn: Classic) -> list[Insn]:
     return [Insn(bpf.JMP | 0x50, X, off=2), _mov(A, 0), Insn(bpf.JMP | 0x90), operation]
 
 
-def _load_store(row: Form, insn: Classic) -> list[Insn]:
+def _load_store(row: Form, insn: Classic, length: str) -> list[Insn]:
     register = X if row.name in ("ldx", "ldxb", "stx") else A
     match row.mode:
         case Mode.IMM:
             return [_mov(register, insn.k)]
         case Mode.LEN:
-            return [Insn(bpf.LDX | bpf.MEM | bpf.W, register, CTX, SKB["len"].off)]
+            return [Insn(bpf.LDX | bpf.MEM | bpf.W, register, CTX, SKB[length].off)]
         case Mode.MEM if row.name in ("st", "stx"):
             return [Insn(bpf.STX | bpf.MEM | bpf.W, FP, register, _mem_off(insn.k))]
         case Mode.MEM:

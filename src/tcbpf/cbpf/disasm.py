@@ -1,6 +1,7 @@
 """Classic instructions to text: bpf_asm's, which assembles back, and the listing that tcpdump -d prints.
 
-Source:  bpf_image(), libpcap 1.10, for the listing's columns.
+Source:  bpf_image(), libpcap 1.10, for the listing.
+Differs: the listing has `ret a`, `ret x` and `ldx #pktlen`, which libpcap prints without an operand or as unimp.
 """
 
 from __future__ import annotations
@@ -8,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcbpf.cbpf.insn import Classic, targets
-from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, SKF_AD_OFF, U32, Mode
+from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, JMP, SKF_AD_OFF, U32, Mode
 
 _HEX = {"ld", "ldx", "and", "or", "xor"}
 """Mnemonics whose immediate the listing prints in hex; jumps too."""
+
+
+_LISTED = {row.off: row.name for row in EXTENSIONS} | {
+    EXTENSIONS["rand"].off: "random", EXTENSIONS["vlan_avail"].off: "vlanp", ALU_XOR_X: "xor_x"}
+"""What the listing calls the extensions, by offset."""
 
 
 def _extension(row_size: int, k: int) -> str:
@@ -53,15 +59,17 @@ def listing(program: Sequence[Classic]) -> str:
 
 def _image(pc: int, insn: Classic) -> str:
     row = CLASSIC.at(insn.code)
+    jump = f" jt {pc + 1 + insn.jt}\tjf {pc + 1 + insn.jf}"
     if row is None:
-        return f"({pc:03d}) {'unimp':<8} {insn.code:#x}"
+        unknown = f"({pc:03d}) {'unimp':<8} {insn.code:#x}"
+        return f"{unknown:<31}{jump}" if insn.code & 7 == JMP and insn.code & 0xF0 else unknown
     if row.mode is Mode.LABEL:
         return f"({pc:03d}) {row.name:<8} {signed(pc + 1 + insn.k)}"
-    text = operand(insn._replace(k=signed(insn.k)) if row.mode is not Mode.IMM else insn,
-                   hex_immediate=row.branch or row.name in _HEX, spaced=True)
-    if not row.branch:
-        return f"({pc:03d}) {row.name:<8} {text}"
-    return f"({pc:03d}) {row.name:<8} {text:<16} jt {pc + 1 + insn.jt}\tjf {pc + 1 + insn.jf}"
+    hexadecimal = row.branch or row.name in _HEX
+    word = _LISTED.get(insn.k - SKF_AD_OFF) if row.size and row.mode is Mode.ABS else None
+    shown = insn if row.mode is Mode.IMM and hexadecimal else insn._replace(k=signed(insn.k))
+    text = f"[{word}]" if word else operand(shown, hex_immediate=hexadecimal, spaced=True)
+    return f"({pc:03d}) {row.name:<8} {text:<16}{jump}" if row.branch else f"({pc:03d}) {row.name:<8} {text}"
 
 
 def signed(value: int) -> int:

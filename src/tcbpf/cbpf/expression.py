@@ -17,6 +17,8 @@ SNAPLEN = 262144
 """tcpdump's default, which an unoptimised `ret` of a match holds."""
 
 _ALIASES = {"ETHERNET": "EN10MB"}
+_LINK_TO_DLT = {100: 11, 101: 12, 106: 19}
+"""Link types of captures whose DLT is another number here. Source: pcap-common.c, libpcap 1.10."""
 
 
 class _Program(ctypes.Structure):
@@ -39,9 +41,21 @@ def _library() -> Any:
     pcap.pcap_open_dead.restype = ctypes.c_void_p
     pcap.pcap_geterr.argtypes, pcap.pcap_geterr.restype = [ctypes.c_void_p], ctypes.c_char_p
     pcap.pcap_compile.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Program), ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32]
+    pcap.pcap_datalink_val_to_name.restype = ctypes.c_char_p
     pcap.pcap_freecode.argtypes = [ctypes.POINTER(_Program)]
     pcap.pcap_close.argtypes = [ctypes.c_void_p]
     return pcap
+
+
+def link_type_name(number: int) -> str:
+    """Return the DLT name of a capture's link type, as compile_expression() takes it.
+
+    Raises:  InputError when libpcap knows none; NotSupported without libpcap.
+    """
+    name = _library().pcap_datalink_val_to_name(_LINK_TO_DLT.get(number, number))
+    if name is None:
+        raise InputError(f"libpcap has no name for link type {number}")
+    return str(name.decode())
 
 
 def compile_expression(expression: str, *, link_type: str = "EN10MB", optimize: bool = True, snaplen: int = SNAPLEN) -> Filter:

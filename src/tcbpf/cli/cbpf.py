@@ -24,7 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("filter", metavar="FILTER",
                              help="an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)")
         if name in ("compile", "convert", "run"):
-            sub.add_argument("--link-type", default="ETHERNET", metavar="TYPE", help="of an expression (ETHERNET)")
+            default, word = ("", "the capture's") if name == "run" else ("ETHERNET", "ETHERNET")
+            sub.add_argument("--link-type", default=default, metavar="TYPE", help=f"of an expression ({word})")
             sub.add_argument("-O0", "-O", "--no-optimize", dest="optimize", action="store_false",
                              help="do not optimise an expression (-O: as tcpdump has it)")
     add = {name: verbs.choices[name].add_argument for name in VERBS}
@@ -51,8 +52,10 @@ def main(args: argparse.Namespace) -> int:
     return function(args)
 
 
-def read_filter(text: str, *, link_type: str = "EN10MB", optimize: bool = True) -> cbpf.Filter:
+def read_filter(text: str, *, link_type: str | int = "EN10MB", optimize: bool = True) -> cbpf.Filter:
     """Return the program of a file of bytecode or bpf_asm text, of bytecode, or of a pcap-filter expression.
+
+    link_type is a DLT name or a capture's number.
 
     Raises:  InputError, AsmError.
     """
@@ -62,8 +65,9 @@ def read_filter(text: str, *, link_type: str = "EN10MB", optimize: bool = True) 
         return cbpf.parse(text, path=path) if is_bytecode(text) else cbpf.assemble(text, path=path)
     if is_bytecode(text) and "," in text:
         return cbpf.parse(text)
-    from tcbpf.cbpf.expression import compile_expression
-    return compile_expression(text, link_type=link_type, optimize=optimize)
+    from tcbpf.cbpf.expression import compile_expression, link_type_name
+    link = link_type_name(link_type) if isinstance(link_type, int) else link_type
+    return compile_expression(text, link_type=link, optimize=optimize)
 
 
 def asm(args: argparse.Namespace) -> int:
@@ -124,9 +128,10 @@ def run(args: argparse.Namespace) -> int:
     """Run a filter over a capture."""
     from tcbpf.cli.words import rate
     from tcbpf.datapath.choose import open_datapath
-    program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
-    with open_datapath(args.datapath) as dp, dp.prog_load(cbpf.as_program(program)) as prog:
-        stats = prog.run_pcap(args.capture, out=args.out)
+    link = link_type_of(args.capture)
+    program = read_filter(args.filter, link_type=args.link_type or link, optimize=args.optimize)
+    with open_datapath(args.datapath) as dp, dp.prog_load(cbpf.over_capture(program)) as prog:
+        stats = prog.run_pcap(args.capture, out=args.out, link_type=link)
     matches = stats.packets - stats.verdicts.get(0, 0)
     if args.json:
         print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes,
@@ -134,6 +139,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{matches} of {stats.packets} packets match, {rate(stats.packets, stats.duration_ns)}")
     return 0
+
+
+def link_type_of(capture: str) -> int:
+    """Return the link type of a capture file's first packet; a pipe is taken for Ethernet's."""
+    from tcbpf.net.pcap import LINKTYPE_ETHERNET, read
+    first = next(iter(read(capture, link_type=None)), None) if Path(capture).is_file() else None
+    return first.link_type if first else LINKTYPE_ETHERNET
 
 
 def dbg(args: argparse.Namespace) -> int:

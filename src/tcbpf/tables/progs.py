@@ -97,12 +97,12 @@ def by_section(name: str) -> tuple[ProgType, Section] | None:
 _SECTIONS = {section.name: (row, section) for row in PROG_TYPES for section in row.sections}
 
 
-def passes(type: str, verdict: int) -> bool:
+def passes(type: str, verdict: int, *, classic: bool = False) -> bool:
     """Tell whether a packet goes on when a program of that type returns `verdict` (32 bits): under direct action for tc.
 
-    A number that is no TC_ACT is a classid, which passes.
+    A number that is no TC_ACT is a classid, which passes. A classic filter passes what it returns no 0 for.
     """
-    if type in ("sched_cls", "sched_act"):
+    if not classic and type in ("sched_cls", "sched_act"):
         row = ACTIONS.at(verdict - (1 << 32) if verdict >> 31 and verdict > 0 else verdict)
         return row is None or row.passes
-    return verdict in (2, 3, 4) if type == "xdp" else verdict != 0      # XDP_PASS, XDP_TX, XDP_REDIRECT
+    return verdict in (2, 3, 4) if type == "xdp" and not classic else verdict != 0      # XDP_PASS, XDP_TX, XDP_REDIRECT

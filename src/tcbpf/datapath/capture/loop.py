@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tcbpf.net.pcap import Writer
 
 FORMATS = {"pcap": 2, "pcapng": 3}  # TCBPF_PCAP_NS, TCBPF_PCAPNG
+ETHERNET = 1  # LINKTYPE_ETHERNET
 FIRST_SMALL, SMALL = -1, 32
 """Verdicts counted in the loop's array: from -1 on."""
 
@@ -55,7 +56,7 @@ class Sink:
 
 
 class Loop:
-    """struct tcbpf_loop over a capture; `call` runs it on one chunk and returns its status."""
+    """struct tcbpf_loop over a capture; `call` runs it on one chunk and returns its status, `keep` chooses what sinks get."""
 
     def __init__(
         self,
@@ -64,21 +65,22 @@ class Loop:
         call: Callable[[int], int],
         *,
         writes: bool,
+        link_type: int = ETHERNET,
         sinks: Iterable[Sink] = (),
     ) -> None:
         self.reader, self.call, self.sinks = reader, call, tuple(sinks)
         self.struct: Any = struct("tcbpf_loop")()
         self.struct.skb, self.struct.writes = skb, writes
         setattr(self.struct, "in", ctypes.addressof(reader.capture))
-        self.struct.timed = bool(self.sinks)
+        self.struct.timed, self.struct.linktype = bool(self.sinks), link_type
 
-    def keep(self, sink: Sink, type: str) -> None:
-        """Let a sink have the packets that a program of that type lets pass."""
+    def keep(self, sink: Sink, type: str, *, classic: bool = False) -> None:
+        """Let a sink have the packets that a program of that type, or a classic filter, lets pass."""
         from tcbpf.tables.progs import passes
 
         self.struct.out = ctypes.addressof(sink.struct)
-        self.struct.keep = sum(1 << i for i in range(SMALL) if passes(type, i + FIRST_SMALL))
-        self.struct.keep_others = passes(type, SMALL)
+        self.struct.keep = sum(1 << i for i in range(SMALL) if passes(type, i + FIRST_SMALL, classic=classic))
+        self.struct.keep_others = passes(type, SMALL, classic=classic)
 
     def run(self, limit: int, turn: Callable[[], None] = lambda: None) -> PcapStats:
         """Work through the capture, or `limit` packets of it; `turn` is called between chunks."""
@@ -100,7 +102,7 @@ class Loop:
         progress.clear()
         self._count_verdicts(verdicts)
         if status not in (END, MORE):
-            self.reader.fail(status)
+            self.reader.fail(status, self.struct.linktype)
         for sink in self.sinks:  # of several captures none gets its name when another cannot be written
             sink.flush()
         done, duration = self.struct, time.perf_counter_ns() - start
@@ -119,23 +121,25 @@ class Loop:
 
 
 def run_capture(
-    path: str, call: Callable[[int], int], skb: Skb, *, type: str, writes: bool, out: str | None = None,
-    limit: int = 0, turn: Callable[[], None] = lambda: None,
+    path: str, call: Callable[[int], int], skb: Skb, *, type: str, writes: bool, classic: bool = False, out: str | None = None,
+    limit: int = 0, link_type: int = ETHERNET, turn: Callable[[], None] = lambda: None,
 ) -> PcapStats:
     """Run one program on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
+
+    A packet of another link type than Ethernet has no protocol: only its bytes and its lengths.
 
     Raises:  InputError for a damaged capture, naming packet and offset; OSError for a full disk.
     """
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(path))
         if not out:
-            return Loop(reader, skb.load(b"").address, call, writes=writes).run(limit, turn)
+            return Loop(reader, skb.load(b"").address, call, writes=writes, link_type=link_type).run(limit, turn)
         from tcbpf.net.pcap import Writer
 
-        writer = stack.enter_context(Writer(out))
+        writer = stack.enter_context(Writer(out, link_type=link_type))
         sink = Sink(lambda: writer, format=writer.format)
-        loop = Loop(reader, skb.load(b"").address, call, writes=writes, sinks=[sink])
-        loop.keep(sink, type)
+        loop = Loop(reader, skb.load(b"").address, call, writes=writes, link_type=link_type, sinks=[sink])
+        loop.keep(sink, type, classic=classic)
         return loop.run(limit, turn)
 
 

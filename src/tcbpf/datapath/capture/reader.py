@@ -139,14 +139,14 @@ class Reader:
         made.view[len(rest) :] = more
         return made
 
-    def fail(self, status: int) -> None:
-        """Raise the error of a status that ends the loop."""
+    def fail(self, status: int, link_type: int | None = None) -> None:
+        """Raise the error of a status that ends the loop over packets of `link_type` (None: any)."""
         if not self.is_file:
             raise InputError("the capture is damaged or cut short", where=self.path, hint="save it to a file to see where")
         from tcbpf.net.pcap import read
 
         # The plain reader finds the fault again and has the words for it; the loop only knows that there is one.
-        for _ in read(self.path):
+        for _ in read(self.path, link_type=link_type):
             pass
         raise InternalError(f"{self.path}: the packet loop stopped with status {status} on a sound capture")
 

@@ -45,8 +45,10 @@ _CB_OFF = 48
 class KernelProg:
     """One loaded program, by its fd."""
 
-    def __init__(self, fd: int, *, maps: tuple[Map, ...] | None = None, log: str = "", full_name: str = "") -> None:
-        self._fd, self._maps, self.log = fd, maps, log
+    def __init__(
+        self, fd: int, *, maps: tuple[Map, ...] | None = None, log: str = "", full_name: str = "", classic: bool = False
+    ) -> None:
+        self._fd, self._maps, self.log, self.classic = fd, maps, log, classic
         self.info = info = syscall.prog_info(fd)
         row = PROG_TYPES.at(info.type)
         self.id, self.type = int(info.id), row.name if row else str(info.type)
@@ -81,11 +83,15 @@ class KernelProg:
         signed = verdict - (1 << 32) if verdict >> 31 else verdict
         return Run(signed, test.packet, unpack_ctx(test.ctx) if skb else {}, test.duration_ns)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
-        """Run on every packet of a capture, one BPF_PROG_TEST_RUN each; packets that it does not take are skipped."""
-        from tcbpf.net.pcap import Writer, read
-        test, verdicts = self._tester(0), Counter[int]()
-        ctx = bytes(SKB_SIZE) if self.type != "xdp" else None
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = 1) -> PcapStats:
+        """Run on every packet of a capture, one BPF_PROG_TEST_RUN each; packets that it does not take are skipped.
+
+        Raises:  NotSupported for a link type other than Ethernet.
+        """
+        from tcbpf.net.pcap import LINKTYPE_ETHERNET, Writer, read
+        if link_type != LINKTYPE_ETHERNET:
+            raise NotSupported(f"BPF_PROG_TEST_RUN takes Ethernet frames, not packets of link type {link_type}")
+        test, verdicts, skb = self._tester(0), Counter[int](), self.type != "xdp"
         packets = total = kept = skipped = 0
         start = time.perf_counter_ns()
         with ExitStack() as stack:
@@ -96,10 +102,10 @@ class KernelProg:
                 if untaken(record.data):
                     skipped += 1
                     continue
-                verdict = test.run(record.data, ctx)
+                verdict = test.run(record.data, pack_ctx({"wire_len": record.wire_len}) if skb else None)
                 packets, total = packets + 1, total + len(record.data)
                 verdicts[verdict] += 1
-                if writer and passes(self.type, verdict):
+                if writer and passes(self.type, verdict, classic=self.classic):
                     writer.write(test.packet, record.ts_ns)
                     kept += 1
         counted = {v - (1 << 32) if v >> 31 else v: n for v, n in verdicts.items()}
@@ -157,7 +163,7 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
         fd, log = syscall.prog_load(replace(request, btf_fd=0, func_info=b"", line_info=b""))
     if fd < 0:
         raise _refusal(program, -fd, log)
-    return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name)
+    return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name, classic=program.classic)
 
 
 def converted(insn: Insn) -> Helper | None:

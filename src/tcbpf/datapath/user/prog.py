@@ -21,7 +21,7 @@ from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
-from tcbpf.net.pcap import Writer, read
+from tcbpf.net.pcap import LINKTYPE_ETHERNET, Writer, read
 from tcbpf.obj.program import Program
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.verifier import verify
@@ -129,31 +129,37 @@ class UserProg:
         self._dp.host.turn(env)
         return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, skb.packet(), reported(skb), duration)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = LINKTYPE_ETHERNET) -> PcapStats:
         """Run on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
+
+        A packet of another link type than Ethernet has no protocol: only its bytes and its lengths.
 
         Raises:  InputError for a damaged capture, naming packet and offset; OSError for a full disk.
         """
         if not self._runnable().address:
-            return self._step_pcap(path, out, limit)
+            return self._step_pcap(path, out, limit, link_type)
         env, skb = self._dp.host.env(), self._dp.host.skb()
         return run_capture(
             path, self._chunk(env), skb, type=self.type, writes=self.verified.writes_packet, out=out, limit=limit,
-            turn=lambda: self._dp.host.turn(env),
+            classic=self.record.program.classic, link_type=link_type, turn=lambda: self._dp.host.turn(env),
         )
 
-    def _step_pcap(self, path: str, out: str | None, limit: int) -> PcapStats:
+    def _passes(self, verdict: int) -> bool:
+        return passes(self.type, verdict, classic=self.record.program.classic)
+
+    def _step_pcap(self, path: str, out: str | None, limit: int, link_type: int) -> PcapStats:
         """Run on every packet of a capture with an engine that has no machine code."""
         verdicts, packets, total, start = Counter[int](), 0, 0, time.perf_counter_ns()
+        foreign = {} if link_type == LINKTYPE_ETHERNET else {"protocol": 0, "pkt_type": 0}
         with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(Writer(out)) if out else None
-            for record in read(path):
+            writer = stack.enter_context(Writer(out, link_type=link_type)) if out else None
+            for record in read(path, link_type=link_type):
                 if limit and packets == limit:
                     break
-                run = self.run(record.data)
+                run = self.run(record.data, {"wire_len": record.wire_len, **foreign})
                 packets, total = packets + 1, total + record.wire_len
                 verdicts[run.verdict] += 1
-                if writer and passes(self.type, run.verdict):
+                if writer and self._passes(run.verdict):
                     writer.write(run.packet, record.ts_ns)
             kept = writer.count if writer else 0
         return PcapStats(packets, total, verdicts, time.perf_counter_ns() - start, kept)

@@ -119,7 +119,7 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     S(tcbpf_loop)
     F(tcbpf_loop, in) F(tcbpf_loop, out) F(tcbpf_loop, skb) F(tcbpf_loop, budget) F(tcbpf_loop, packets)
     F(tcbpf_loop, bytes) F(tcbpf_loop, kept) F(tcbpf_loop, writes) F(tcbpf_loop, keep) F(tcbpf_loop, keep_others)
-    F(tcbpf_loop, timed)
+    F(tcbpf_loop, timed) F(tcbpf_loop, linktype)
     A(tcbpf_loop, small)
     N(tcbpf_loop, verdicts, tcbpf_verdict)
     {NULL, NULL, NULL, 0, 0, 0, 0}

@@ -81,13 +81,17 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
         status = capture_next(in, &p);
         if (unlikely(status != TCBPF_MORE || !p.data))
             break;
-        if (unlikely(in->interfaces[p.interface].linktype != LINKTYPE_ETHERNET)) {
+        if (unlikely(in->interfaces[p.interface].linktype != loop->linktype)) {
             in->pos = before;
             in->error = in->interfaces[p.interface].linktype;
             status = TCBPF_LINKTYPE;
             break;
         }
         lay_out(skb, &p, loop->writes);
+        if (unlikely(loop->linktype != LINKTYPE_ETHERNET)) {      /* no header that eth_type_trans() knows */
+            skb->u.protocol = skb->u.pkt_type = skb->mac_len = 0;
+            skb->network = 0;
+        }
         skb->u.mark = mark;
         skb->u.priority = priority;
         skb->u.ingress_ifindex = iif;

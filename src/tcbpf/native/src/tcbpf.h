@@ -356,6 +356,7 @@ struct tcbpf_loop {
     u32 keep;                   /* bit v + 1 of TC_ACT v: which verdicts (-1 to 30) are written to `out` */
     u32 keep_others;            /* whether every other verdict is */
     u32 timed;                  /* set skb.ns on every packet */
+    u32 linktype, pad;          /* what every packet must be of; only Ethernet's are looked at for protocol and type */
     u64 small[32];              /* packets by verdict -1 to 30, at v + 1 */
     struct tcbpf_verdict verdicts[TCBPF_VERDICTS];       /* the others, by hash */
 };
