@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import kernel_oracle
-from tcbpf.cli import bench, measure, measure_verify
+from tcbpf.cli import bench, measure, measure_capture, measure_verify
 from tcbpf.cli import main as tcbpf
-from tcbpf.errors import InputError
+from tcbpf.errors import InputError, InternalError
 
 PROGRAMS = Path(__file__).parents[2] / "benchmarks"
 
@@ -41,6 +41,12 @@ def test_a_program_runs_on_every_engine_and_gives_the_same():
     assert subject.times.keys() == {"jit", "native"} and all(time > 0 for time in subject.times.values())
 
 
+def answer(self, environment):
+    """What a command prints, without running it."""
+    self.seconds = 0.1
+    self.printed.append(json.dumps({"verdicts": {"0": 3}, "matches": 3, "duration_ns": 20_000_000}))
+
+
 def test_the_report_has_its_keys(tmp_path, monkeypatch, capsys):
     def prepare(path, kernel):
         return measure.Subject(path.stem, 10, {}, 5.0, times={"jit": 3.0, "native": 2.0})
@@ -48,21 +54,49 @@ def test_the_report_has_its_keys(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "prepare", prepare)
     monkeypatch.setattr(measure, "measure", lambda subjects, rounds: None)
     monkeypatch.setattr(measure, "loading", lambda path: {"insns": 1000.0, "cold_ms": 80.0, "cached_ms": 0.4})
-    monkeypatch.setattr(measure, "wall", lambda *a, **k: 0.1)
-    monkeypatch.setattr(bench, "_loop", lambda *a: 0.02)
+    monkeypatch.setattr(measure_capture, "start", lambda *a: {"cold_s": 1.0, "warm_s": 0.05, "python_s": 0.02})
+    monkeypatch.setattr(measure_capture, "in_turns", lambda commands, *_: [command.once({}) for command in commands])
+    monkeypatch.setattr(measure_capture.Timed, "once", answer)
     monkeypatch.setattr(measure_verify, "verifying", lambda *a: verified)
     monkeypatch.setattr(bench, "_kernel", lambda missing: missing.append("the kernel's JIT: not asked"))
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None)
     cost = measure_verify.Cost(7000, True, 500_000, 500_001, 5e4, 5e5, 60.0)
     verified = {"min": cost.ratio, "programs": {"large": cost.ratio}, "costs": {"large": asdict(cost)}}
     out = tmp_path / "bench.json"
     assert tcbpf(["bench", "--quick", "--json", str(out)]) == 0
     report = json.loads(out.read_text())
     assert {"run_vs_kernel_jit", "run_vs_native", "pcap_vs_tcpdump", "wall_vs_tcpdump", "compile_us_per_insn"} <= report.keys()
+    assert report["cbpf_vs_tcpdump"] is None and report["pcap"]["mpps"] == 1.0
+    assert report["compile_us_per_insn"]["fixed_ms"] == 5.0 and report["compile_us_per_insn"]["marginal_us"] == 75.0
     assert report["verify_vs_kernel"]["programs"] == {"large": 0.1}
     assert report["run_vs_native"]["programs"]["flows"] > 0 and report["run_vs_kernel_jit"] is None
     printed = capsys.readouterr().out
     assert "not measured: the kernel's JIT" in printed and "not measured: tcpdump" in printed
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="no tcpdump here")
+def test_tcpdump_is_asked_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_capture, "EXPRESSIONS", ("ip6",))
+    report = measure_capture.beside_tcpdump(PROGRAMS / "port.c", str(tmp_path), 500, 1)
+    for key in ("pcap_vs_tcpdump", "wall_vs_tcpdump"):
+        assert report[key]["programs"]["port"] == report[key]["ratio"] > 0
+    for key in ("cbpf_vs_tcpdump", "cbpf_wall_vs_tcpdump"):
+        assert report[key]["programs"]["ip6"] == pytest.approx(report[key]["geomean"]) and report[key]["geomean"] > 0
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="no tcpdump here")
+def test_other_packets_are_no_comparison(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_capture, "EXPRESSIONS", ())
+    monkeypatch.setattr(measure_capture, "PORT", "udp dst port 123")
+    with pytest.raises(InternalError, match="packets match"):
+        measure_capture.beside_tcpdump(PROGRAMS / "port.c", str(tmp_path), 500, 1)
+
+
+def test_other_results_are_no_comparison(monkeypatch):
+    packets = iter([b"one", b"another"])
+    monkeypatch.setattr(measure.Skb, "packet", lambda self: next(packets))
+    with pytest.raises(InternalError, match="not the same work"):
+        measure.prepare(PROGRAMS / "fnv.c", None)
 
 
 @pytest.mark.slow

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import shutil
-import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tcbpf.cli import measure, measure_verify
+from tcbpf.cli import measure, measure_capture, measure_verify
+from tcbpf.cli.measure import geomean
 from tcbpf.cli.words import table
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.lang import c
-from tcbpf.net.generate import generate
-
-EXPRESSION = "udp dst port 53"
-"""What tcpdump is asked; benchmarks/port.c asks the same."""
 
 PACKETS = 1_000_000
 
@@ -72,10 +65,11 @@ def _programs(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
     for key, engine in (("run_vs_kernel_jit", "kernel"), ("run_vs_native", "native")):
         ratios = {s.name: r for s in rest if (r := measure.ratio(s, empty, engine)) is not None}
         report[key] = {"geomean": geomean(ratios.values()), "programs": ratios} if ratios else None
+    load = report["load"] = measure.loading(args.programs / "thousand.c")
+    parts = {s.name: s.compile_ms * 1000 / s.insns for s in rest}
     report["compile_us_per_insn"] = {
-        "geomean": geomean(s.compile_us for s in rest), "programs": {s.name: s.compile_us for s in rest},
-        "insns": {s.name: s.insns for s in rest}}
-    report["load"] = measure.loading(args.programs / "thousand.c")
+        "geomean": geomean(parts.values()), "programs": parts, "insns": {s.name: s.insns for s in rest},
+        "fixed_ms": empty.compile_ms, "marginal_us": (load["cold_ms"] - empty.compile_ms) * 1000 / load["insns"]}
     if kernel is not None:
         kernel.close()
     return report
@@ -108,43 +102,13 @@ def _verifying(args: argparse.Namespace, missing: list[str]) -> dict[str, Any] |
 
 def _captures(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
     """Return the comparison over a capture, and what starting costs."""
-    program = str(args.programs / "port.c")
+    program, times = args.programs / "port.c", 1 if args.quick else 15
     with tempfile.TemporaryDirectory(prefix="tcbpf-bench-") as scratch:
-        capture, small = f"{scratch}/large.pcap", f"{scratch}/small.pcap"
-        generate(capture, args.packets)
-        generate(small, 10)
-        home = {"XDG_CACHE_HOME": f"{scratch}/cache", "TCBPF_HOME": f"{scratch}/home"}
-        command = [sys.executable, "-m", "tcbpf", "run", program]
-        cold = measure.wall([*command, small], home, times=1)
-        started = measure.wall([*command, small], home)
-        ours, loop = measure.wall([*command, capture], home), _loop(program, capture, home["TCBPF_HOME"])
-        report: dict[str, Any] = {
-            "start": {"cold_s": cold, "warm_s": started}, "pcap_vs_tcpdump": None, "wall_vs_tcpdump": None,
-            "pcap": {"packets": args.packets, "loop_mpps": args.packets / loop / 1e6, "wall_s": ours}}
-        tcpdump = shutil.which("tcpdump")
-        if tcpdump is None:
-            missing.append("tcpdump: not installed")
-            return report
-        theirs = measure.wall([tcpdump, "-r", capture, "-w", "/dev/null", EXPRESSION])
-        report["pcap"].update({"tcpdump_mpps": args.packets / theirs / 1e6, "tcpdump_wall_s": theirs})
-        report["pcap_vs_tcpdump"] = {"ratio": theirs / loop, "programs": {"port": theirs / loop}}
-        report["wall_vs_tcpdump"] = {"ratio": ours / theirs, "programs": {"port": ours / theirs}}
-        return report
-
-
-def _loop(program: str, capture: str, home: str) -> float:
-    """Return the seconds that the packet loop takes over the capture, the file's reading included."""
-    from tcbpf.datapath.user import User
-
-    with User(home=home) as dp:
-        prog = dp.load(c.compile(program))
-        return min(prog.run_pcap(capture).duration_ns for _ in range(5)) / 1e9
-
-
-def geomean(values: Iterable[float]) -> float:
-    """Return the geometric mean."""
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))
+        report = {"start": measure_capture.start(program, scratch, times),
+                  **measure_capture.beside_tcpdump(program, scratch, args.packets, times)}
+    if report["pcap_vs_tcpdump"] is None:
+        missing.append("tcpdump: not installed")
+    return report
 
 
 def show(report: dict[str, Any]) -> None:
@@ -163,17 +127,22 @@ def show(report: dict[str, Any]) -> None:
         measure_verify.show(report["verify_vs_kernel"])
     load, start, pcap = report["load"], report["start"], report["pcap"]
     rest = [
+        ("compile: of any program", f"{compiling['fixed_ms']:.1f} ms"),
+        ("compile: of each further instruction", f"{compiling['marginal_us']:.0f} µs"),
         (f"load {load['insns']:.0f} instructions, cold", f"{load['cold_ms']:.0f} ms"),
         ("the same, from the code cache", f"{load['cached_ms']:.2f} ms"),
-        ("start to verdict, nothing cached", f"{start['cold_s']:.2f} s"),
-        ("start to verdict, warm", f"{start['warm_s']:.2f} s"),
-        (f"packet loop over {pcap['packets']} packets", f"{pcap['loop_mpps']:.1f} million a second"),
+        ("start to verdict, nothing kept", f"{start['cold_s'] * 1e3:.0f} ms"),
+        ("start to verdict, warm", f"{start['warm_s'] * 1e3:.0f} ms, of which {start['python_s'] * 1e3:.0f} Python's own"),
+        (f"packet loop over {pcap['packets']} packets", f"{pcap['mpps']:.1f} million a second"),
     ]
     if report["pcap_vs_tcpdump"] is not None:
+        classic, whole = report["cbpf_vs_tcpdump"], report["cbpf_wall_vs_tcpdump"]
         rest += [
-            (f"tcpdump '{EXPRESSION}'", f"{pcap['tcpdump_mpps']:.1f} million a second"),
+            (f"tcpdump '{measure_capture.PORT}'", f"{pcap['tcpdump_mpps']:.1f} million a second"),
             ("packet loop over tcpdump, rate", f"{report['pcap_vs_tcpdump']['ratio']:.1f} times"),
             ("whole process over tcpdump, wall time", f"{report['wall_vs_tcpdump']['ratio']:.2f} of it"),
+            *((f"cbpf run '{text}' over tcpdump", f"{rate:.1f} times its rate, {whole['programs'][text]:.2f} of its wall time")
+              for text, rate in classic["programs"].items()),
         ]
     print()
     table(("measure", ""), rest)

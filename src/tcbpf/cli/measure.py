@@ -1,25 +1,27 @@
 """The measuring behind `tcbpf bench`: one program as machine code of ours, of the kernel's and of a C compiler's.
 
 Every figure is the least of several rounds, the engines taking turns within a round, and what calling an empty program costs
-is subtracted: what is left is the program.
+is subtracted: what is left is the program. Engines that do not give the same verdict and the same packet are not compared.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
+import math
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tcbpf.errors import CompileError, InputError, SysError
+from tcbpf.errors import CompileError, InputError, InternalError, SysError
 from tcbpf.lang import c
 from tcbpf.native import build
 from tcbpf.native.runtime import Env, MapFile, Skb
@@ -50,7 +52,7 @@ class Subject:
     name: str
     insns: int
     runs: dict[str, Callable[[int], float]]
-    compile_us: float
+    compile_ms: float
     times: dict[str, float] = field(default_factory=dict)
     keep: list[Any] = field(default_factory=list)
 
@@ -67,7 +69,10 @@ def sources(directory: Path) -> list[Path]:
 
 
 def prepare(path: Path, kernel: Any) -> Subject:
-    """Return one program compiled for every engine; `kernel` is a Kernel datapath or None."""
+    """Return one program compiled for every engine; `kernel` is a Kernel datapath or None.
+
+    Raises:  InternalError when the engines' results differ.
+    """
     obj = c.compile(path)
     verified = verify(link(obj))
     maps = [MapFile.create(spec.spec) for spec in verified.program.maps]
@@ -77,20 +82,24 @@ def prepare(path: Path, kernel: Any) -> Subject:
     repeat = _REPEAT(_address(native, "repeat"))
     for spec, made in zip(verified.program.maps, maps, strict=True):
         ctypes.c_void_p.in_dll(native, spec.spec.name).value = made.address
-    skbs, env = [Skb().load(packet()) for _ in range(2)], Env(clock=0)
-    entry = ctypes.c_void_p.from_address(executable.address).value or 0
-    runs: dict[str, Callable[[int], float]] = {
-        "jit": _timed(repeat, entry, skbs[0], env, executable.maps_address),
-        "native": _timed(repeat, _address(native, "entry"), skbs[1], env, executable.maps_address),
-    }
+    frame, env, maps_at = packet(), Env(clock=0), executable.maps_address
+    entries = {"jit": ctypes.c_void_p.from_address(executable.address).value or 0, "native": _address(native, "entry")}
+    skbs = {engine: Skb().load(frame) for engine in entries}
+    results = {}
+    for engine, entry in entries.items():
+        verdict = repeat(entry, skbs[engine].address, env.address, maps_at, 1) & 0xFFFFFFFF
+        results[engine] = verdict, skbs[engine].packet()
+    runs = {engine: _timed(repeat, entry, skbs[engine], env, maps_at) for engine, entry in entries.items()}
     keep: list[Any] = [executable, native, skbs, env, maps]
     if kernel is not None:
         prog = kernel.load(obj)
         keep.append(prog)
-        frame = packet()
+        run = prog.run(frame)
+        results["kernel"] = run.verdict & 0xFFFFFFFF, run.packet
         runs["kernel"] = lambda n: float(prog.run(frame, repeat=n).duration_ns)
-    insns = len(verified.program.insns)
-    return Subject(path.stem, insns, runs, took * 1000 / insns, keep=keep)
+    if any(result != results["jit"] for result in results.values()):
+        raise InternalError(f"{path}: not the same work: " + ", ".join(f"{e} {v}" for e, (v, _) in results.items()))
+    return Subject(path.stem, len(verified.program.insns), runs, took, keep=keep)
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:
@@ -127,6 +136,12 @@ def ratio(subject: Subject, empty: Subject, engine: str) -> float | None:
     return ours / theirs
 
 
+def geomean(values: Iterable[float]) -> float:
+    """Return the geometric mean."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
 def loading(path: Path) -> dict[str, float]:
     """Return how long loading a program takes, in milliseconds: cold, and from the code cache, verification aside."""
     verified = _verified(c.compile(path))
@@ -155,19 +170,30 @@ def _milliseconds(run: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - began) / 1e6
 
 
-def wall(command: Sequence[str], environment: dict[str, str] | None = None, times: int = 5) -> float:
-    """Return the least wall time of a command in seconds.
+class Timed:
+    """A command's least wall time in seconds over several runs, and what it printed each time."""
 
-    Raises:  SysError when it fails.
-    """
-    best = float("inf")
-    for _ in range(times):
+    def __init__(self, *command: str) -> None:
+        self.command, self.seconds, self.printed = command, float("inf"), list[str]()
+
+    def once(self, environment: dict[str, str]) -> None:
+        """Run the command.
+
+        Raises:  SysError when it fails.
+        """
         began = time.perf_counter()
-        done = subprocess.run(command, env={**os.environ, **(environment or {})}, capture_output=True, check=False)
-        best = min(best, time.perf_counter() - began)
+        done = subprocess.run(self.command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+        self.seconds = min(self.seconds, time.perf_counter() - began)
+        self.printed.append(done.stdout)
         if done.returncode != 0:
-            raise SysError(5, " ".join(command), done.stderr.decode(errors="replace").strip().splitlines()[-1])
-    return best
+            raise SysError(errno.EIO, " ".join(self.command), done.stderr.strip().split("\n")[-1])
+
+
+def in_turns(commands: Sequence[Timed], environment: dict[str, str], times: int = 15) -> None:
+    """Run commands in turns, so that all of them meet the same noise."""
+    for _ in range(times):
+        for command in commands:
+            command.once(environment)
 
 
 def _native(path: Path) -> Path:

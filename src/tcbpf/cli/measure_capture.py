@@ -1,0 +1,114 @@
+"""The measuring behind `tcbpf bench` of whole commands over a capture, beside tcpdump: its rate, and the wall time of it all.
+
+A rate is of the packets alone: ours is what the command reports, tcpdump's is what a large capture takes more than a small one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tcbpf.cli.measure import Timed, geomean, in_turns
+from tcbpf.errors import InternalError
+from tcbpf.net.generate import generate
+from tcbpf.net.pcap import read
+
+FEW = 10
+PORT = "udp dst port 53"
+"""What benchmarks/port.c asks, in tcpdump's words."""
+
+EXPRESSIONS = (PORT, "tcp port 80 and not host 10.0.0.1", "ip6", "src net 10.0.0.0/22 and (tcp dst port 443 or udp)")
+"""What both are asked as classic filters."""
+
+
+@dataclass
+class Pair:
+    """One question asked of both."""
+
+    ours: Timed
+    theirs: Timed
+    classic: bool
+
+    @property
+    def duration(self) -> float:
+        """The least time that our command says it took for the packets, in seconds."""
+        return min(int(json.loads(text)["duration_ns"]) for text in self.ours.printed) / 1e9
+
+    @property
+    def matches(self) -> int:
+        """How many packets our command says match."""
+        report = json.loads(self.ours.printed[0])
+        return int(report["matches"] if self.classic else report["verdicts"].get("0", 0))
+
+
+def start(program: Path, scratch: str, times: int) -> dict[str, float]:
+    """Return what a first verdict takes in seconds: with nothing kept, when everything is, and Python's own share of it."""
+    few, kept = f"{scratch}/few.pcap", {"XDG_CACHE_HOME": f"{scratch}/cache"}
+    generate(few, FEW)
+    cold, warm, bare = Timed(*tcbpf(), "run", str(program), few), Timed(*tcbpf(), "run", str(program), few), Timed(
+        sys.executable, "-c", "pass")
+    cold.once(kept)
+    in_turns([warm, bare], kept, times)
+    return {"cold_s": cold.seconds, "warm_s": warm.seconds, "python_s": bare.seconds}
+
+
+def tcbpf() -> tuple[str, ...]:
+    """Return the command as it is installed, or as the package that is running."""
+    script = shutil.which("tcbpf", path=os.path.dirname(sys.executable))
+    return (script,) if script else (sys.executable, "-m", "tcbpf")
+
+
+def beside_tcpdump(program: Path, scratch: str, packets: int, times: int) -> dict[str, Any]:
+    """Return rates and wall times over a capture of that many packets; without tcpdump, ours alone.
+
+    Raises:  InternalError when both do not match the same packets.
+    """
+    few, many, kept = f"{scratch}/few.pcap", f"{scratch}/many.pcap", {"XDG_CACHE_HOME": f"{scratch}/cache"}
+    generate(few, FEW)
+    generate(many, packets)
+    tcpdump = shutil.which("tcpdump") or ""
+
+    def theirs(expression: str, capture: str = many) -> Timed:
+        return Timed(tcpdump, "-r", capture, "-w", "/dev/null", expression)
+
+    pairs = {"port": Pair(Timed(*tcbpf(), "run", "--json", str(program), many), theirs(PORT), False)}
+    pairs |= {text: Pair(Timed(*tcbpf(), "cbpf", "run", "--json", text, many), theirs(text), True) for text in EXPRESSIONS}
+    port, begins = pairs["port"], theirs(PORT, few)
+    for pair in pairs.values():                        # what the first time costs is `start`'s
+        pair.ours.once(kept)
+        pair.ours.seconds = float("inf")
+    turns = [command for pair in pairs.values() for command in (pair.ours, pair.theirs)]
+    in_turns([begins, *turns] if tcpdump else turns[::2], kept, times)
+    report: dict[str, Any] = dict.fromkeys(("pcap_vs_tcpdump", "wall_vs_tcpdump", "cbpf_vs_tcpdump", "cbpf_wall_vs_tcpdump"))
+    report["pcap"] = {"packets": packets, "mpps": packets / port.duration / 1e6, "wall_s": port.ours.seconds}
+    if not tcpdump:
+        return report
+    for pair, expression in zip(pairs.values(), (PORT, *EXPRESSIONS), strict=True):
+        agree(pair, tcpdump, expression, many, scratch)
+    rates = {name: max(pair.theirs.seconds - begins.seconds, 1e-6) / pair.duration for name, pair in pairs.items()}
+    walls = {name: pair.ours.seconds / pair.theirs.seconds for name, pair in pairs.items()}
+    report["pcap"] |= {"tcpdump_mpps": report["pcap"]["mpps"] / rates["port"], "tcpdump_wall_s": port.theirs.seconds}
+    for key, ratios in (("pcap_vs_tcpdump", rates), ("wall_vs_tcpdump", walls)):
+        report[key] = {"ratio": ratios["port"], "programs": {"port": ratios["port"]}}
+    for key, ratios in (("cbpf_vs_tcpdump", rates), ("cbpf_wall_vs_tcpdump", walls)):
+        parts = {name: ratio for name, ratio in ratios.items() if pairs[name].classic}
+        report[key] = {"geomean": geomean(parts.values()), "programs": parts}
+    return report
+
+
+def agree(pair: Pair, tcpdump: str, expression: str, capture: str, scratch: str) -> None:
+    """See that tcpdump finds as many packets as we do.
+
+    Raises:  InternalError.
+    """
+    found = f"{scratch}/found.pcap"
+    subprocess.run([tcpdump, "-r", capture, "-w", found, expression], capture_output=True, check=True)
+    theirs = sum(1 for _ in read(found))
+    if theirs != pair.matches:
+        raise InternalError(f"{expression!r}: {pair.matches} packets match, {theirs} for tcpdump")
