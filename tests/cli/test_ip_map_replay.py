@@ -241,3 +241,19 @@ def test_the_words_of_map_may_follow_its_options(capsys: Capture, home: Path) ->
     assert "map m, array" in ok(capsys, "map", "dump", "--home", str(home), "m")
     with pytest.raises(SystemExit):
         main(["map", "dump", "m", "--nosuch"])
+
+
+def test_a_namespace_is_the_kernels(capsys: Capture) -> None:
+    assert "only the kernel datapath has them" in refused(capsys, 2, "ip", "-n", "ns", "link", "show")
+    said = refused(capsys, 2, "ip", "--datapath", "kernel", "-netns", "nosuch-namespace", "link", "show")
+    assert said == "tcbpf: open network namespace 'nosuch-namespace': No such file or directory (ip netns list names them)"
+
+
+@pytest.mark.kernel
+def test_devices_of_a_namespace(capsys: Capture) -> None:
+    from netns import netns
+    with netns() as place:
+        options = ("ip", "--datapath", "kernel", "-n", place, "link")
+        ok(capsys, *options, "add", "em1", "type", "veth", "peer", "name", "em2")
+        assert "em1@em2" in ok(capsys, *options, "show")
+    assert "em1" not in ok(capsys, "ip", "--datapath", "kernel", "link", "show")

@@ -187,3 +187,10 @@ def test_actions_of_one_command_are_made_together_or_not_at_all(tmp_path: Path) 
     said = tc(tmp_path, "actions", "add", "action", "drop", "index", "3", "action", "pass", "index", "2")
     assert said.status == 255 and said.err.startswith("RTNETLINK answers: File exists")
     assert "total acts 2\n" in tc(tmp_path, "actions", "ls", "action", "gact").out
+
+
+def test_the_home_may_be_said_with_an_equals_sign(tmp_path: Path) -> None:
+    said = ours([f"--home={tmp_path / 'other'}", "qdisc", "add", "dev", "lo", "clsact"], [], tmp_path)
+    assert (said.status, said.err) == (0, "")
+    assert "clsact" in tc(tmp_path / "other", "qdisc", "show", "dev", "lo").out
+    assert "clsact" not in tc(tmp_path, "qdisc", "show", "dev", "lo").out

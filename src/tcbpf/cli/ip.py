@@ -22,7 +22,8 @@ Usage: tcbpf ip [ OPTIONS ] link { add | del | set | show }
        tcbpf ip link set [ dev ] NAME { up | down | mtu MTU | address LLADDR | name NEWNAME }
        tcbpf ip link del [ dev ] NAME
        tcbpf ip link show [ [ dev ] NAME ] [ up ] [ type TYPE ]
-       OPTIONS := { -j[son] | -p[retty] | -br[ief] | -o[neline] | --home DIR | --datapath user|kernel }"""
+       OPTIONS := { -j[son] | -p[retty] | -br[ief] | -o[neline] | -n[etns] NAME |
+                    --home DIR | --datapath user|kernel }"""
 
 BASE_FLAGS = {"lo": ("LOOPBACK",), "dummy": ("BROADCAST", "NOARP"), "ifb": ("BROADCAST", "NOARP")}
 TX_QUEUE_LEN = {"ifb": 32}
@@ -43,6 +44,7 @@ class Options:
     pretty: bool = False
     brief: bool = False
     oneline: bool = False
+    netns: str = ""
     home: str = ""
     datapath: str = ""
 
@@ -57,7 +59,7 @@ def main(words: Sequence[str]) -> int:
         if not abbreviates(rest[0], "link"):
             raise UsageError(f'Object "{rest[0]}" is unknown, try "tcbpf ip help".')
         verb, arguments = (rest[1], rest[2:]) if len(rest) > 1 else ("show", [])
-        with open_datapath(options.datapath, home=options.home, lasting=True) as dp:
+        with open_datapath(options.datapath, home=options.home, netns=options.netns, lasting=True) as dp:
             return run(dp, verb, arguments, options)
     except UsageError as error:
         print(error.words, file=sys.stderr)
@@ -74,6 +76,8 @@ def read_options(words: list[str]) -> tuple[Options, list[str]]:
             setattr(options, name[2:], value if equals else need(at, name))
         elif rest or not word.startswith("-"):
             rest.append(word)
+        elif abbreviates(word, "-netns"):
+            options.netns = need(at, word)
         else:
             flag = next((f for f in ("json", "pretty", "brief", "oneline") if abbreviates(word.lstrip("-"), f)), "")
             if not flag:

@@ -110,8 +110,9 @@ def read_options(words: Sequence[str]) -> tuple[Options | None, list[str]]:
     left = Words(words)
     while left and left.next.startswith("-"):
         word = left.take()
-        if word in ("--datapath", "--home"):
-            said[word[2:]] = left.take()
+        name, equals, value = word.partition("=")
+        if name in ("--datapath", "--home"):
+            said[name[2:]] = value if equals else left.take()
             continue
         field = next((field for name, field in _FLAGS if matches(word, name)), None)
         if field is None and not _COLOR.fullmatch(word):
