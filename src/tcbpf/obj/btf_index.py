@@ -54,6 +54,7 @@ class KernelBtf(Btf):
                 at += record_size(raw, at)
         except struct.error:
             raise ObjectError("a type is cut off", section=".BTF", offset=at) from None
+        self.known: dict[str, tuple[Type, ...]] = {}
         self.by_place: dict[int, list[int]] = {}
         for id, place in enumerate(names):
             if place:
@@ -62,6 +63,12 @@ class KernelBtf(Btf):
 
     def named(self, name: str) -> Iterator[Type]:
         """Yield every type of that name."""
+        rows = self.known.get(name)
+        if rows is None:
+            rows = self.known[name] = tuple(self._search(name))
+        return iter(rows)
+
+    def _search(self, name: str) -> Iterator[Type]:
         start, size = self._strings
         text = b"\0" + name.encode() + b"\0"
         place = self.raw.find(text, start, start + size)
