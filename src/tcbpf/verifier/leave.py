@@ -133,8 +133,8 @@ def check_return(env: Env, regno: int) -> None:
 
     Raises:  Refused.
     """
-    frame = env.frame
-    reg = frame.regs[regno]
+    frame = env.cur.frames[0]                      # what is thrown ends the program from any depth
+    reg = env.frame.regs[regno]
     is_subprogram = frame.subprog != 0 and not env.subprogs[frame.subprog].is_exception
     if reg.type == NOT_INIT:
         env.refuse("uninitialized_register", reg=regno)
