@@ -13,6 +13,10 @@ test: $(VENV)/ready
 	scripts/install_peers
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
+# Our verifier beside the live kernel's; needs root, BTF, and Debian's archive for the kernel's own tests.
+verifier-parity: $(VENV)/ready
+	$(BIN)/python scripts/verifier_parity.py --floor cases examples selftests unprivileged more generated
+
 check: $(VENV)/ready
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
 

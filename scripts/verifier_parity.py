@@ -1,10 +1,14 @@
 """Our verifier beside the live kernel's: the same programs, both verdicts, by feature.
 
-    python scripts/verifier_parity.py [selftests] [cases] [examples] [generated] [--count N] [--seed N] [--list] [--floor]
+    python scripts/verifier_parity.py [cases] [examples] [selftests] [more] [unprivileged] [generated] [--count N] [--seed N]
+                                      [--list] [--floor] [--reached]
+
+`selftests` are the kernel's own tests of its verifier and of tc, `more` its other tests of the same program types, and
+`unprivileged` those programs of both that a user without privilege may load, asked without privilege on both sides.
 
 Acceptances and rejections are counted apart, since a verifier that always says yes agrees on half of such a corpus. With
 --floor the status is 1 when a corpus falls below what scripts/verifier_parity.json says was reached, or accepts anything that
-the kernel rejects and that is not named there.
+the kernel rejects and that is not named there; --reached writes that file anew.
 """
 
 from __future__ import annotations
@@ -14,9 +18,8 @@ import json
 import os
 import signal
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,26 +30,16 @@ from rich.table import Table
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.kernel.syscall import btf_load
 from tcbpf.errors import SysError, TcbpfError, VerifierError
-from tcbpf.obj import link, load, programs
 from tcbpf.obj.program import Program
 from tcbpf.verifier import verify
 from tcbpf.verifier.log import STATS
 from tcbpf.verifier.reading import comparable
+from verifier_corpora import CORPORA, Item, generated
 
 HERE = Path(__file__).parent
-TYPES = {"sched_cls", "sched_act", "socket_filter", "xdp", "cgroup_skb"}
-SECTIONS = ("tc", "classifier", "action", "socket", "xdp", "cgroup_skb", "cgroup/skb", "tcx", "netkit")
+FLOORS = HERE / "verifier_parity.json"
 SECONDS = 120
 """How long one program may take us; a longer one counts as a disagreement."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One program of a corpus."""
-
-    feature: str
-    name: str
-    program: Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,7 @@ class Result:
     @property
     def agree(self) -> bool:
         """Whether both gave the same verdict."""
-        return not self.ours.odd and self.ours.accept == self.kernel.accept
+        return not self.ours.odd and not self.kernel.odd and self.ours.accept == self.kernel.accept
 
     @property
     def unsound(self) -> bool:
@@ -79,52 +72,12 @@ class Result:
         return self.ours.accept and not self.kernel.accept
 
 
-def selftests() -> Iterator[Item]:
-    """Yield the kernel's own tests of the five program types."""
-    from kernel_selftests import objects
-    for path in objects():
-        try:
-            yield from of_object(path, path.stem.removeprefix("verifier_"))
-        except TcbpfError as error:
-            print(f"not read: {path.name}: {error}", file=sys.stderr)
-
-
-def examples() -> Iterator[Item]:
-    """Yield the programs of examples/."""
-    from tcbpf.lang import compile
-    for path in sorted((HERE.parent / "examples").glob("*.c")):
-        obj = compile(str(path))
-        for row in programs(obj):
-            yield Item("examples", f"{path.name}:{row.name}", link(obj, program=row.name))
-
-
-def generated(count: int, seed: int) -> Iterator[Item]:
-    """Yield random programs, each of its own seed."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
-    from generator import generate
-    for number in range(seed, seed + count):
-        yield Item("generated", f"seed {number}", generate(number))
-
-
-def of_object(path: Path, feature: str) -> Iterator[Item]:
-    """Yield an object's programs of the five types."""
-    obj = load(str(path))
-    for row in programs(obj):
-        if row.type not in TYPES or not row.section.lstrip("?").startswith(SECTIONS):
-            continue
-        try:
-            program = link(obj, program=row.name)
-        except TcbpfError as error:
-            print(f"not linked: {path.name}: {row.name}: {error}", file=sys.stderr)
-            continue
-        yield Item(feature, row.name, program)
-
-
-def ask_kernel(program: Program) -> Verdict:
+def ask_kernel(item: Item) -> Verdict:
     """Return the live kernel's verdict."""
+    assert item.program is not None
     with Kernel() as kernel:
         try:
-            with kernel.prog_load(program, log_level=4) as prog:
+            with kernel.prog_load(item.program, log_level=1) as prog:
                 return Verdict(True, processed=prog.insns_processed)
         except VerifierError as error:
             return Verdict(False, error.message, processed=processed(error.log))
@@ -132,7 +85,7 @@ def ask_kernel(program: Program) -> Verdict:
             return Verdict(False, odd=str(error))
 
 
-def ask_us(program: Program) -> Verdict:
+def ask_us(item: Item) -> Verdict:
     """Return our verdict, within SECONDS."""
     def late(*_: Any) -> None:
         raise TimeoutError
@@ -140,7 +93,9 @@ def ask_us(program: Program) -> Verdict:
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
     try:
-        return Verdict(True, processed=verify(program).insns_processed)
+        assert item.program is not None
+        verified = verify(item.program, privileged=item.privilege != "none", perfmon=item.privilege == "all")
+        return Verdict(True, processed=verified.insns_processed)
     except VerifierError as error:
         return Verdict(False, error.message, processed=processed(error.log))
     except TimeoutError:
@@ -153,9 +108,10 @@ def ask_us(program: Program) -> Verdict:
         signal.alarm(0)
 
 
-def same_logs(program: Program) -> tuple[bool, ...]:
+def same_logs(item: Item) -> tuple[bool, ...]:
     """Return, for level 1 and for level 2, whether both sides write the same."""
-    program = as_loaded(program)
+    assert item.program is not None
+    program = as_loaded(item.program)
     return tuple(comparable(log_of(program, level, verify)) == comparable(log_of(program, level, load_live))
                  for level in (1, 2))
 
@@ -194,35 +150,55 @@ def processed(log: str) -> int:
     return 0
 
 
-def compare(items: Iterator[Item], *, logs: bool) -> list[Result]:
-    """Ask both sides about every item, and for their logs where they agree."""
-    results, start = [], time.monotonic()
-    for number, item in enumerate(items, 1):
-        kernel = ask_kernel(item.program)
-        if not kernel.odd:
-            ours = ask_us(item.program)
-            same = same_logs(item.program) if logs and not ours.odd and ours.accept == kernel.accept else ()
-            results.append(Result(item, ours, kernel, same))
-        if sys.stderr.isatty():
-            print(f"\r{number} programs, {time.monotonic() - start:.0f} s ", end="", file=sys.stderr)
+def compare(items: Iterable[Item], *, logs: bool) -> list[Result]:
+    """Ask both sides about every item, the kernel first, and for their logs where they agree."""
+    known = list(items)
+    unasked = Verdict(False, odd="not asked")
+    results = [Result(item, Verdict(False, odd=item.problem), unasked) for item in known if item.problem]
+    for privilege in ("all", "bpf", "none"):
+        mine = [item for item in known if item.program is not None and item.privilege == privilege]
+        verdicts = map(ask_kernel, mine) if privilege == "all" else asked_without(privilege, mine)
+        for number, (item, kernel) in enumerate(zip(mine, verdicts, strict=True), 1):
+            ours = unasked if kernel.odd else ask_us(item)
+            alike = logs and privilege == "all" and not ours.odd and ours.accept == kernel.accept
+            results.append(Result(item, ours, kernel, same_logs(item) if alike else ()))
+            if sys.stderr.isatty():
+                print(f"\r{number} of {len(mine)} programs ", end="", file=sys.stderr)
     return results
 
 
+def asked_without(privilege: str, items: list[Item]) -> list[Verdict]:
+    """Return the live kernel's verdicts for a user with no more than a privilege."""
+    if not items:
+        return []
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from verifier.unprivileged import ask
+    return ask(privilege, ask_kernel, items)
+
+
 def figures(results: list[Result]) -> dict[str, Any]:
-    """Return what a corpus is judged by."""
-    rejected = [r for r in results if not r.kernel.accept and not r.ours.accept and not r.ours.odd]
-    accepted = [r for r in results if r.kernel.accept and r.ours.accept and r.kernel.processed]
+    """Return what a corpus is judged by. A program that we cannot link though the kernel could counts as a disagreement."""
+    judged = [r for r in results if not r.kernel.odd]
+    rejected = [r for r in judged if not r.kernel.accept and not r.ours.accept and not r.ours.odd]
+    accepted = [r for r in judged if r.kernel.accept and r.ours.accept and r.kernel.processed]
     return {
         "programs": len(results),
-        "agree": share(r.agree for r in results),
-        "agree_accept": share(r.agree for r in results if r.kernel.accept),
-        "agree_reject": share(r.agree for r in results if not r.kernel.accept),
-        "unsound": sorted(f"{r.item.feature}/{r.item.name}" for r in results if r.unsound),
+        "not_linked": sum(missed(r) for r in results),
+        "not_judged_by_kernel": sum(bool(r.kernel.odd) and not missed(r) for r in results),
+        "agree": share(r.agree for r in results if missed(r) or not r.kernel.odd),
+        "agree_accept": share(r.agree for r in judged if r.kernel.accept),
+        "agree_reject": share(r.agree for r in judged if not r.kernel.accept),
+        "unsound": sorted(f"{r.item.feature}/{r.item.name}" for r in judged if r.unsound),
         "message_equal": share(r.ours.message == r.kernel.message for r in rejected),
         "log_equal_1": share(r.logs[0] for r in results if r.logs),
         "log_equal_2": share(r.logs[1] for r in results if r.logs),
         "processed_within_10_percent": share(0.9 <= r.ours.processed / r.kernel.processed <= 1.1 for r in accepted),
     }
+
+
+def missed(result: Result) -> bool:
+    """Tell whether we could not link what another loader can."""
+    return bool(result.item.problem) and not result.item.absent
 
 
 def share(which: Iterable[bool]) -> float:
@@ -235,17 +211,21 @@ def show(name: str, results: list[Result], *, everything: bool) -> None:
     """Print a corpus by feature, then the disagreements."""
     console = Console(width=150, highlight=False)
     table = Table(title=f"{name}: {len(results)} programs", title_justify="left")
-    for head in ("feature", "agree", "both accept", "both reject", "we accept", "we reject", "odd", "message equal"):
+    for head in ("feature", "agree", "both accept", "both reject", "we accept", "we reject", "odd", "not judged",
+                 "message equal"):
         table.add_column(head, justify="left" if head == "feature" else "right")
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         groups[result.item.feature].append(result)
     for feature, rows in sorted(groups.items()):
-        counts = Counter((r.ours.accept, r.kernel.accept) for r in rows if not r.ours.odd)
-        same = sum(r.ours.message == r.kernel.message for r in rows if not r.ours.accept and not r.kernel.accept)
-        table.add_row(feature, f"{sum(r.agree for r in rows)}/{len(rows)}", *map(str, (
+        judged = [r for r in rows if not r.kernel.odd]
+        counts = Counter((r.ours.accept, r.kernel.accept) for r in judged if not r.ours.odd)
+        same = sum(r.ours.message == r.kernel.message for r in judged if not r.ours.accept and not r.kernel.accept)
+        odd = sum(missed(r) or (bool(r.ours.odd) and not r.kernel.odd) for r in rows)
+        unknown = sum(bool(r.kernel.odd) and not missed(r) for r in rows)
+        table.add_row(feature, f"{sum(r.agree for r in rows)}/{len(rows) - unknown}", *map(str, (
             counts[True, True], counts[False, False], counts[True, False], counts[False, True],
-            sum(bool(r.ours.odd) for r in rows), same)))
+            odd, unknown, same)))
     console.print(table)
     for result in results:
         if everything and False in result.logs:
@@ -263,37 +243,42 @@ def said(verdict: Verdict) -> str:
 def below(name: str, reached: dict[str, Any], floor: dict[str, Any]) -> list[str]:
     """Return what is worse than the floor."""
     worse = [f"{name}: {key} {reached[key]} < {least}" for key, least in floor.items()
-             if isinstance(least, float) and reached[key] < least]
+             if (isinstance(least, float) or (key == "programs" and name != "generated")) and reached[key] < least]
     return worse + [f"{name}: accepts {one}, which the kernel rejects" for one in reached["unsound"]
                     if one not in floor["unsound"]]
-
-
-CORPORA: dict[str, Callable[[], Iterator[Item]]] = {"selftests": selftests, "examples": examples}
-"""And `generated`, which takes --count and --seed."""
 
 
 def main() -> int:
     """Ask, print, and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="*", default=["examples", "selftests"], help=f"{', '.join(CORPORA)}, generated")
-    parser.add_argument("--count", type=int, default=10_000, metavar="N", help="how many programs to generate")
+    parser.add_argument("corpus", nargs="*", default=["cases", "examples", "selftests"],
+                        help=f"{', '.join(CORPORA)}, generated")
+    parser.add_argument("--count", type=int, default=2000, metavar="N", help="how many programs to generate")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first one's seed")
     parser.add_argument("--feature", default="", help="only this feature of a corpus")
     parser.add_argument("--logs", action="store_true", help="compare the logs of level 1 and 2 as well")
     parser.add_argument("--list", action="store_true", help="print differing messages too")
     parser.add_argument("--floor", action="store_true", help="fail below what was reached")
+    parser.add_argument("--reached", action="store_true", help=f"write {FLOORS.name} anew")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     args = parser.parse_args()
-    floors = json.loads((HERE / "verifier_parity.json").read_text()) if args.floor else {}
+    floors = json.loads(FLOORS.read_text()) if FLOORS.exists() else {}
     reached, worse = {}, []
     for name in args.corpus:
-        corpus = generated(args.count, args.seed) if name == "generated" else CORPORA[name]()
-        items = (item for item in corpus if args.feature in ("", item.feature))
-        results = compare(items, logs=args.logs)
+        if name not in (*CORPORA, "generated"):
+            parser.error(f"no corpus {name!r}: {', '.join(CORPORA)}, generated")
+        try:
+            corpus = generated(args.count, args.seed) if name == "generated" else CORPORA[name]()
+            results = compare((item for item in corpus if args.feature in ("", item.feature)), logs=args.logs)
+        except TcbpfError as error:
+            worse.append(f"{name}: not asked: {error}")
+            continue
         show(name, results, everything=args.list)
         reached[name] = figures(results)
         print(json.dumps(reached[name], indent=1))
-        worse += below(name, reached[name], floors[name]) if name in floors else []
+        worse += below(name, reached[name], floors[name]) if args.floor and name in floors else []
+    if args.reached:
+        FLOORS.write_text(json.dumps(floors | reached, indent=1, sort_keys=True) + "\n")
     if args.json:
         Path(args.json).write_text(json.dumps(reached, indent=1) + "\n")
     for line in worse:

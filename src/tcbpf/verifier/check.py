@@ -10,12 +10,14 @@ from typing import Final
 
 from tcbpf.errors import VerifierError
 from tcbpf.obj.program import HasSpec, Program
+from tcbpf.tables.insns import Kind
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.row import Release
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.env import Env, MapInfo, Refused
 from tcbpf.verifier.explore import check_functions
 from tcbpf.verifier.fields import record_of
+from tcbpf.verifier.insns import TAIL_CALL
 from tcbpf.verifier.leave import check_stack_depth
 from tcbpf.verifier.liveness import compute_live_registers
 from tcbpf.verifier.log import Log, write_summary
@@ -82,7 +84,17 @@ def _check(env: Env, privileged: bool) -> None:
         env.trace.live_registers()
     check_functions(env)
     check_stack_depth(env)
+    _check_tail_calls(env)
     check_addresses(env)
+
+
+def _check_tail_calls(env: Env) -> None:
+    """Without CAP_PERFMON a tail call is of one map only, whose size its index is masked with."""
+    if env.bypass_spec:
+        return
+    for ins in env.ins:
+        if ins.kind is Kind.CALL and ins.imm == TAIL_CALL and env.map_poisoned[ins.pc]:
+            env.refuse("tail_call_maps")
 
 
 def _map_info(handle: HasSpec, index: int) -> MapInfo:

@@ -267,6 +267,7 @@ REASONS: Table[Reason] = Table(
     _invalid("kfunc_map_value", "arg#{arg} doesn't point to a map value"),
     Reason("btf_write_field", "no write support to nf_conn at off {off}"),
     _invalid("tail_call_map", "expected prog array map for tail call", "the second argument is a map of type prog_array"),
+    _invalid("tail_call_maps", "tail_call abusing map_ptr", "without CAP_PERFMON an instruction calls through one map only"),
     _invalid("timer_map", "timer pointer in R1 map_uid={uid} doesn't match map pointer in R2 map_uid={other}"),
     _invalid("not_acquired", "func bpf_{name}#{id} reference has not been acquired before"),
     _invalid("more_references", "more than one arg with ref_obj_id R{reg} {one} {other}"),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 _INSN = re.compile(r"^(?:\d+: )?(\d+): (?:\([0-9a-f]{2}\) |BUG_)")
 _AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![ ;R]|\d+: |$)(?P<message>.+)$")     # where the kernel found no line break to add
-_NOTE = re.compile(r"^arg#0 reference type\('UNKNOWN '\) size cannot be determined")       # of the main function: no refusal
+_NOTE = re.compile(                                                                    # of the main function: no refusal
+    r"^(?:arg#0 reference type\('UNKNOWN '\) size cannot be determined|Global function \S+ doesn't return scalar)")
 _GLUED = re.compile(r"(?<=.)(verification time \d+ usec|processed \d+ insns)")           # to a line that the kernel did not end
 _NUMBERED = re.compile(r"\binsn (\d+)")
 _PROCESSED = re.compile(r"^processed (\d+) insns")
