@@ -1,7 +1,7 @@
 """Our verifier beside the live kernel's: the same programs, both verdicts, by feature.
 
     python scripts/verifier_parity.py [cases] [examples] [selftests] [more] [unprivileged] [generated] [--count N] [--seed N]
-                                      [--list] [--floor] [--reached]
+                                      [--logs] [--list] [--floor] [--reached]
 
 `selftests` are the kernel's own tests of its verifier and of tc, `more` its other tests of the same program types, and
 `unprivileged` those programs of both that a user without privilege may load, asked without privilege on both sides.
@@ -190,8 +190,8 @@ def figures(results: list[Result]) -> dict[str, Any]:
         "agree_reject": share(r.agree for r in judged if not r.kernel.accept),
         "unsound": sorted(f"{r.item.feature}/{r.item.name}" for r in judged if r.unsound),
         "message_equal": share(r.ours.message == r.kernel.message for r in rejected),
-        "log_equal_1": share(r.logs[0] for r in results if r.logs),
-        "log_equal_2": share(r.logs[1] for r in results if r.logs),
+        **{f"log_equal_{level}": share(r.logs[level - 1] for r in results if r.logs)
+           for level in (1, 2) if any(r.logs for r in results)},
         "processed_within_10_percent": share(0.9 <= r.ours.processed / r.kernel.processed <= 1.1 for r in accepted),
     }
 
@@ -243,7 +243,7 @@ def said(verdict: Verdict) -> str:
 def below(name: str, reached: dict[str, Any], floor: dict[str, Any]) -> list[str]:
     """Return what is worse than the floor."""
     worse = [f"{name}: {key} {reached[key]} < {least}" for key, least in floor.items()
-             if (isinstance(least, float) or (key == "programs" and name != "generated")) and reached[key] < least]
+             if (isinstance(least, float) or (key == "programs" and name != "generated")) and reached.get(key, least) < least]
     return worse + [f"{name}: accepts {one}, which the kernel rejects" for one in reached["unsound"]
                     if one not in floor["unsound"]]
 

@@ -147,7 +147,7 @@ class Trace:
         elif kind is not Kind.EXIT:
             self.regs |= (ins.uses | ins.defs) & 0x7FF
         if kind in _MEMORY:
-            load = kind is Kind.LOAD or (kind is Kind.ATOMIC and ins.row.name == "LOAD_ACQ")
+            load = kind is Kind.LOAD or (kind is Kind.ATOMIC and ins.form is None and ins.row.name == "LOAD_ACQ")
             reg = self.env.frame.regs[ins.src if load else ins.dst]
             if reg.type == STACK:
                 self._touch_stack(reg, ins.off, ins.size, load=load)
