@@ -57,7 +57,7 @@ def generate(seed: int) -> Program:
     shared = Shared(seed)
     main = Function("main", True)
     w = Writer(shared, main, (Val("ctx"),))
-    w.ret = 1 if shared.type.returns else -1
+    w.ret = 1 if shared.type.returns else -1                # an egress program may return more
     w.move(CTX, 1)
     if w.chance(0.5):
         memory.packet(w)
@@ -87,6 +87,6 @@ def _laid_out(shared: Shared, main: Function) -> Program:
             Func(starts[id(f)], f.name, ids["xdp " * (xdp and "ctx" in GLOBALS.get(f.name, ())) + f.name], f.is_global)
             for f in functions)
     return Program(
-        "generated", shared.type.name, tuple(insns), tuple(MAPS[name] for name in shared.maps), license="GPL",
-        kfuncs=tuple(shared.kfuncs), funcs=funcs, btf=btf if funcs else None,
+        "generated", shared.type.name, tuple(insns), tuple(MAPS[name] for name in shared.maps), license=shared.license,
+        attach_type=shared.attach, kfuncs=tuple(shared.kfuncs), funcs=funcs, btf=btf if funcs else None,
         raw_func_info=b"".join(struct.pack("<II", f.pc, f.type_id) for f in funcs))

@@ -94,6 +94,8 @@ class Shared:
         self.kfuncs: list[str] = []
         self.ids = 0
         self.has_btf = self.rng.random() < 0.8
+        self.license = "GPL" if self.rng.random() < 0.97 else "Proprietary"
+        self.attach = self.rng.choice(tuple({section.attach_type for section in self.type.sections}))
 
 
 _TYPES = [PROG_TYPES[name] for name in ("sched_cls", "sched_cls", "sched_cls", "sched_act", "xdp", "xdp", "socket_filter",

@@ -77,8 +77,9 @@ def _mask(place: Place) -> int:
 
 
 def _holds_iterator(env: Env, place: Place) -> bool:
+    """Tell whether an iterator lies there: never, as the kernel sees it, where the stack has yet to grow to the first slot."""
     held = env.cur.frames[place.frame].stack
-    return any("i" in held[place.spi - i].kinds for i in range(place.slots) if place.spi - i < len(held))
+    return place.spi < len(held) and any("i" in held[place.spi - i].kinds for i in range(place.slots))
 
 
 def _first(env: Env, place: Place, kind: str) -> Reg | None:
