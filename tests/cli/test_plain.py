@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcbpf.cli import plain, run
+from tcbpf.cli import arguments, cbpf_run, plain, run
 
 WORDS = st.lists(st.sampled_from([
     "a.c", "b.pcap", "--section", "--name", "--program", "--out", "--limit", "--maps", "--json", "--datapath", "user", "kernel",
-    "5", "-5", "x", "", "--sec", "--out=x", "-h", "--", "-",
+    "5", "-5", "x", "", "--sec", "--out=x", "-h", "--", "-", "-O", "-O0", "--link-type", "--no-optimize",
 ]), max_size=8)
 
 
-def by_argparse(words: list[str]) -> dict[str, object] | None:
+def by_argparse(words: list[str], rows: plain.Rows = run.ROWS) -> dict[str, object] | None:
     parser = argparse.ArgumentParser()
-    run.configure(parser)
+    arguments.add(parser, rows)
     try:
         return vars(parser.parse_args(words))
     except SystemExit:
@@ -28,8 +28,9 @@ def by_argparse(words: list[str]) -> dict[str, object] | None:
 @settings(max_examples=600, deadline=None)
 @given(WORDS)
 def test_it_is_what_argparse_reads(words: list[str]) -> None:
-    found = run.read(words)
-    assert found is None or vars(found) == by_argparse(words)
+    for module in (run, cbpf_run):
+        found = module.read(words)
+        assert found is None or vars(found) == by_argparse(words, module.ROWS)
 
 
 @pytest.mark.parametrize("words", [
@@ -38,6 +39,11 @@ def test_it_is_what_argparse_reads(words: list[str]) -> None:
 ])
 def test_plain_commands_are_read(words: list[str]) -> None:
     assert vars(run.read(words)) == by_argparse(words)
+
+
+def test_plain_filters_are_read() -> None:
+    words = ["tcp port 80", "b.pcap", "-O", "--link-type", "RAW", "--json"]
+    assert vars(cbpf_run.read(words)) == by_argparse(words, cbpf_run.ROWS)
 
 
 @pytest.mark.parametrize("words", [

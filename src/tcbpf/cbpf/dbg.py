@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tcbpf.cbpf.check import check
 from tcbpf.cbpf.disasm import operand, signed
 from tcbpf.cbpf.insn import Classic, Filter
+from tcbpf.cbpf.rules import check
 from tcbpf.cbpf.step import Extension, State, no_extension, step
 from tcbpf.cbpf.text import alternate, to_c
 from tcbpf.errors import InputError

@@ -6,13 +6,17 @@ Source:  pcap_compile(3PCAP). Paper, "LLVM" (libpcap's compiler as a source of c
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from functools import cache
-from typing import Any
 
-from tcbpf.cbpf.insn import SIZE, Filter, from_bytes
 from tcbpf.errors import InputError, NotSupported
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tcbpf.cbpf.insn import Filter
+
+SIZE = 8                       # sizeof(struct sock_filter)
 SNAPLEN = 262144
 """tcpdump's default, which an unoptimised `ret` of a match holds."""
 
@@ -33,11 +37,9 @@ def _library() -> Any:
 
     Raises:  NotSupported naming the package when there is none.
     """
-    name = ctypes.util.find_library("pcap") or "libpcap.so.0.8"
-    try:
-        pcap = ctypes.CDLL(name)
-    except OSError:
-        raise NotSupported("pcap-filter expressions need libpcap: install the package libpcap0.8 (Debian) or libpcap") from None
+    pcap = _open("libpcap.so.0.8") or _open("libpcap.so.1") or _found()
+    if pcap is None:
+        raise NotSupported("pcap-filter expressions need libpcap: install the package libpcap0.8 (Debian) or libpcap")
     pcap.pcap_open_dead.restype = ctypes.c_void_p
     pcap.pcap_geterr.argtypes, pcap.pcap_geterr.restype = [ctypes.c_void_p], ctypes.c_char_p
     pcap.pcap_compile.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Program), ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32]
@@ -45,6 +47,21 @@ def _library() -> Any:
     pcap.pcap_freecode.argtypes = [ctypes.POINTER(_Program)]
     pcap.pcap_close.argtypes = [ctypes.c_void_p]
     return pcap
+
+
+def _open(name: str) -> Any:
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+def _found() -> Any:
+    """Return libpcap under another name, which a process or two must be started to find."""
+    from ctypes.util import find_library
+
+    name = find_library("pcap")
+    return _open(name) if name else None
 
 
 def link_type_name(number: int) -> str:
@@ -64,6 +81,13 @@ def compile_expression(expression: str, *, link_type: str = "EN10MB", optimize: 
     link_type is a DLT name without DLT_: EN10MB (or ETHERNET), RAW, LINUX_SLL, ...
     Raises:  InputError in libpcap's words; NotSupported without libpcap.
     """
+    from tcbpf.cbpf.insn import from_bytes
+
+    return from_bytes(bytecode(expression, link_type=link_type, optimize=optimize, snaplen=snaplen))
+
+
+def bytecode(expression: str, *, link_type: str = "EN10MB", optimize: bool = True, snaplen: int = SNAPLEN) -> bytes:
+    """Return the program of compile_expression() as an array of struct sock_filter."""
     pcap = _library()
     number = pcap.pcap_datalink_name_to_val(_ALIASES.get(link_type.upper(), link_type).encode())
     if number < 0:
@@ -77,4 +101,4 @@ def compile_expression(expression: str, *, link_type: str = "EN10MB", optimize: 
         pcap.pcap_freecode(ctypes.byref(program))
     finally:
         pcap.pcap_close(handle)
-    return from_bytes(raw)
+    return raw

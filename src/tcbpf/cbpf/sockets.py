@@ -9,8 +9,8 @@ import ctypes
 import socket
 from collections.abc import Sequence
 
-from tcbpf.cbpf.check import check
 from tcbpf.cbpf.insn import Classic, to_bytes
+from tcbpf.cbpf.rules import check
 from tcbpf.errors import SysError
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_LOCK_FILTER, SO_ATTACH_BPF = 26, 27, 44, 50

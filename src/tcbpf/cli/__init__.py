@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in RAW:
         return guard(lambda: import_verb(argv[0]).main(argv[1:]))
-    if argv and argv[0] in PLAIN and (plain := import_verb(argv[0]).read(argv[1:])) is not None:
-        return guard(lambda: import_verb(argv[0]).main(plain))
+    if (run := plain_command(argv)) is not None:
+        return guard(run)
     parser = parser_of(argv[0] if argv else "")
     args, late = parser.parse_known_args(argv)
     if late and ("words" not in args or any(word.startswith("-") for word in late)):
@@ -51,6 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if late:                                           # words of a verb that takes any number, behind an option
         args.words += late
     return guard(lambda: import_verb(args.verb).main(args))
+
+
+def plain_command(argv: Sequence[str]) -> Callable[[], int] | None:
+    """Return what runs a command that is read without argparse, or None."""
+    words = next((words for words in PLAIN if tuple(argv[:len(words)]) == words), None)
+    if words is None:
+        return None
+    module = importlib.import_module(f"tcbpf.cli.{PLAIN[words]}")
+    args = module.read(argv[len(words):])
+    return None if args is None else lambda: module.main(args)
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
@@ -78,8 +88,8 @@ def import_verb(verb: str) -> Any:
 RAW = {"tc", "ip", "conformance-plugin"}
 """Verbs with a grammar that is not argparse's: their `main` takes the words."""
 
-PLAIN = {"run"}
-"""Verbs that start fast when the command is plain: their `read` returns its arguments, or None to leave it to argparse."""
+PLAIN = {("run",): "run", ("cbpf", "run"): "cbpf_run"}
+"""Verbs that start fast when the command is plain: their module's `read` returns its arguments, or None for argparse."""
 
 
 def tc_main() -> int:

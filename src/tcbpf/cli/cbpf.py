@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tcbpf import cbpf
 from tcbpf.cbpf.text import is_bytecode
-from tcbpf.cli.arguments import add_datapath, add_json
+from tcbpf.cli import arguments, cbpf_run
 from tcbpf.errors import FilterError
 
 
@@ -20,14 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (function, line) in VERBS.items():
         sub = verbs.add_parser(name, help=line, description=line.capitalize() + ".")
         sub.set_defaults(function=function)
-        if name not in ("asm", "compile", "dbg"):
-            sub.add_argument("filter", metavar="FILTER",
-                             help="an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)")
-        if name in ("compile", "convert", "run"):
-            default, word = ("", "the capture's") if name == "run" else ("ETHERNET", "ETHERNET")
-            sub.add_argument("--link-type", default=default, metavar="TYPE", help=f"of an expression ({word})")
-            sub.add_argument("-O0", "-O", "--no-optimize", dest="optimize", action="store_false",
-                             help="do not optimise an expression (-O: as tcpdump has it)")
+        if name not in ("asm", "compile", "dbg", "run"):
+            arguments.add(sub, {"filter": cbpf_run.ROWS["filter"]})
+        if name in ("compile", "convert"):
+            sub.add_argument("--link-type", default="ETHERNET", metavar="TYPE", help="of an expression (ETHERNET)")
+            arguments.add(sub, {names: row for names, row in cbpf_run.ROWS.items() if names.startswith("-O")})
     add = {name: verbs.choices[name].add_argument for name in VERBS}
     add["asm"]("file", nargs="?", default="-", metavar="FILE", help="bpf_asm text (standard input)")
     add["asm"]("-c", dest="c", action="store_true", help="print a C array")
@@ -38,10 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("-dd", dest="form", action="store_const", const=cbpf.to_dd, help="print a C array")
     form.add_argument("-ddd", dest="form", action="store_const", const=cbpf.to_lines, help="print decimal numbers (default)")
     add["convert"]("--html", metavar="FILE", help="write the whole way to machine code as a page")
-    add["run"]("capture", metavar="CAPTURE", help="a pcap or pcapng file")
-    add["run"]("--out", metavar="FILE", help="write the packets that match to this pcapng")
-    add_json(verbs.choices["run"])
-    add_datapath(verbs.choices["run"])
+    arguments.add(verbs.choices["run"], cbpf_run.ROWS)
     add["dbg"]("filter", nargs="?", metavar="FILTER", help="what to debug")
     add["dbg"]("capture", nargs="?", metavar="CAPTURE", help="a pcap or pcapng file")
 
@@ -126,26 +119,7 @@ def convert(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run a filter over a capture."""
-    from tcbpf.cli.words import rate
-    from tcbpf.datapath.choose import open_datapath
-    link = link_type_of(args.capture)
-    program = read_filter(args.filter, link_type=args.link_type or link, optimize=args.optimize)
-    with open_datapath(args.datapath) as dp, dp.prog_load(cbpf.over_capture(program)) as prog:
-        stats = prog.run_pcap(args.capture, out=args.out, link_type=link)
-    matches = stats.packets - stats.verdicts.get(0, 0)
-    if args.json:
-        print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes,
-                          "duration_ns": stats.duration_ns}))
-    else:
-        print(f"{matches} of {stats.packets} packets match, {rate(stats.packets, stats.duration_ns)}")
-    return 0
-
-
-def link_type_of(capture: str) -> int:
-    """Return the link type of a capture file's first packet; a pipe is taken for Ethernet's."""
-    from tcbpf.net.pcap import LINKTYPE_ETHERNET, read
-    first = next(iter(read(capture, link_type=None)), None) if Path(capture).is_file() else None
-    return first.link_type if first else LINKTYPE_ETHERNET
+    return cbpf_run.main(args)
 
 
 def dbg(args: argparse.Namespace) -> int:

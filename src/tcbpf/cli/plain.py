@@ -20,7 +20,7 @@ def read(words: Sequence[str], rows: Rows) -> SimpleNamespace | None:
     """Return what argparse makes of words that are plain, and None for others."""
     options = {name: row for names, row in rows.items() for name in names.split() if name[0] == "-"}
     wanted = [name for name in rows if name[0] != "-"]
-    found = {_dest(name, row): row.get("default", False if "action" in row else None) for name, row in options.items()}
+    found = {_dest(name, row): row.get("default", _off(row)) for name, row in options.items()}
     given, left = list[str](), iter(words)
     for word in left:
         if word[:1] != "-":
@@ -28,7 +28,7 @@ def read(words: Sequence[str], rows: Rows) -> SimpleNamespace | None:
             continue
         if (row := options.get(word)) is None:
             return None
-        value = True if "action" in row else _value(next(left, "-"), row)
+        value = not _off(row) if "action" in row else _value(next(left, "-"), row)
         if value is None:
             return None
         found[_dest(word, row)] = value
@@ -39,6 +39,11 @@ def read(words: Sequence[str], rows: Rows) -> SimpleNamespace | None:
 
 def _dest(name: str, row: dict[str, Any]) -> str:
     return str(row.get("dest") or name.lstrip("-").replace("-", "_"))
+
+
+def _off(row: dict[str, Any]) -> bool | None:
+    """Return what an option is that is not given."""
+    return row["action"] == "store_false" if "action" in row else None
 
 
 def _value(word: str, row: dict[str, Any]) -> str | int | None:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from tcbpf.cbpf.check import check
 from tcbpf.cbpf.insn import Classic
+from tcbpf.cbpf.rules import check
 from tcbpf.control.objects import NOT_IN_HW, SKIP_HW, SKIP_SW, Bpf, Chain, Filter, Link
 from tcbpf.control.request import Op
 from tcbpf.errors import FilterError, TcError

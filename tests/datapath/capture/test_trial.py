@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tcbpf import cache
+from tcbpf.cbpf.expression import bytecode
 from tcbpf.cli import main, run
 from tcbpf.cli.arguments import Source
 from tcbpf.datapath.capture import make, trial
 from tcbpf.datapath.user import User
+from tcbpf.errors import NotSupported
 from tcbpf.lang import compile
 from tcbpf.lang.compiler import Compiler
 from tcbpf.native.mapmemory import Picture
@@ -119,6 +121,25 @@ def change_number_of_cpus(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def change_kernel(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((now.sysname, now.nodename, "7.0", now.version, now.machine)))
+
+
+def test_a_filter_is_kept_by_its_bytecode(place, made, capsys) -> None:
+    try:
+        bytecode("ip")
+    except NotSupported as why:
+        pytest.skip(str(why))
+
+    def matches(*words: str) -> int:
+        assert main(["cbpf", "run", *words, str(place / "x.pcap"), "--json"]) == 0
+        return int(json.loads(capsys.readouterr().out)["matches"])
+
+    asked = {"udp": matches("udp"), "tcp": matches("tcp"), "not udp": matches("(not udp)")}
+    assert len(made) == 3 and asked["udp"] + asked["not udp"] == 10 and 0 < asked["udp"] < 10
+    (place / "filter").write_text("ldh [12]\njne #0x800, no\nldb [23]\njne #17, no\nret #-1\nno: ret #0\n")
+    assert {text: matches(text) for text in asked} == asked and len(made) == 3
+    found = matches(str(place / "filter"))
+    assert found == matches(str(place / "filter")) <= asked["udp"] and len(made) == 4
+    assert matches("tcp", "--datapath", "user", "-O0") == asked["tcp"]
 
 
 def damage(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

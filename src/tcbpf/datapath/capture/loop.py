@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 
-from tcbpf.datapath.capture.reader import END, FULL, MORE, Buffer, Reader, open_reader
+from tcbpf.datapath.capture.reader import END, ETHERNET, FULL, MORE, Buffer, Reader, open_reader
 from tcbpf.datapath.result import PcapStats
 from tcbpf.native.library import struct
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tcbpf.net.pcap import Writer
 
 FORMATS = {"pcap": 2, "pcapng": 3}  # TCBPF_PCAP_NS, TCBPF_PCAPNG
-ETHERNET = 1  # LINKTYPE_ETHERNET
 FIRST_SMALL, SMALL = -1, 32
 """Verdicts counted in the loop's array: from -1 on."""
 

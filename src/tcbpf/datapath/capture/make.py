@@ -44,7 +44,7 @@ def make(program: Program, notes: tuple[str, ...] = ()) -> Ready | None:
     finally:
         for made in maps:
             made.close()
-    return Ready(program.name, program.type, verified.writes_packet, pictures, loop, notes)
+    return Ready(program.name, program.type, program.classic, verified.writes_packet, pictures, loop, notes)
 
 
 def whole(spec: MapSpec) -> MapSpec:

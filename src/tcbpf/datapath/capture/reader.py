@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
 CHUNK = 1 << 20  # two of them stay in a core's cache
+FIRST = 1 << 16  # a chunk that holds a first packet
 ROOM = 1 << 19  # in front of a chunk; a record is rarely as large
 LARGEST = 64 << 20  # a record that needs more is damage
 UNKNOWN_SIZE = 1 << 62  # of a pipe, until it ends
+ETHERNET = 1  # LINKTYPE_ETHERNET
 END, MORE, FULL = range(3)  # enum tcbpf_status; the rest are faults
 
 
@@ -149,6 +151,26 @@ class Reader:
         for _ in read(self.path, link_type=link_type):
             pass
         raise InternalError(f"{self.path}: the packet loop stopped with status {status} on a sound capture")
+
+
+def link_type(path: str) -> int:
+    """Return the link type of a capture file's first packet; a pipe, which can be read but once, is taken for Ethernet's.
+
+    Raises:  InputError for a damaged capture.
+    """
+    if not os.path.isfile(path):
+        return ETHERNET
+    packet = struct("tcbpf_packet")()
+    following = function("tcbpf_capture_next", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
+    with open_reader(path, chunk=FIRST) as reader:
+        status = MORE
+        while status == MORE and not packet.data:
+            status = following(ctypes.addressof(reader.capture), ctypes.addressof(packet))
+            if status == MORE and not packet.data and not reader.fill():
+                break
+        if status not in (END, MORE):
+            reader.fail(status)
+        return int(reader.capture.interfaces[packet.interface].linktype) if packet.data else ETHERNET
 
 
 @contextmanager

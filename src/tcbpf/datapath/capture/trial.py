@@ -12,6 +12,7 @@ import os
 
 from tcbpf import cache
 from tcbpf.datapath.capture.loop import run_capture
+from tcbpf.datapath.capture.reader import ETHERNET
 from tcbpf.native.env import Env, current_cpu
 from tcbpf.native.mapmemory import Picture, possible_cpus
 from tcbpf.native.skb import Skb
@@ -35,14 +36,16 @@ class Ready:
     """A verified program as machine code inside the packet loop, how its maps look when they are new, and the notes on it."""
 
     def __init__(
-        self, name: str, type: str, writes: bool, maps: tuple[Picture, ...], loop: Image, notes: tuple[str, ...]
+        self, name: str, type: str, classic: bool, writes: bool, maps: tuple[Picture, ...], loop: Image,
+        notes: tuple[str, ...] = (),
     ) -> None:
-        self.name, self.type, self.writes, self.maps, self.loop, self.notes = name, type, writes, maps, loop, notes
+        self.name, self.type, self.classic, self.writes = name, type, classic, writes
+        self.maps, self.loop, self.notes = maps, loop, notes
 
     def plain(self) -> tuple[object, ...]:
         """Return it as a cache keeps it."""
         maps = tuple((picture.name, picture.size, picture.pieces) for picture in self.maps)
-        return self.name, self.type, self.writes, maps, self.loop.plain(), self.notes
+        return self.name, self.type, self.classic, self.writes, maps, self.loop.plain(), self.notes
 
 
 def find(made_from: bytes, link: Callable[[], tuple[Program, tuple[str, ...]]]) -> Ready | None:
@@ -60,8 +63,8 @@ def find(made_from: bytes, link: Callable[[], tuple[Program, tuple[str, ...]]]) 
     if kept is not None:
         if not kept:
             return None
-        title, type, writes, maps, loop, notes = kept
-        return Ready(title, type, writes, tuple(Picture(*picture) for picture in maps), Image(*loop), notes)
+        title, type, classic, writes, maps, loop, notes = kept
+        return Ready(title, type, classic, writes, tuple(Picture(*picture) for picture in maps), Image(*loop), notes)
     from tcbpf.datapath.capture.make import make
 
     made = make(*link())
@@ -81,12 +84,12 @@ class Trial:
         self._table = (ctypes.c_void_p * max(len(self._maps), 1))(*(made.address for made in self._maps))
         self._pages = Pages(ready.loop)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = ETHERNET) -> PcapStats:
         """Run on every packet of a capture, as `Prog.run_pcap` does."""
         env, loop = Env(cpu=current_cpu()), _LOOP(self._pages.entries["loop"])
         return run_capture(
-            path, lambda at: int(loop(at, env.address, self._table)), Skb(), type=self.type, writes=self.ready.writes, out=out,
-            limit=limit,
+            path, lambda at: int(loop(at, env.address, self._table)), Skb(), type=self.type, writes=self.ready.writes,
+            classic=self.ready.classic, out=out, limit=limit, link_type=link_type,
         )
 
     def close(self) -> None:

@@ -74,7 +74,7 @@ class Programs:
 
 def classic(dp: User, bytecode: tuple[tuple[int, int, int, int], ...]) -> UserProg:
     """Return classic bytecode as a loaded program."""
-    from tcbpf.cbpf.convert import as_program
+    from tcbpf.cbpf.conversion import as_program
     from tcbpf.cbpf.insn import Classic
 
     return dp.prog_load(as_program([Classic(*insn) for insn in bytecode], type="sched_cls", name="classic"))

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tcbpf.cbpf.check import check
 from tcbpf.cbpf.insn import Classic, targets
+from tcbpf.cbpf.rules import check
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Program
 from tcbpf.tables import insns as bpf
