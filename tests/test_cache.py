@@ -116,3 +116,18 @@ def test_a_file_s_identity_changes_with_it(tmp_path: Path) -> None:
     path.write_text("b")
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
     assert len({missing, first, cache.file_identity(str(path))}) == 3, "even when its time is set back"
+
+
+def test_the_package_s_identity_is_of_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+    (tmp_path / "room" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "room" / "x.py").write_text("a = 1\n")
+    first = cache.identity.__wrapped__()
+    (tmp_path / "room" / "__pycache__" / "x.pyc").write_text("compiled")
+    assert cache.identity.__wrapped__() == first
+    (tmp_path / "room" / "x.py").write_text("a = 2\n")
+    second = cache.identity.__wrapped__()
+    (tmp_path / "y.py").write_text("")
+    third = cache.identity.__wrapped__()
+    monkeypatch.setattr(cache, "installed", lambda name: str(tmp_path / "elsewhere" / name))
+    assert len({first, second, third, cache.identity.__wrapped__()}) == 4

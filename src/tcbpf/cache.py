@@ -32,8 +32,8 @@ LLVM = "llvmlite/_version.py"
 BUILT_ON = (LLVM, "elftools/__init__.py")
 """A file of each package that what is kept depends on, which a new release of it replaces."""
 
-MADE = ("__pycache__", "_build")
-"""Directories of what is made from the files beside them."""
+APART = ("__pycache__", "_build", "include")
+"""Directories of what is made from the files beside them, and of headers, whose contents are looked at where they are read."""
 
 _OTHERS_WRITE = 0o022
 
@@ -115,16 +115,17 @@ def file_identity(path: str) -> bytes:
 @cache
 def identity() -> bytes:
     """Return what changes whenever this package does, or Python, or a package that it is built on."""
-    found = [sys.version.encode(), *(file_identity(installed(name)) for name in BUILT_ON)]
+    found = [("python", sys.version), *(("built on", str(file_identity(installed(name)))) for name in BUILT_ON)]
     places = [os.path.dirname(__file__)]
     while places:
         with os.scandir(places.pop()) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
-                    found.append(file_identity(entry.path))
-                elif entry.name not in MADE:
+                    about = entry.stat()
+                    found.append((entry.path, f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"))
+                elif entry.name not in APART:
                     places.append(entry.path)
-    return sha256(b"\n".join(sorted(found))).digest()
+    return sha256(repr(sorted(found)).encode()).digest()
 
 
 def installed(name: str) -> str:
