@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,24 @@ def test_whatever_changes_is_compiled_again(own_cache, tmp_path):
     header.unlink()
     with pytest.raises(CompileError, match=r"x\.h"):
         value(defines=["EXTRA=5"])
+
+
+def test_what_changes_under_the_compiler_is_not_kept(own_cache, tmp_path, monkeypatch):
+    path, header = tmp_path / "x.c", tmp_path / "x.h"
+    header.write_text("#define VALUE 1\n")
+    path.write_text('#include "x.h"\nint f(void) { return VALUE; }\n')
+    real = c._run
+
+    def disturbed(job, scratch):
+        made = real(job, scratch)
+        time.sleep(0.01)                                                     # a file's time is that of the last tick
+        header.write_text("#define VALUE 2\n")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(c, "_run", disturbed)
+        assert load(compile_c(path)).functions["f"].insns[0].imm == 1
+    assert load(compile_c(path)).functions["f"].insns[0].imm == 2
 
 
 def test_a_header_that_comes_before_another_is_noticed(own_cache, tmp_path):

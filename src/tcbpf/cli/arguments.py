@@ -82,11 +82,13 @@ class Source:
 
         Raises:  CompileError; ObjectError; AsmError.
         """
-        from tcbpf.lang import c
+        raw, warnings = self.contents
         if self.path.endswith(".s"):
-            obj = c.compile(self.path)
+            from tcbpf.lang import assembly
+            obj = assembly.read_bytes(raw, path=self.path)
         else:
-            obj = c.read(self.path, *self.contents)
+            from tcbpf.lang import c
+            obj = c.read(self.path, raw, warnings)
         self.say(obj.notes)
         return obj
 

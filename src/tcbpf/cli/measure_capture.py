@@ -27,6 +27,9 @@ EXPRESSIONS = (PORT, "tcp port 80 and not host 10.0.0.1", "ip6", "src net 10.0.0
 """What both are asked as classic filters."""
 
 
+RATIOS = ("pcap_vs_tcpdump", "wall_vs_tcpdump", "cbpf_vs_tcpdump", "cbpf_wall_vs_tcpdump")
+
+
 @dataclass
 class Pair:
     """One question asked of both."""
@@ -51,8 +54,8 @@ def start(program: Path, scratch: str, times: int) -> dict[str, float]:
     """Return what a first verdict takes in seconds: with nothing kept, when everything is, and Python's own share of it."""
     few, kept = f"{scratch}/few.pcap", {"XDG_CACHE_HOME": f"{scratch}/cache"}
     generate(few, FEW)
-    cold, warm, bare = Timed(*tcbpf(), "run", str(program), few), Timed(*tcbpf(), "run", str(program), few), Timed(
-        sys.executable, "-c", "pass")
+    cold, warm = (Timed(*tcbpf(), "run", str(program), few) for _ in range(2))
+    bare = Timed(sys.executable, "-c", "pass")
     cold.once(kept)
     in_turns([warm, bare], kept, times)
     return {"cold_s": cold.seconds, "warm_s": warm.seconds, "python_s": bare.seconds}
@@ -73,42 +76,52 @@ def beside_tcpdump(program: Path, scratch: str, packets: int, times: int) -> dic
     generate(few, FEW)
     generate(many, packets)
     tcpdump = shutil.which("tcpdump") or ""
-
-    def theirs(expression: str, capture: str = many) -> Timed:
-        return Timed(tcpdump, "-r", capture, "-w", "/dev/null", expression)
-
-    pairs = {"port": Pair(Timed(*tcbpf(), "run", "--json", str(program), many), theirs(PORT), False)}
-    pairs |= {text: Pair(Timed(*tcbpf(), "cbpf", "run", "--json", text, many), theirs(text), True) for text in EXPRESSIONS}
-    port, begins = pairs["port"], theirs(PORT, few)
+    pairs, begins = asked(program, many, tcpdump), Timed(tcpdump, "-r", few, "-w", "/dev/null", PORT)
     for pair in pairs.values():                        # what the first time costs is `start`'s
         pair.ours.once(kept)
         pair.ours.seconds = float("inf")
     turns = [command for pair in pairs.values() for command in (pair.ours, pair.theirs)]
     in_turns([begins, *turns] if tcpdump else turns[::2], kept, times)
-    report: dict[str, Any] = dict.fromkeys(("pcap_vs_tcpdump", "wall_vs_tcpdump", "cbpf_vs_tcpdump", "cbpf_wall_vs_tcpdump"))
-    report["pcap"] = {"packets": packets, "mpps": packets / port.duration / 1e6, "wall_s": port.ours.seconds}
+    port = pairs["port"]
+    ours = {"packets": packets, "mpps": packets / port.duration / 1e6, "wall_s": port.ours.seconds}
     if not tcpdump:
-        return report
-    for pair, expression in zip(pairs.values(), (PORT, *EXPRESSIONS), strict=True):
-        agree(pair, tcpdump, expression, many, scratch)
+        return {"pcap": ours, **dict.fromkeys(RATIOS)}
+    for pair in pairs.values():
+        agree(pair, many, f"{scratch}/found.pcap")
     rates = {name: max(pair.theirs.seconds - begins.seconds, 1e-6) / pair.duration for name, pair in pairs.items()}
     walls = {name: pair.ours.seconds / pair.theirs.seconds for name, pair in pairs.items()}
-    report["pcap"] |= {"tcpdump_mpps": report["pcap"]["mpps"] / rates["port"], "tcpdump_wall_s": port.theirs.seconds}
-    for key, ratios in (("pcap_vs_tcpdump", rates), ("wall_vs_tcpdump", walls)):
-        report[key] = {"ratio": ratios["port"], "programs": {"port": ratios["port"]}}
-    for key, ratios in (("cbpf_vs_tcpdump", rates), ("cbpf_wall_vs_tcpdump", walls)):
-        parts = {name: ratio for name, ratio in ratios.items() if pairs[name].classic}
-        report[key] = {"geomean": geomean(parts.values()), "programs": parts}
-    return report
+    theirs = {"tcpdump_mpps": ours["mpps"] / rates["port"], "tcpdump_wall_s": port.theirs.seconds}
+    return {
+        "pcap_vs_tcpdump": {"ratio": rates["port"], "programs": {"port": rates["port"]}},
+        "wall_vs_tcpdump": {"ratio": walls["port"], "programs": {"port": walls["port"]}},
+        "cbpf_vs_tcpdump": classic(pairs, rates), "cbpf_wall_vs_tcpdump": classic(pairs, walls), "pcap": ours | theirs,
+    }
 
 
-def agree(pair: Pair, tcpdump: str, expression: str, capture: str, scratch: str) -> None:
+def asked(program: Path, capture: str, tcpdump: str) -> dict[str, Pair]:
+    """Return the questions: what the program asks, and each expression as a classic filter."""
+    def theirs(expression: str) -> Timed:
+        return Timed(tcpdump, "-r", capture, "-w", "/dev/null", expression)
+
+    pairs = {"port": Pair(Timed(*tcbpf(), "run", "--json", str(program), capture), theirs(PORT), False)}
+    for text in EXPRESSIONS:
+        pairs[text] = Pair(Timed(*tcbpf(), "cbpf", "run", "--json", text, capture), theirs(text), True)
+    return pairs
+
+
+def classic(pairs: dict[str, Pair], ratios: dict[str, float]) -> dict[str, Any]:
+    """Return the classic filters' share of the ratios."""
+    parts = {name: ratio for name, ratio in ratios.items() if pairs[name].classic}
+    return {"geomean": geomean(parts.values()), "programs": parts}
+
+
+def agree(pair: Pair, capture: str, scratch: str) -> None:
     """See that tcpdump finds as many packets as we do.
 
     Raises:  InternalError.
     """
-    found = f"{scratch}/found.pcap"
-    subprocess.run([tcpdump, "-r", capture, "-w", found, expression], capture_output=True, check=True)
-    theirs = sum(1 for _ in read(found))
+    tcpdump, *_, expression = pair.theirs.command
+    subprocess.run([tcpdump, "-r", capture, "-w", scratch, expression], capture_output=True, check=True)
+    theirs = sum(1 for _ in read(scratch))
     if theirs != pair.matches:
         raise InternalError(f"{expression!r}: {pair.matches} packets match, {theirs} for tcpdump")

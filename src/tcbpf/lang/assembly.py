@@ -49,12 +49,21 @@ def read(path: str | os.PathLike[str]) -> Object:
     Raises:  InputError when the file cannot be read; AsmError.
     """
     try:
-        text = Path(path).read_text()
+        raw = Path(path).read_bytes()
     except OSError as error:
         raise InputError(error.strerror or str(error), where=os.fspath(path)) from None
+    return read_bytes(raw, path=os.fspath(path))
+
+
+def read_bytes(raw: bytes, *, path: str = "<asm>") -> Object:
+    """Return the Object that the contents of a file of assembly text say.
+
+    Raises:  InputError when they are no text; AsmError.
+    """
+    try:
+        return read_text(raw.decode(), path=path)
     except UnicodeDecodeError:
-        raise InputError("this is not text", where=os.fspath(path)) from None
-    return read_text(text, path=os.fspath(path))
+        raise InputError("this is not text", where=path) from None
 
 
 def read_text(text: str, *, path: str = "<asm>") -> Object:

@@ -145,12 +145,23 @@ def _cached(job: _Job) -> tuple[bytes, str]:
         if all(_file_digest(path) == digest for path, digest in headers.items()) and not any(map(os.path.exists, nowhere)):
             return raw, words
     import tempfile  # a warm start does without
+    import time
 
+    began = time.time_ns()
     with tempfile.TemporaryDirectory(prefix="tcbpf-") as scratch:
         raw, words, found = _run(job, scratch)
     headers = {path: _file_digest(path) for path in found}
-    cache.store(KIND, key, (raw, words, headers, _passed_over(job, found)))
+    if all(_changed(path) <= began for path in (job.name, *found)):    # else nobody knows which text the compiler saw
+        cache.store(KIND, key, (raw, words, headers, _passed_over(job, found)))
     return raw, words
+
+
+def _changed(path: str) -> int:
+    """Return when a file was last written, in nanoseconds."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _file_digest(path: str) -> bytes:
