@@ -18,6 +18,7 @@ TYPE_CHECKING = False          # of a warm start's time, importing typing would 
 if TYPE_CHECKING:
     from typing import Any
 
+    from tcbpf import cbpf
     from tcbpf.datapath.base import Datapath, PcapStats, Prog, Run
     from tcbpf.datapath.kernel import Kernel
     from tcbpf.datapath.user import User
@@ -53,11 +54,13 @@ _HOME = {
 __all__ = [
     "AsmError", "CompileError", "Datapath", "InputError", "InternalError", "Kernel", "Map", "MapError", "MapSpec",
     "NotSupported", "Object", "ObjectError", "PcapStats", "Prog", "Program", "Run", "SysError", "TcError", "TcbpfError", "User",
-    "Verified", "VerifierError", "compile", "link", "load", "verify",
+    "Verified", "VerifierError", "cbpf", "compile", "link", "load", "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "cbpf":
+        return importlib.import_module("tcbpf.cbpf")
     if name not in _HOME:
         raise AttributeError(f"module 'tcbpf' has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
@@ -65,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, "cbpf"])

@@ -1,4 +1,9 @@
-"""Classic BPF: write it, read it, check it, convert it, put it on a socket.
+"""Classic BPF: write it, read it, check it, convert it, run it, put it on a socket.
+
+    program = cbpf.compile_expression("tcp port 80")       # or cbpf.assemble("ldh [12] ...")
+    cbpf.check(program)                                     # raises where the kernel would refuse
+    cbpf.run(program, packet)                               # what it returns: 0, or how many bytes to keep
+    cbpf.attach(sock, program)
 
 Names are imported when they are first used: none of a room's modules is called as one of its names.
 """
@@ -17,21 +22,24 @@ if TYPE_CHECKING:
     from tcbpf.cbpf.expression import compile_expression
     from tcbpf.cbpf.insn import Classic, Filter, from_bytes, to_bytes
     from tcbpf.cbpf.rules import check
-    from tcbpf.cbpf.sockets import attach, detach
+    from tcbpf.cbpf.sockets import attach, attach_reuseport, detach, detach_reuseport, join_fanout, lock
+    from tcbpf.cbpf.step import run
     from tcbpf.cbpf.text import parse, to_c, to_dd, to_decimal, to_lines
 
 _HOME = {
-    "assemble": "asm", "check": "rules", "compile_expression": "expression",
+    "assemble": "asm", "check": "rules", "compile_expression": "expression", "run": "step",
     **dict.fromkeys(("Converted", "as_program", "convert", "over_capture"), "conversion"),
     **dict.fromkeys(("disassemble", "listing"), "disasm"),
     **dict.fromkeys(("Classic", "Filter", "from_bytes", "to_bytes"), "insn"),
-    **dict.fromkeys(("attach", "detach"), "sockets"),
+    **dict.fromkeys(("attach", "attach_reuseport", "detach", "detach_reuseport", "join_fanout", "lock"), "sockets"),
     **dict.fromkeys(("parse", "to_c", "to_dd", "to_decimal", "to_lines"), "text"),
 }
 
-__all__ = ["Classic", "Converted", "Filter", "as_program", "assemble", "attach", "check", "compile_expression", "convert",
-           "detach", "disassemble", "from_bytes", "listing", "over_capture", "parse", "to_bytes", "to_c", "to_dd", "to_decimal",
-           "to_lines"]
+__all__ = [
+    "Classic", "Converted", "Filter", "as_program", "assemble", "attach", "attach_reuseport", "check", "compile_expression",
+    "convert", "detach", "detach_reuseport", "disassemble", "from_bytes", "join_fanout", "listing", "lock", "over_capture",
+    "parse", "run", "to_bytes", "to_c", "to_dd", "to_decimal", "to_lines",
+]
 
 
 def __getattr__(name: str) -> Any:

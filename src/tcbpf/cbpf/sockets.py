@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import socket
 from collections.abc import Sequence
+from typing import Protocol
 
 from tcbpf.cbpf.insn import Classic, to_bytes
 from tcbpf.cbpf.rules import check
@@ -18,8 +19,14 @@ SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_DETACH_REUSEPORT_BPF = 51
 SOL_PACKET, PACKET_FANOUT, PACKET_FANOUT_DATA = 263, 18, 22
 PACKET_FANOUT_CBPF, PACKET_FANOUT_EBPF = 6, 7
 
-Attachable = Sequence[Classic] | int
-"""A classic program, or the file descriptor of a loaded extended one."""
+class HasFileno(Protocol):
+    """A loaded program of the kernel datapath."""
+
+    def fileno(self) -> int: ...
+
+
+Attachable = Sequence[Classic] | int | HasFileno
+"""A classic program, or a loaded extended one, or its file descriptor."""
 
 
 class _Fprog(ctypes.Structure):
@@ -61,15 +68,15 @@ def detach_reuseport(sock: socket.socket) -> None:
 
 def join_fanout(sock: socket.socket, group: int, program: Attachable) -> None:
     """Put a packet socket into fanout `group` (16 bits), whose `program` returns the index of the socket a packet goes to."""
-    kind = PACKET_FANOUT_EBPF if isinstance(program, int) else PACKET_FANOUT_CBPF
+    kind = PACKET_FANOUT_CBPF if isinstance(program, Sequence) else PACKET_FANOUT_EBPF
     _setsockopt(sock, SOL_PACKET, PACKET_FANOUT, group & 0xFFFF | kind << 16, "join a fanout group")
     _set(sock, SOL_PACKET, PACKET_FANOUT_DATA, PACKET_FANOUT_DATA, program, "set the fanout program")
 
 
 def _set(sock: socket.socket, level: int, classic: int, extended: int, program: Attachable, asked: str) -> None:
     """Give `program` to the option that takes its kind."""
-    if isinstance(program, int):
-        _setsockopt(sock, level, extended, program, asked)
+    if not isinstance(program, Sequence):
+        _setsockopt(sock, level, extended, program if isinstance(program, int) else program.fileno(), asked)
         return
     check(program)
     raw = to_bytes(program)

@@ -155,9 +155,23 @@ static ALWAYS u32 step_receive(struct tcbpf_env *env, struct tcbpf_skb *skb, con
     return (u32)tcbpf_receive(env, (struct tcbpf_dev *)dev, skb);
 }
 
+/* Where a packet socket puts the network header of what is sent through it: behind the tags (packet_parse_headers). */
+static ALWAYS u16 behind_tags(const struct tcbpf_skb *skb)
+{
+    u16 proto = (u16)skb->u.protocol, at = ETH_HLEN;
+
+    for (u32 depth = 0; is_vlan(proto); depth++, at += VLAN_HLEN) {
+        if (depth == 7 || (u32)at + VLAN_HLEN > skb->u.len)
+            return skb->network;
+        proto = load16(skb->data + at + 2);
+    }
+    return at > ETH_HLEN ? at : skb->network;
+}
+
 static ALWAYS u32 step_transmit(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *dev, tcbpf_fn fn)
 {
     skb->u.pkt_type = PACKET_HOST;                                /* sent by this host: no link header was looked at */
+    skb->network = behind_tags(skb);
     return (u32)tcbpf_transmit(env, (struct tcbpf_dev *)dev, skb);
 }
 
