@@ -21,6 +21,17 @@ def open_for_test(name: str, netns: str, home: Path) -> Datapath:
     return Kernel(netns=netns)
 
 
+@pytest.fixture(scope="session")
+def libpcap() -> None:
+    """Skip where libpcap, asked, is not there."""
+    from tcbpf.cbpf.expression import compile_expression
+    from tcbpf.errors import NotSupported
+    try:
+        compile_expression("ip")
+    except NotSupported as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(params=["user", pytest.param("kernel", marks=pytest.mark.kernel)])
 def datapath(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Datapath]:
     """Each datapath in turn; on the kernel's, requests act in a network namespace of the test's own."""

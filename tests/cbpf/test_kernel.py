@@ -46,8 +46,9 @@ def kernel():
 
 
 @pytest.mark.usefixtures("libpcap")
-def test_corpus(kernel):
-    filters = corpus()
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_corpus(kernel, every):
+    filters = dict(list(corpus().items())[::every])
     assert len(filters) >= 300
     chosen, matched = packets(), 0
     for name, program in filters.items():
@@ -79,7 +80,7 @@ def test_netlink_attributes(kernel, engine):
     messages += [bytes(byte if rng.random() < .95 else rng.randrange(10) for byte in whole) for _ in range(20)]
     found = 0
     with tcbpf.User(options=Options(engine=engine)) as dp:
-        for start, kind, word in itertools.product((0, 1, 16, 24, 28, 0xFFFFFFFF), (1, 2, 5, 7, 9), ("nla", "nlan")):
+        for start, kind, word in itertools.product((0, 16, 24, 28, 0xFFFFFFFF), (1, 2, 5), ("nla", "nlan")):
             program = assemble(f"ld #{start:#x}\nldx #{kind}\nld #{word}\nret a")
             sockets.attach(kernel.receiver, program)
             with dp.prog_load(as_program(program)) as prog:
@@ -87,4 +88,4 @@ def test_netlink_attributes(kernel, engine):
                     theirs = kernel.length(message)
                     assert prog.run(message).verdict == theirs, (start, kind, word, message.hex())
                     found += theirs > 0
-    assert found > 100
+    assert found > 60

@@ -12,10 +12,12 @@ from tcbpf.cbpf import Classic, assemble, check, parse
 from tcbpf.cbpf.dbg import Debugger
 from tcbpf.cbpf.step import State, run, step
 from tcbpf.errors import FilterError, InputError
+from tcbpf.net.pcap import Packet
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 APPLY = json.loads(gzip.decompress((VECTORS / "libpcap_apply.json.gz").read_bytes()))
-PACKETS = [bytes.fromhex("ffffffffffff 020000000001 0806 0001"), bytes.fromhex("ffffffffffff 020000000001 0800 4500")]
+PACKETS = [Packet(bytes.fromhex("ffffffffffff 020000000001 0806 0001"), wire_len=16),
+           Packet(bytes.fromhex("ffffffffffff 020000000001 0800 4500"), wire_len=60)]
 ARP = "4,40 0 0 12,21 0 1 2054,6 0 0 4294967295,6 0 0 0,"
 
 
@@ -47,11 +49,11 @@ def test_results_are_what_libpcap_declares():
     ("ja skip_ ret #1 skip_: ret #2", 2),
 ])
 def test_semantics(text, result):
-    assert run(assemble(text), PACKETS[0]) == result
+    assert run(assemble(text), PACKETS[0].data) == result
 
 
 def test_a_step_says_what_it_read():
-    assert step(assemble("ldh [12] ret a"), PACKETS[0], State()) == State(pc=1, a=0x0806, read=(12, 2))
+    assert step(assemble("ldh [12] ret a"), PACKETS[0].data, State()) == State(pc=1, a=0x0806, read=(12, 2))
 
 
 def debugger():
@@ -98,7 +100,7 @@ def test_step_back_undoes():
 def test_what_bpf_dbg_shows():
     """Recorded from tools/bpf/bpf_dbg of Linux 6.12: commands, and all that it printed."""
     recorded = json.loads(gzip.decompress((VECTORS / "bpf_asm.json.gz").read_bytes()))
-    packets = [bytes.fromhex(packet) for packet in recorded["packets"]]
+    packets = [Packet(bytes.fromhex(packet), wire_len=len(packet) // 2) for packet in recorded["packets"]]
     for case in recorded["bpf_dbg"]:
         session = Debugger(parse, read_capture=lambda path: packets)
         shown = [line for command in case["commands"] for line in session.execute(command)]
@@ -132,6 +134,14 @@ def test_select_disassemble_dump_quit():
 def test_bad_commands(command, words):
     with pytest.raises(InputError, match=words):
         list(debugger().execute(command))
+
+
+def test_a_packet_that_was_cut_keeps_its_length():
+    session = debugger()
+    list(session.execute("load bpf 2,128 0 0 0,22 0 0 0,"))
+    list(session.execute("select 2"))
+    shown = list(session.execute("step 2"))
+    assert session.state.result == 60 and "cap: 16, len: 60" in shown
 
 
 def test_breakpoints_have_an_end():

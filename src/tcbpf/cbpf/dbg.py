@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tcbpf.cbpf.disasm import operand, signed
 from tcbpf.cbpf.insn import Classic, Filter
@@ -32,6 +33,15 @@ disassemble [N]      the filter, or instruction N
 dump                 the filter as a C array
 quit"""
 
+class Captured(Protocol):
+    """A packet of a capture, of which `wire_len` bytes were on the wire."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def wire_len(self) -> int: ...
+
+
 @dataclass(slots=True)
 class Debugger:
     """One debugging session; `execute` takes a command line and yields the lines it prints.
@@ -41,10 +51,10 @@ class Debugger:
     """
 
     read_filter: Callable[[str], Filter]
-    read_capture: Callable[[str], Sequence[bytes]]
+    read_capture: Callable[[str], Sequence[Captured]]
     extension: Callable[[bytes], Extension] = lambda packet: no_extension
     program: Filter = ()
-    packets: Sequence[bytes] = ()
+    packets: Sequence[Captured] = ()
     selected: int = 0                                        # index of the packet
     history: list[State] = field(default_factory=lambda: [State()])
     breakpoints: list[int] = field(default_factory=list)
@@ -66,7 +76,7 @@ class Debugger:
         return self.history[-1]
 
     @property
-    def packet(self) -> bytes:
+    def packet(self) -> Captured:
         """The selected packet."""
         if not self.packets:
             raise InputError("no pcap file loaded", hint="load pcap FILE")
@@ -145,9 +155,9 @@ class Debugger:
         yield f"bpf passes:{self.passes} fails:{self.fails}"
         self.go_to(0)
 
-    def forward(self, program: Filter, packet: bytes) -> None:
+    def forward(self, program: Filter, packet: Captured) -> None:
         """Do one instruction."""
-        self.history.append(step(program, packet, self.state, self.extension(packet)))
+        self.history.append(step(program, packet.data, self.state, self.extension(packet.data), wire_len=packet.wire_len))
 
     def step(self, number: str) -> Iterator[str]:
         """Do N instructions, or undo them."""
@@ -222,8 +232,9 @@ class Debugger:
         stored = [f"M[{k}]: {_word(word)}" for k, word in enumerate(state.m) if word]
         yield from stored or [f"M[0,15]:  {_word(0)}"]
         yield "-- packet dump --"
-        yield f"len: {len(self.packet)}"
-        yield from dump_packet(self.packet, state.read)
+        data, length = self.packet.data, self.packet.wire_len
+        yield f"len: {length}" if length == len(data) else f"cap: {len(data)}, len: {length}"
+        yield from dump_packet(data, state.read)
         if state.pc in self.breakpoints and state.result is None:
             yield "(breakpoint)"
 

@@ -41,8 +41,13 @@ def no_extension(word: str, a: int, x: int) -> int | None:
     return 0
 
 
-def step(program: Sequence[Classic], packet: bytes, state: State, extension: Extension = no_extension) -> State:
-    """Return the state after the instruction at state.pc; `program` has passed check()."""
+def step(
+    program: Sequence[Classic], packet: bytes, state: State, extension: Extension = no_extension, *, wire_len: int = 0
+) -> State:
+    """Return the state after the instruction at state.pc; `program` has passed check().
+
+    Units:   wire_len in bytes, what a length load reads of a packet that was not captured whole; 0 for all of it.
+    """
     insn = program[state.pc]
     row = CLASSIC.at(insn.code)
     assert row is not None and state.result is None
@@ -62,7 +67,7 @@ def step(program: Sequence[Classic], packet: bytes, state: State, extension: Ext
         return replace(after, a=state.x)
     if row.code & 7 == 4:
         return _alu(row, insn, state, after)
-    return _move(row, insn, packet, after, extension)
+    return _move(row, insn, packet, after, extension, wire_len or len(packet))
 
 
 def run(program: Sequence[Classic], packet: bytes, extension: Extension = no_extension) -> int:
@@ -82,7 +87,7 @@ def _alu(row: Form, insn: Classic, state: State, after: State) -> State:
     return replace(after, a=operation.fn(_WORDS, state.a, operand))
 
 
-def _move(row: Form, insn: Classic, packet: bytes, after: State, extension: Extension) -> State:
+def _move(row: Form, insn: Classic, packet: bytes, after: State, extension: Extension, length: int) -> State:
     """Do a load or a store."""
     to_x = row.name in ("ldx", "ldxb")
     match row.mode:
@@ -94,7 +99,7 @@ def _move(row: Form, insn: Classic, packet: bytes, after: State, extension: Exte
         case Mode.IMM:
             value = insn.k
         case Mode.LEN:
-            value = len(packet)
+            value = length
         case Mode.ABS if insn.k >= SKF_AD_OFF:
             return _extend(insn.k - SKF_AD_OFF, after, extension)
         case _:

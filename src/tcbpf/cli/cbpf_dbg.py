@@ -20,7 +20,7 @@ def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -
     from tcbpf.datapath.choose import open_datapath
     from tcbpf.net.pcap import read
     with open_datapath("user") as dp:
-        debugger = Debugger(read_filter, lambda path: [packet.data for packet in read(path)], metadata(dp))
+        debugger = Debugger(read_filter, lambda path: list(read(path, link_type=None)), metadata(dp))
         if program:
             debugger.take(program)
         if capture:
