@@ -46,10 +46,10 @@ def kernel():
 
 
 @pytest.mark.usefixtures("libpcap")
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_corpus(kernel, every):
     filters = dict(list(corpus().items())[::every])
-    assert len(filters) >= 300
+    assert len(filters) * every >= 880
     chosen, matched = packets(), 0
     for name, program in filters.items():
         try:
