@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tcbpf.cli import main
 from tcbpf.errors import CompileError, InputError
 from tcbpf.lang import c, compile, compile_c, find_compiler
 from tcbpf.obj import load
@@ -105,6 +108,53 @@ def test_definitions_and_include_directories(tmp_path):
     for defines in ({"BASE": 40}, ["BASE=40"]):
         insns = load(compile_c(text, include_dirs=[tmp_path], defines=defines)).functions["f"].insns
         assert insns[0].imm == 42
+
+
+# --- the compiler called by hand: clang -O2 -target bpf -I"$(tcbpf --include-dir)" -o foo.o -c foo.c -----------------------
+
+
+@pytest.fixture
+def by_hand(tmp_path, capsys):
+    """Run the compiler as a user does who knows none of our flags, and return what it made."""
+    assert main(["--include-dir"]) == 0
+    ours = f"-I{capsys.readouterr().out.strip()}"
+
+    def run(text: str, *words: str) -> bytes:
+        (tmp_path / "foo.c").write_text(text)
+        compiler = find_compiler()
+        argv = [*compiler.argv, "-O2", "-target", "bpf", *(words or [ours]), *(f"-isystem{d}" for d in compiler.includes)]
+        done = subprocess.run([*argv, "-o", "foo.o", "-c", "foo.c"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return (tmp_path / "foo.o").read_bytes()
+
+    return run
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_our_headers_are_enough_for_a_compiler_called_by_hand(compiler, by_hand, monkeypatch):
+    monkeypatch.setenv("TCBPF_CC", compiler)
+    for headers in (sorted(str(p.relative_to(INCLUDE)) for p in INCLUDE.rglob("*.h")), ["bpf_api.h"], ["bpf/bpf_helpers.h"]):
+        obj = load(by_hand("".join(f"#include <{name}>\n" for name in headers) + PROGRAM))
+        assert obj.entries == ("prog",)
+
+
+def test_our_integers_are_the_compiler_s(by_hand):
+    bits = (8, 16, 32, 64)
+    kinds = [f"int{kind}{n}_t" for kind in ("", "_least", "_fast") for n in bits] + ["intptr_t", "intmax_t"]
+    limits = [f"{u}INT{n}_MAX" for u in ("", "U") for n in (*bits, "PTR", "MAX")] + [f"INT{n}_MIN" for n in bits] + ["SIZE_MAX"]
+    values = limits + [f"{u}INT{n}_C(7)" for u in ("", "U") for n in (*bits, "MAX")]
+    text = "#include <stdint.h>\n" + "".join(
+        [f"{u}{kind} {u}{kind}_0 = -1; int {u}{kind}_s = (({u}{kind})-1 < 0) + sizeof({u}{kind});\n"
+         for u in ("", "u") for kind in kinds]
+        + [f"unsigned long v{i}[] = {{ {v}, sizeof({v}) }};\n" for i, v in enumerate(values)])
+    assert by_hand(text) == by_hand(text, "-ffreestanding")
+
+
+def test_our_error_numbers_are_the_machine_s():
+    numbers = dict(re.findall(r"^#define (E\w+) (\d+)$", (INCLUDE / "asm/errno.h").read_text(), re.M))
+    assert len(numbers) > 120
+    theirs = {name: str(number) for name, number in vars(errno).items() if name.startswith("E")}
+    assert {name: theirs.get(name, value) for name, value in numbers.items()} == numbers
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------------

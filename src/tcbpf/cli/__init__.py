@@ -40,6 +40,11 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 the verdict is no, 2 a usage or input error."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv == ["--include-dir"]:
+        from tcbpf.lang.c import INCLUDE
+
+        print(INCLUDE)
+        return 0
     if argv and argv[0] in RAW:
         return guard(lambda: import_verb(argv[0]).main(argv[1:]))
     if (run := plain_command(argv)) is not None:
@@ -71,6 +76,8 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="tcbpf", description="Write, verify, run, step and attach tc/BPF programs.")
     parser.add_argument("--version", action="version", version=f"tcbpf {tcbpf.__version__}")
+    parser.add_argument("--include-dir", action="store_true",
+                        help='print where bpf_api.h is: clang -O2 -target bpf -I"$(tcbpf --include-dir)" -c foo.c')
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (_, line) in VERBS.items():
         if verb in (name, "") or verb not in VERBS:

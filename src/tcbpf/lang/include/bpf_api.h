@@ -12,6 +12,7 @@
 #include <bpf_elf.h>
 #include <bpf_helpers.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifndef __stringify
 #define __stringify_(x) #x
@@ -48,6 +49,30 @@
 #define BPF_LICENSE(NAME) char ____license[] __section_license = NAME
 #endif
 
+/* Maps in one line: their name, the id that tail-call sections and inner maps go by, sizes, scope of the pin, elements. */
+#ifndef __BPF_MAP
+#define __BPF_MAP(NAME, TYPE, ID, SIZE_KEY, SIZE_VALUE, PIN, MAX_ELEM) \
+	struct bpf_elf_map __section_maps NAME = { \
+		.type = TYPE, .id = ID, .size_key = SIZE_KEY, .size_value = SIZE_VALUE, .pinning = PIN, .max_elem = MAX_ELEM }
+#endif
+#ifndef BPF_HASH
+#define BPF_HASH(NAME, ID, SIZE_KEY, SIZE_VALUE, PIN, MAX_ELEM) \
+	__BPF_MAP(NAME, BPF_MAP_TYPE_HASH, ID, SIZE_KEY, SIZE_VALUE, PIN, MAX_ELEM)
+#endif
+#ifndef BPF_ARRAY
+#define BPF_ARRAY(NAME, ID, SIZE_VALUE, PIN, MAX_ELEM) \
+	__BPF_MAP(NAME, BPF_MAP_TYPE_ARRAY, ID, sizeof(__u32), SIZE_VALUE, PIN, MAX_ELEM)
+#endif
+#ifndef BPF_ARRAY2
+#define BPF_ARRAY2(NAME, ID, PIN, MAX_ELEM) BPF_ARRAY(NAME, ID, sizeof(__u16), PIN, MAX_ELEM)
+#define BPF_ARRAY4(NAME, ID, PIN, MAX_ELEM) BPF_ARRAY(NAME, ID, sizeof(__u32), PIN, MAX_ELEM)
+#define BPF_ARRAY8(NAME, ID, PIN, MAX_ELEM) BPF_ARRAY(NAME, ID, sizeof(__u64), PIN, MAX_ELEM)
+#endif
+#ifndef BPF_PROG_ARRAY
+#define BPF_PROG_ARRAY(NAME, ID, PIN, MAX_ELEM) \
+	__BPF_MAP(NAME, BPF_MAP_TYPE_PROG_ARRAY, ID, sizeof(__u32), sizeof(__u32), PIN, MAX_ELEM)
+#endif
+
 #ifndef BPF_H_DEFAULT
 #define BPF_H_DEFAULT -1
 #endif
@@ -59,11 +84,6 @@
 
 #ifndef lock_xadd
 #define lock_xadd(ptr, val) ((void)__sync_fetch_and_add(ptr, val))
-#endif
-#ifndef memset
-#define memset(s, c, n) __builtin_memset((s), (c), (n))
-#define memcpy(d, s, n) __builtin_memcpy((d), (s), (n))
-#define memmove(d, s, n) __builtin_memmove((d), (s), (n))
 #endif
 
 #ifndef printt

@@ -5,9 +5,17 @@
 
 #include <stddef.h>
 
+#ifndef memcpy
 #define memcpy(dst, src, n) __builtin_memcpy(dst, src, n)
+#endif
+#ifndef memmove
 #define memmove(dst, src, n) __builtin_memmove(dst, src, n)
+#endif
+#ifndef memset
 #define memset(dst, c, n) __builtin_memset(dst, c, n)
+#endif
+#ifndef memcmp
 #define memcmp(a, b, n) __builtin_memcmp(a, b, n)
+#endif
 
 #endif
