@@ -28,12 +28,13 @@ class Ins:
     """One slot, decoded. `run(env, ins)` checks it on the current path and returns the next pc, or PATH_END.
 
     `k` is the immediate as a register value; `target` where a jump goes; `uses` and `defs` are masks of registers read and
-    written; `leaves` tells that it may also end its function; `successors` the pcs that may follow inside the function.
+    written; `leaves` tells that it may also end its function; `successors` the pcs that may follow inside the function;
+    `touches` the registers which, when wanted, concern it on precision's walk backwards, negative when it always does.
     """
 
     __slots__ = (
         "code", "defs", "dst", "form", "imm", "jumps", "k", "kind", "leaves", "next", "off", "pc", "row", "run", "signed",
-        "size", "src", "successors", "target", "use_reg", "uses", "width", "writes_stack",
+        "size", "src", "successors", "target", "touches", "use_reg", "uses", "width", "writes_stack",
     )
 
     def __init__(self, pc: int, insn: Insn, op: Op) -> None:
@@ -61,6 +62,7 @@ class Ins:
         self.run: Callable[[Env, Ins], int]
         self.uses = 0
         self.defs = 0
+        self.touches = -1
         self.successors: tuple[int, ...] = ()
 
 
@@ -85,6 +87,7 @@ def decode_slot(pc: int, insn: Insn) -> Ins:
     ins = Ins(pc, insn, op or Op(BARE[insn.code & 7]))
     ins.form = _form(ins)
     ins.uses, ins.defs = _registers(ins)
+    ins.touches = _touches(ins)
     return ins
 
 
@@ -195,6 +198,16 @@ def _registers(ins: Ins) -> tuple[int, int]:
     if kind in (Kind.LD_ABS, Kind.LD_IND):
         return 0xFFFF, 0
     return 0, 0
+
+
+def _touches(ins: Ins) -> int:
+    """Return which registers an instruction takes from, or adds to, what is wanted on the way back over it."""
+    kind = ins.kind
+    if kind in (Kind.ALU, Kind.LOAD, Kind.STORE, Kind.LD_IMM64):
+        return 1 << ins.dst
+    if kind is Kind.JUMP:
+        return 1 << ins.dst | 1 << ins.src if ins.use_reg else 0
+    return 0 if kind in (Kind.JA, Kind.MAY_GOTO) else -1
 
 
 def _atomic_registers(ins: Ins, dst: int, src: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind
 from tcbpf.verifier.call import is_offered
 from tcbpf.verifier.env import Env
+from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.state import State
 
 _ALL: Final = (1 << 64) - 1
@@ -78,7 +79,10 @@ class Instance:
 
 
 class Masks:
-    """The masks of one frame's slots, by instruction relative to the function's start."""
+    """The masks of one frame's slots, by instruction relative to the function's start.
+
+    `write_acc`, what is written from there to the function's end, is for its callers, and kept of their frames only.
+    """
 
     __slots__ = ("live", "read", "write", "write_acc")
 
@@ -89,14 +93,23 @@ class Masks:
         self.live = [0] * size
 
 
+def _written(masks: Masks, start: int, ins: Ins) -> int:
+    """Return the slots that are certainly written between an instruction and the end of its function."""
+    written = _ALL if ins.successors and not ins.leaves else 0
+    for to in ins.successors:
+        written &= masks.write_acc[to - start]
+    return written
+
+
 class StackLiveness:
     """The stack's liveness under every chain of calls seen so far."""
 
-    __slots__ = ("current", "env", "instances", "predecessors", "writes")
+    __slots__ = ("current", "dirty", "env", "instances", "predecessors", "writes")
 
     def __init__(self, env: Env) -> None:
         self.env = env
         self.instances: dict[tuple[int, ...], Instance] = {}
+        self.dirty: dict[Instance, None] = {}
         self.current: Instance | None = None
         self.writes: list[int] = []
         self.predecessors: list[list[int]] = [[] for _ in env.insns]
@@ -138,7 +151,7 @@ class StackLiveness:
         old = masks.read[at]
         if mask & ~old:
             masks.read[at] = old | mask
-            instance.dirty.add((frame, pc))
+            self._soil(instance, frame, pc)
 
     def write(self, frame: int, mask: int) -> None:
         """The current instruction certainly writes all of these slots of that frame."""
@@ -172,25 +185,30 @@ class StackLiveness:
                 mask &= old
             if mask != old:
                 masks.write[at] = mask
-                instance.dirty.add((frame, pc))
-                if old & ~mask:
+                self._soil(instance, frame, pc)
+                if old & ~mask and frame < len(instance.chain):
                     instance.fresh = True
+
+    def _soil(self, instance: Instance, frame: int, pc: int) -> None:
+        instance.dirty.add((frame, pc))
+        self.dirty[instance] = None
 
     def _update_all(self) -> None:
         """Bring every instance up to date, the innermost calls first."""
         while True:
-            dirty = [i for i in self.instances.values() if i.dirty]
-            if not dirty:
+            if not self.dirty:
                 return
-            self._update(max(dirty, key=lambda i: len(i.chain)))
+            innermost = max(self.dirty, key=lambda i: len(i.chain))
+            del self.dirty[innermost]
+            self._update(innermost)
 
     def _update(self, instance: Instance) -> None:
         work = instance.dirty
         instance.dirty = set()
-        start, ins = instance.start, self.env.ins
+        start, ins, depth = instance.start, self.env.ins, len(instance.chain)
         if instance.fresh:
             instance.fresh = False
-            for frame, masks in enumerate(instance.frames):
+            for frame, masks in enumerate(instance.frames[:-1]):
                 if masks is not None:
                     masks.write_acc = [0] * len(masks.write_acc)
                     work |= {(frame, start + at) for at in range(len(masks.read)) if ins[start + at].pc == start + at}
@@ -202,15 +220,13 @@ class StackLiveness:
             masks = instance.frames[frame]
             assert masks is not None
             at = pc - start
-            after, written = 0, _ALL
+            after, written = 0, 0
             successors = ins[pc].successors
             for to in successors:
                 after |= masks.live[to - start]
-                written &= masks.write_acc[to - start]
-            if not successors or ins[pc].leaves:
-                written = 0
+            if frame < depth:
+                written = masks.write[at] | _written(masks, start, ins[pc])
             before = (after & ~masks.write[at]) | masks.read[at]
-            written |= masks.write[at]
             if before != masks.live[at] or written != masks.write_acc[at]:
                 masks.live[at] = before
                 masks.write_acc[at] = written

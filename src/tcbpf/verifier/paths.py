@@ -35,7 +35,7 @@ def end_path(env: Env) -> None:
         if state.branches:
             return
         exit_loop(env, state)
-        if state.dropped and not is_incomplete(env, state):
+        if state.dropped and not is_incomplete(state):
             env.dropped -= 1
         state = state.parent
 

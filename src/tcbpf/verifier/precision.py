@@ -95,7 +95,7 @@ def _walk(env: Env, state: State, wanted: _Wanted, last_pc: int, *, skip_first: 
     first_pc = state.first_pc
     step = state.hist
     later = -1
-    ins = env.ins
+    ins, regs = env.ins, wanted.regs
     trace = env.trace if env.trace and env.trace.full else None
     try:
         while True:
@@ -111,9 +111,11 @@ def _walk(env: Env, state: State, wanted: _Wanted, last_pc: int, *, skip_first: 
                     here = step if step is not None and step.pc == pc else None
                     if trace and ins[pc].pc == pc:
                         trace.back(wanted.frame, wanted.regs[wanted.frame], wanted.slots[wanted.frame], pc)
-                    _back(env, ins[pc], pc, later, here, wanted)
-                    if wanted.empty():
-                        return changed
+                    touches = ins[pc].touches
+                    if touches < 0 or regs[wanted.frame] & touches or (here is not None and (here.flags or here.linked)):
+                        _back(env, ins[pc], pc, later, here, wanted)
+                        if wanted.empty():
+                            return changed
                 later = pc
                 if pc == first_pc and (step is None or (step.older is None and step.pc == pc)):
                     break

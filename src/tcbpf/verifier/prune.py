@@ -1,6 +1,6 @@
 """Which paths need not be followed: those that reach a place in a state no wider than one already followed from there.
 
-Source:  is_state_visited(), states_equal(), regsafe(), stacksafe(), refsafe(), kernel/bpf/verifier.c (v6.18).
+Source:  is_state_visited(), clean_live_states(), kernel/bpf/verifier.c (v6.18).
 """
 
 from __future__ import annotations
@@ -8,211 +8,24 @@ from __future__ import annotations
 from typing import Final
 
 from tcbpf.tables.insns import Kind
+from tcbpf.verifier.alike import EXACT, NOT_EXACT, RANGE_WITHIN, IdMap, exactly, final_equal, states_equal, tests_of
 from tcbpf.verifier.env import MAX_STATES_UNPRIVILEGED, Env
 from tcbpf.verifier.log import format_state
 from tcbpf.verifier.precision import propagate_precision
 from tcbpf.verifier.scc import add_backedge, enter_loop, is_incomplete
 from tcbpf.verifier.state import (
-    MAIN_CALLSITE,
     NO_REG,
     NO_SLOT,
     UNKNOWN_REG,
-    Frame,
     Iterator,
     Reg,
     Slot,
     State,
     Step,
 )
-from tcbpf.verifier.types import BASE, BUF, MAP_KEY, MAP_VALUE, MEM, NOT_INIT, PACKET, PACKET_META, SCALAR, STACK
+from tcbpf.verifier.types import SCALAR
 
 LONG_HISTORY: Final = 40
-
-NOT_EXACT, EXACT, RANGE_WITHIN = range(3)
-"""How alike: what the old state's continuation relied on; everything; everything, ranges as subsets."""
-
-
-class IdMap:
-    """Which id of the current state stands for which of the old one: one for one."""
-
-    __slots__ = ("cur_of", "old_of", "spare", "strict")
-
-    def __init__(self, spare: int, strict: bool) -> None:
-        self.cur_of: dict[int, int] = {}
-        self.old_of: dict[int, int] = {}
-        self.spare = spare
-        self.strict = strict                       # numbers must be equal, not only within what is known
-
-    def same(self, old: int, cur: int) -> bool:
-        """Tell whether the two ids may stand for each other, and remember that they do."""
-        if not old or not cur:
-            return old == cur
-        known = self.cur_of.get(old)
-        if known is not None:
-            return known == cur
-        if cur in self.old_of:
-            return False
-        self.cur_of[old] = cur
-        self.old_of[cur] = old
-        return True
-
-    def same_scalar(self, old: int, cur: int) -> bool:
-        """As `same`; an old scalar without an id was linked to nothing, so a link now only says more."""
-        if not old:
-            return True
-        if not cur:
-            self.spare += 1
-            cur = self.spare
-        return self.same(old, cur)
-
-
-# --- is one register as safe as another --------------------------------------------------------------------------------
-
-_MEMORY: Final = frozenset((MAP_KEY, MAP_VALUE, MEM, BUF))
-
-
-def _exactly(old: Reg, cur: Reg, ids: IdMap) -> bool:
-    return old.same_as(cur) and ids.same(old.id, cur.id) and ids.same(old.ref, cur.ref)
-
-
-def reg_safe(old: Reg, cur: Reg, precise: int, ids: IdMap, exact: int) -> bool:
-    """Tell whether what was safe with `old` in a register is safe with `cur`."""
-    if exact == EXACT:
-        return _exactly(old, cur, ids)
-    type = old.type
-    if type == NOT_INIT:
-        return exact == NOT_EXACT or cur.type == NOT_INIT
-    if type != cur.type:
-        return False
-    if type == SCALAR:
-        if ids.strict:
-            return old.val == cur.val and old.extra == cur.extra and ids.same_scalar(old.id, cur.id)
-        if not precise and exact == NOT_EXACT:
-            return True
-        if old.extra is not None:
-            if old.extra != cur.extra:
-                return False
-        elif old.id and cur.extra is not None:
-            return False
-        return ids.same_scalar(old.id, cur.id) and old.val.covers(cur.val)
-    base = type & BASE
-    if base in _MEMORY:
-        return (
-            old.off == cur.off and old.extra == cur.extra and old.uid == cur.uid and old.val.covers(cur.val)
-            and ids.same(old.id, cur.id) and ids.same(old.ref, cur.ref)
-        )
-    if base in (PACKET, PACKET_META):
-        if old.extra < 0 or cur.extra < 0:
-            if old.extra != cur.extra:
-                return False
-        elif old.extra > cur.extra:
-            return False
-        return old.off == cur.off and ids.same(old.id, cur.id) and old.val.covers(cur.val)
-    if base == STACK:
-        return old.extra == cur.extra and _exactly(old, cur, ids)
-    return _exactly(old, cur, ids)
-
-
-def _as_scalar(slot: Slot, allow_uninit: bool) -> Reg | None:
-    """Return what a load of all 8 bytes would give when that is a scalar and tracked as one."""
-    kinds = slot.kinds
-    if kinds == "rrrrrrrr":
-        return slot.reg if slot.reg is not None and slot.reg.type == SCALAR else None
-    if kinds == "mmmmmmmm" or (allow_uninit and not kinds.strip("m?")):
-        return UNKNOWN_REG
-    return None
-
-
-def _slot_safe(old: Slot, cur: Slot, precise: int, ids: IdMap, exact: int, allow_uninit: bool) -> bool:
-    if exact != NOT_EXACT and old.kinds != cur.kinds:
-        return False
-    if old is cur and old.reg is None:
-        return True
-    old_reg, cur_reg = _as_scalar(old, allow_uninit), _as_scalar(cur, allow_uninit)
-    kinds = old.kinds
-    if not kinds.strip("?m" if allow_uninit else "?"):
-        return True
-    if old_reg is not None and cur_reg is not None:
-        return reg_safe(old_reg, cur_reg, precise, ids, exact)
-    for old_kind, cur_kind in zip(kinds, cur.kinds, strict=True):
-        if old_kind == "?" or (allow_uninit and old_kind == "m") or old_kind == cur_kind:
-            continue
-        if old_kind == "m" and cur_kind == "0":
-            continue
-        return False
-    last = kinds[7]
-    if last == "r":
-        assert old.reg is not None and cur.reg is not None
-        return reg_safe(old.reg, cur.reg, precise, ids, exact)
-    if last == "d":
-        assert old.reg is not None and cur.reg is not None
-        return old.reg.extra == cur.reg.extra and ids.same(old.reg.ref, cur.reg.ref)
-    if last == "i":
-        assert old.reg is not None and cur.reg is not None
-        one, two = old.reg.extra, cur.reg.extra
-        return one.kind == two.kind and one.active == two.active and ids.same(old.reg.ref, cur.reg.ref)
-    if last == "f":
-        assert old.reg is not None and cur.reg is not None
-        return ids.same(old.reg.ref, cur.reg.ref)
-    return True
-
-
-def _frame_safe(env: Env, old: Frame, cur: Frame, live: int, ids: IdMap, exact: int) -> bool:
-    if old.callback_depth > cur.callback_depth:
-        return False
-    old_regs, cur_regs, precise = old.regs, cur.regs, old.precise if env.capable else -1
-    for i in range(11):
-        if live >> i & 1 and not reg_safe(old_regs[i], cur_regs[i], precise >> i & 1, ids, exact):
-            return False
-    cur_stack = cur.stack
-    depth = len(cur_stack)
-    precise = old.precise_slots if env.capable else -1
-    allow_uninit = env.allow_uninit
-    for i, slot in enumerate(old.stack):
-        if i >= depth:
-            if exact != NOT_EXACT or slot.kinds.strip("?m" if allow_uninit else "?"):
-                return False
-            continue
-        if not _slot_safe(slot, cur_stack[i], precise >> i & 1, ids, exact, allow_uninit):
-            return False
-    return True
-
-
-def _held_alike(old: State, cur: State, ids: IdMap) -> bool:
-    """Tell whether both hold the same locks and references."""
-    if (
-        len(old.refs) != len(cur.refs) or old.locks != cur.locks or old.preempt_locks != cur.preempt_locks
-        or old.rcu_locks != cur.rcu_locks or old.lock_owner is not cur.lock_owner
-        or not ids.same(old.irq_id, cur.irq_id) or not ids.same(old.lock_id, cur.lock_id)
-    ):
-        return False
-    for one, two in zip(old.refs, cur.refs, strict=True):
-        if not ids.same(one.id, two.id) or one.kind != two.kind:
-            return False
-        if one.kind == "lock" and one.owner is not two.owner:
-            return False
-    return True
-
-
-def states_equal(env: Env, old: State, cur: State, exact: int) -> bool:
-    """Tell whether every continuation that was safe from `old` is safe from `cur`."""
-    if len(old.frames) != len(cur.frames):
-        return False
-    if old.speculative and not cur.speculative:
-        return False
-    ids = IdMap(env.ids, env.strict_scalars)
-    if not _held_alike(old, cur, ids):
-        return False
-    live_regs = env.live_regs
-    last = len(old.frames) - 1
-    for i, (one, two) in enumerate(zip(old.frames, cur.frames, strict=True)):
-        if one.callsite != two.callsite:
-            return False
-        pc = old.pc if i == last else old.frames[i + 1].callsite
-        if not _frame_safe(env, one, two, live_regs[pc], ids, exact):
-            return False
-    return True
-
 
 # --- loops -------------------------------------------------------------------------------------------------------------
 
@@ -267,15 +80,23 @@ def is_visited(env: Env, pc: int) -> bool:
     known = env.explored.get(key)
     seen = env.buckets[_bucket(env, key)]
     if known:
-        _clean(env, known, cur)
+        for old in known:
+            if not (old.branches or old.cleaned):
+                _clean(env, known, cur)
+                break
+        calls, bare = cur.callsites(), cur.is_bare()
         for old in list(known):
+            loop = False
             if old.branches:
                 equal, loop = _equal_in_progress(env, pc, old, cur)
                 if not equal and not forced and jumps < 20 and processed < 100:
                     add = False
+            elif is_incomplete(old):
+                equal = loop = states_equal(env, old, cur, RANGE_WITHIN)
+            elif old.cleaned and not env.strict_scalars:
+                equal = old.calls == calls and final_equal(env, old, cur, bare)
             else:
-                loop = is_incomplete(env, old)
-                equal = states_equal(env, old, cur, RANGE_WITHIN if loop else NOT_EXACT)
+                equal = states_equal(env, old, cur, NOT_EXACT)
             if equal:
                 old.hits += 1
                 if env.jmp_point[pc]:
@@ -291,7 +112,7 @@ def is_visited(env: Env, pc: int) -> bool:
                 known.remove(old)
                 env.explored_count -= 1
                 env.buckets[_bucket(env, key)] -= 1
-                if old.branches or is_incomplete(env, old):
+                if old.branches or is_incomplete(old):
                     old.dropped = True
                     env.dropped += 1
     if seen > env.stats.max_states_per_insn:
@@ -337,6 +158,7 @@ def _remember(env: Env, key: tuple[int, int], cur: State, pc: int) -> None:
     env.count_states()
     env.prev_jumps, env.prev_processed = env.jumps, env.processed
     new = cur.copy()
+    new.calls = cur.callsites()
     enter_loop(env, new)
     cur.parent = new
     cur.first_pc = pc
@@ -351,9 +173,10 @@ def _remember(env: Env, key: tuple[int, int], cur: State, pc: int) -> None:
 
 def _clean(env: Env, known: list[State], cur: State) -> None:
     """Forget in finished states what no continuation reads."""
+    calls = cur.callsites()
     refreshed = False
     for old in known:
-        if old.branches or old.cleaned or not old.same_callsites(cur) or is_incomplete(env, old):
+        if old.branches or old.cleaned or old.calls != calls or is_incomplete(old):
             continue
         if not refreshed:
             env.liveness.refresh()
@@ -362,7 +185,6 @@ def _clean(env: Env, known: list[State], cur: State) -> None:
 
 
 def _clean_state(env: Env, state: State) -> None:
-    state.cleaned = True
     for number, frame in enumerate(state.frames):
         live = env.live_regs[state.pc_of(number)]
         for i in range(10):
@@ -375,14 +197,17 @@ def _clean_state(env: Env, state: State) -> None:
                 if not slots >> i & 1:
                     frame.stack[i] = NO_SLOT
             frame.precise_slots &= slots
+    state.cleaned = True
+    state.tests, state.bare = tests_of(env, state), state.is_bare()
 
 
 # --- callbacks and iterators: forget what a round changed ----------------------------------------------------------------
 
 def previous_entry(env: Env, cur: State, pc: int) -> State | None:
     """Return the newest remembered state at `pc` that the current path came through, under the same calls."""
-    for old in env.explored.get((pc, cur.frames[-1].callsite if cur.frames else MAIN_CALLSITE), ()):
-        if old.branches and old.same_callsites(cur) and old.depth < cur.depth:
+    calls = cur.callsites()
+    for old in env.explored.get((pc, calls[-1]), ()):
+        if old.branches and old.calls == calls and old.depth < cur.depth:
             return old
     return None
 
@@ -403,4 +228,4 @@ def widen(env: Env, old: State, cur: State) -> None:
 
 
 def _widens(old: Reg, cur: Reg, ids: IdMap) -> bool:
-    return old.type == SCALAR and cur.type == SCALAR and not _exactly(old, cur, ids)
+    return old.type == SCALAR and cur.type == SCALAR and not exactly(old, cur, ids)

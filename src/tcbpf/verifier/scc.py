@@ -21,9 +21,10 @@ MAX_ROUNDS: Final = 64
 class Visit:
     """One entry into a loop, under one chain of calls."""
 
-    __slots__ = ("backedges", "entry")
+    __slots__ = ("backedges", "chain", "entry")
 
-    def __init__(self) -> None:
+    def __init__(self, chain: tuple[int, ...]) -> None:
+        self.chain = chain
         self.entry: State | None = None
         self.backedges: list[State] = []
 
@@ -52,22 +53,20 @@ def enter_loop(env: Env, state: State) -> None:
         return
     visit = env.visits.get(chain)
     if visit is None:
-        visit = env.visits[chain] = Visit()
+        visit = env.visits[chain] = Visit(chain)
     if visit.entry is None:
         visit.entry = state
         _say(env, "enter", chain)
+    state.visit = visit
 
 
 def exit_loop(env: Env, state: State) -> None:
     """A state has no open path left: when it is a loop's entry, settle the loop."""
-    chain = _chain(env, state)
-    if chain is None:
-        return
-    visit = env.visits.get(chain)
+    visit = state.visit
     if visit is None or visit.entry is not state:
         return
     visit.entry = None
-    _say(env, "exit", chain)
+    _say(env, "exit", visit.chain)
     env.backedges -= len(visit.backedges)
     edges, visit.backedges = visit.backedges[::-1], []     # the kernel keeps them newest first
     for _ in range(MAX_ROUNDS + 1):
@@ -100,20 +99,16 @@ def check_end(env: Env) -> None:
 
 def add_backedge(env: Env, equal: State, state: State) -> None:
     """A path ended inside a loop because it is like `equal`, which is not final yet."""
-    chain = _chain(env, equal)
-    assert chain is not None
+    visit = equal.visit
+    assert visit is not None
     edge = state.copy()
     edge.equal = equal
-    _say(env, "backedge", chain)
-    env.visits[chain].backedges.append(edge)
+    _say(env, "backedge", visit.chain)
+    visit.backedges.append(edge)
     env.backedges += 1
     env.count_states()
 
 
-def is_incomplete(env: Env, state: State) -> bool:
+def is_incomplete(state: State) -> bool:
     """Tell whether what the state relies on may still grow although all its paths were followed."""
-    chain = _chain(env, state)
-    if chain is None:
-        return False
-    visit = env.visits.get(chain)
-    return visit is not None and bool(visit.backedges)
+    return state.visit is not None and bool(state.visit.backedges)

@@ -10,10 +10,13 @@ Source:  struct bpf_reg_state, bpf_func_state, bpf_verifier_state, include/linux
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tcbpf.verifier.scalar import UNKNOWN, Scalar, const
 from tcbpf.verifier.types import NOT_INIT, SCALAR, STACK
+
+if TYPE_CHECKING:
+    from tcbpf.verifier.scc import Visit
 
 ZERO: Final = const(0)
 
@@ -207,6 +210,16 @@ def stack_step(frame: int, spi: int) -> int:
     return STEP_STACK | spi << 1 | frame << 7
 
 
+class Test(NamedTuple):
+    """What must hold of a register or slot of another state: made by `alike`, for it to read."""
+
+    kind: int
+    frame: int
+    place: int
+    what: Any
+    mark: int
+
+
 class State:
     """All frames, and what is held: one point of one path, or a remembered one that other paths are compared with.
 
@@ -215,10 +228,9 @@ class State:
     """
 
     __slots__ = (
-        "branches", "callback_unroll", "cleaned", "depth", "dropped", "equal",
-        "first_pc", "frames", "hist", "hits", "irq_id", "last_pc",
-        "lock_id", "lock_owner", "locks", "may_goto_depth", "misses", "parent", "pc", "preempt_locks", "rcu_locks", "refs",
-        "sleepable", "speculative",
+        "bare", "branches", "callback_unroll", "calls", "cleaned", "depth", "dropped", "equal", "first_pc", "frames", "hist",
+        "hits", "irq_id", "last_pc", "lock_id", "lock_owner", "locks", "may_goto_depth", "misses", "parent", "pc",
+        "preempt_locks", "rcu_locks", "refs", "sleepable", "tests", "visit",
     )
 
     def __init__(self) -> None:
@@ -238,7 +250,6 @@ class State:
         self.preempt_locks = 0
         self.irq_id = 0
         self.sleepable = False
-        self.speculative = False
         self.may_goto_depth = 0
         self.callback_unroll = 0
         self.cleaned = False
@@ -246,6 +257,10 @@ class State:
         self.equal: State | None = None
         self.hits = 0
         self.misses = 0
+        self.calls: tuple[int, ...] = ()           # of a remembered one: where its frames were called from
+        self.tests: list[Test] = []                # of a cleaned one: what another state must pass to be as safe,
+        self.bare = False                          # and whether it holds nothing
+        self.visit: Visit | None = None            # of a remembered one: the loop that it lies in
 
     def copy(self) -> State:
         """Return an independent copy with one branch of its own."""
@@ -266,21 +281,29 @@ class State:
         new.preempt_locks = self.preempt_locks
         new.irq_id = self.irq_id
         new.sleepable = self.sleepable
-        new.speculative = self.speculative
         new.may_goto_depth = self.may_goto_depth
         new.callback_unroll = self.callback_unroll
         new.cleaned = new.dropped = False
         new.equal = None
         new.hits = 0
         new.misses = 0
+        new.calls = ()
+        new.tests = []
+        new.bare = False
+        new.visit = None
         return new
+
+    def is_bare(self) -> bool:
+        """Tell whether nothing is held: no reference, no lock."""
+        return not (
+            self.refs or self.locks or self.rcu_locks or self.preempt_locks or self.irq_id or self.lock_id
+            or self.lock_owner is not None
+        )
 
     def pc_of(self, frame: int) -> int:
         """Return where frame number `frame` is: the state's pc, or the call it waits for."""
         return self.pc if frame == len(self.frames) - 1 else self.frames[frame + 1].callsite
 
-    def same_callsites(self, other: State) -> bool:
-        """Tell whether both have the same calls open."""
-        return len(self.frames) == len(other.frames) and all(
-            one.callsite == two.callsite for one, two in zip(self.frames, other.frames, strict=True)
-        )
+    def callsites(self) -> tuple[int, ...]:
+        """Return where each frame was called from."""
+        return tuple([frame.callsite for frame in self.frames])
