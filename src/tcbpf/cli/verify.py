@@ -7,6 +7,8 @@ import errno
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +66,8 @@ class Report:
             "insns_processed": self.insns_processed, "time_ms": round(self.time_ms, 3),
         }
         if error:
-            report |= {"pc": error.pc, "reason": error.reason, "source": error.source, "hint": error.hint,
+            report |= {"pc": error.pc, "reason": error.reason, "source": error.source, "variable": error.variable,
+                       "state": error.state, "hint": error.hint,
                        "slice": [{"pc": pc, "insn": insn, "state": state, "source": line}
                                  for pc, insn, state, line in failing_path(self)]}
         return report | ({"log": self.log} if log else {})
@@ -74,17 +77,43 @@ def main(args: argparse.Namespace) -> int:
     """Print each verdict; return 0 when all are accepted (and within the budget) and 1 when one is not."""
     obj = read_object(args.object)
     reports = []
-    for listed in choose(obj, args):
-        report = judge(obj, listed, args)
+    chosen = choose(obj, args)
+    for number, listed in enumerate(chosen, 1):
+        with progress(f"{number}/{len(chosen)} {listed.name}"):
+            report = judge(obj, listed, args)
         reports.append(report)
         if args.json:
             print(json.dumps(report.as_json(args.object, log=args.verbose > 0)), flush=True)
         else:
             show(report, args)
+    if len(reports) > 1 and not args.json:
+        show_total(reports)
     if args.html:
         from tcbpf.cli.verify_html import write_page
         write_page(args.html, args.object, reports)
     return 0 if all(report.accepted and not report.over_budget for report in reports) else 1
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Say on a terminal what is being worked on, and take the line away again."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(f"\r\x1b[Kverifying {what} …", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def show_total(reports: Sequence[Report]) -> None:
+    """Print the last line: how many programs there are, and what became of them."""
+    refused = [report.listed.name for report in reports if not report.accepted]
+    words = [f"{len(reports)} programs", f"{len(reports) - len(refused)} accepted", f"{len(refused)} rejected"]
+    over = sum(report.over_budget for report in reports)
+    words += [f"{over} over budget"] if over else []
+    print(", ".join(words) + f", {sum(report.insns_processed for report in reports)} instructions processed")
 
 
 def choose(obj: Object, args: argparse.Namespace) -> list[Listed]:
@@ -125,11 +154,26 @@ def ask(report: Report, level: int, args: argparse.Namespace) -> None:
     if chosen_name(args.datapath) == "kernel":
         if args.unprivileged or args.kernel or args.profile:
             raise InputError("--unprivileged, --kernel and --profile are the user datapath's", where="--datapath kernel")
-        with open_datapath("kernel") as dp, dp.prog_load(report.program, log_level=level) as prog:
-            report.insns_processed, report.log = prog.insns_processed, prog.log
+        try:
+            with open_datapath("kernel") as dp, dp.prog_load(report.program, log_level=level) as prog:
+                report.insns_processed, report.log = prog.insns_processed, prog.log
+        except VerifierError as error:
+            raise explained(report.program, error, level) from None
         return
     verified = verify_here(report.program, level if args.verbose or args.html else 0, args)
     report.insns_processed, report.log, report.visits = verified.insns_processed, verified.log, verified.visits
+
+
+def explained(program: Program, error: VerifierError, level: int) -> VerifierError:
+    """Return the live kernel's refusal with what our verifier adds, when it refuses for the same: slice, variable, hint."""
+    from tcbpf.verifier import verify
+    try:
+        verify(program, log_level=level)
+    except VerifierError as ours:
+        if (ours.message, ours.pc) == (error.message, error.pc):
+            ours.log, ours.errno = error.log, error.errno
+            return ours
+    return error
 
 
 def verify_here(program: Program, level: int, args: argparse.Namespace) -> Verified:
@@ -176,24 +220,36 @@ def show(report: Report, args: argparse.Namespace) -> None:
           f"{report.insns_processed} processed, {report.time_ms:.1f} ms")
     if error:
         print(f"  {error} ({errno.errorcode.get(error.errno, error.errno)})")
-        for label, text in (("at", error.source), ("reason", error.reason), ("hint", error.hint)):
+        rows = (("at", error.source), ("variable", error.variable), ("state", error.state), ("reason", error.reason),
+                ("hint", error.hint))
+        for label, text in rows:
             if text:
-                print(f"  {label + ':':<8}{text}")
+                print(f"  {label + ':':<10}{text}")
         path = failing_path(report)
         if path:
             print("  path:")
             shown = ""
             for pc, insn, state, line in path:
-                if line != shown:
+                if line and line != shown:
                     print(f"          ; {line}")
                 print(f"    {pc:5}: {insn:<44}" + (f" ; {state}" if state else ""))
                 shown = line
     if report.over_budget:
         print(f"  over budget: {report.insns_processed} processed, --max-insns {args.max_insns}")
+        for cost, line in dearest(report):
+            print(f"{cost:12}  {line}")
     if args.profile and report.accepted:
         show_profile(report)
     if args.verbose:
         print(report.log.rstrip("\n"))
+
+
+def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
+    """Return the source lines that most instructions were processed for; functions, without line information."""
+    from tcbpf.verifier.report import costs
+    functions, lines = costs(report.program, report.visits)
+    rows = sorted((lines or functions).items(), key=lambda row: -row[1])[:count]
+    return [(cost, what) for what, cost in rows if cost]
 
 
 def show_profile(report: Report) -> None:

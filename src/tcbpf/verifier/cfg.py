@@ -143,6 +143,7 @@ def _check_opcodes(env: Env) -> None:
     env.ins = []
     pc = 0
     while pc < count:
+        env.pc = pc
         insn = insns[pc]
         if insn.code & 7 == LDX and insn.code & 0xE0 in (0x60, 0x80) and insn.imm:
             env.refuse("reserved_ldx")

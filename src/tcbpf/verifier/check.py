@@ -13,6 +13,7 @@ from tcbpf.obj.program import HasSpec, Program
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.row import Release
+from tcbpf.verifier.blame import Blame, blame
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.env import Env, MapInfo, Refused
 from tcbpf.verifier.explore import check_functions
@@ -21,7 +22,7 @@ from tcbpf.verifier.insns import TAIL_CALL
 from tcbpf.verifier.leave import check_stack_depth
 from tcbpf.verifier.liveness import compute_live_registers
 from tcbpf.verifier.log import Log, write_summary
-from tcbpf.verifier.report import failure_slice, source_line
+from tcbpf.verifier.report import account, source_line
 from tcbpf.verifier.verified import Subprog, Verified
 
 KERNEL: Final[Release] = (6, 18)
@@ -83,6 +84,7 @@ def _check(env: Env, privileged: bool) -> None:
     if env.trace:
         env.trace.live_registers()
     check_functions(env)
+    env.pc = -1                                            # what follows is about the program, not about a path
     check_stack_depth(env)
     _check_tail_calls(env)
     check_addresses(env)
@@ -111,8 +113,13 @@ def _error(env: Env, refused: Refused, began: int) -> VerifierError:
     for line in refused.lines:
         env.log.line(line)
     write_summary(env, began, accepted=False)
-    pc = env.pc if env.processed else -1
+    on_path = env.processed > 0 and env.pc >= 0
+    if not on_path:
+        env.pc = refused.facts.get("pc", env.pc)
+    found = blame(env, refused.facts) if on_path else Blame()
+    told = account(env, refused.reason, refused.facts, found, on_path=on_path)
     return VerifierError(
-        message=refused.lines[0], pc=pc, reason=refused.reason, errno=refused.errno, source=source_line(env.program, pc),
-        slice=failure_slice(env) if pc >= 0 else (), hint=refused.hint, log=env.log.text(),
+        message=refused.lines[0], pc=env.pc, reason=refused.reason, errno=refused.errno,
+        source=source_line(env.program, env.pc),
+        slice=found.slice, hint=told.hint, log=env.log.text(), variable=told.variable, state=told.state,
     )

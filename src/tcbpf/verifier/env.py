@@ -34,11 +34,11 @@ MAX_STATES_UNPRIVILEGED: Final = 64
 
 
 class Refused(Exception):
-    """A check failed: the reason's name, the kernel's words (first line, then any others), and the errno."""
+    """A check failed: the reason's name, the kernel's words (first line, then any others), the errno, and the facts."""
 
-    def __init__(self, reason: str, lines: list[str], errno: int, hint: str) -> None:
+    def __init__(self, reason: str, lines: list[str], errno: int, facts: dict[str, Any]) -> None:
         super().__init__(lines[0])
-        self.reason, self.lines, self.errno, self.hint = reason, lines, errno, hint
+        self.reason, self.lines, self.errno, self.facts = reason, lines, errno, facts
 
 
 class MapInfo:
@@ -171,8 +171,7 @@ class Env:
         """Forget every path and remembered state: the next function is checked on its own."""
         self.cur: State
         self.frame: Frame
-        self.pc = 0
-        self.prev_pc = -1
+        self.pc = self.prev_pc = -1
         self.step: Step | None = None
         self.pending: list[tuple[State, int, int, int]] = []
         self.explored: dict[tuple[int, int], list[State]] = {}
@@ -199,7 +198,7 @@ class Env:
         """
         row = REASONS[reason]
         lines = [*self.words(reason, **facts), *more]
-        raise Refused(reason, lines, row.errno, row.hint.format(**facts) if row.hint else "")
+        raise Refused(reason, lines, row.errno, facts)
 
 
 _GPL: Final = frozenset(("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"))

@@ -176,7 +176,8 @@ def _check_references(env: Env, what: str) -> None:
     held = [ref for ref in env.cur.refs if ref.kind == "ptr"]
     if held:
         lines = [f"Unreleased reference id={ref.id} alloc_insn={ref.pc}" for ref in held[1:]]
-        env.refuse("reference_leak", more=(*lines, f"{what} would lead to reference leak"), id=held[0].id, pc=held[0].pc)
+        env.refuse("reference_leak", more=(*lines, f"{what} would lead to reference leak"), id=held[0].id, pc=held[0].pc,
+                   acquired=held[0].pc)
 
 
 def _check_locks(env: Env, what: str) -> None:
@@ -242,7 +243,8 @@ def _check_chain(env: Env, number: int, depth: int, callers: tuple[int, ...]) ->
         env.refuse("tail_call_depth", depth=depth)
     depth += _depth(sub)
     if depth > MAX_STACK:
-        env.refuse("stack_depth", calls=len(callers) + 1, depth=depth)
+        chain = " + ".join(f"{env.subprogs[i].name} {_depth(env.subprogs[i])}" for i in (*callers, number))
+        env.refuse("stack_depth", calls=len(callers) + 1, depth=depth, chain=chain, pc=sub.start)
     for pc in range(sub.start, sub.end):
         ins = env.ins[pc]
         if ins.pc != pc:

@@ -146,7 +146,7 @@ def _equal_in_progress(env: Env, pc: int, old: State, cur: State) -> tuple[bool,
         if env.trace:
             env.trace.source(pc)
         states = (f"{word} state:{format_state(state, state.frames[-1])}" for word, state in (("cur", cur), ("old", old)))
-        env.refuse("infinite_loop", more=tuple(states), pc=pc)
+        env.refuse("infinite_loop", more=tuple(states), pc=pc, loop=True)
     return False, False
 
 
