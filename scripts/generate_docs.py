@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from tcbpf.isa import Insn, kernel_text  # noqa: E402
 from tcbpf.tables.actions import ACTIONS  # noqa: E402
+from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, MAX_INSNS, MNEMONICS  # noqa: E402
 from tcbpf.tables.helpers import HELPERS  # noqa: E402
 from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, SIZE_CODE, Atomic  # noqa: E402
 from tcbpf.tables.kfuncs import KFUNCS  # noqa: E402
@@ -267,6 +268,33 @@ tail-call map.
 {table(("section", "program type", "attach type"), sections)}"""
 
 
+def classic() -> str:
+    """Return the classic instructions, the words that write them, and the extensions."""
+    rows = [(f"{row.code:#04x}", row.name, code(row.mode.value), row.size or "", "" if row.loads else "loads nowhere")
+            for row in CLASSIC]
+    other = [(code(m.word), m.of + (", the opposite condition" if m.inverted else ", `#k` only" if m.immediate else ""))
+             for m in MNEMONICS if m.word != m.of]
+    extensions = [(code("len"), "", "the packet's length; also `ldx len`"),
+                  *((code(row.name) + (f", {code(row.alias)}" if row.alias else ""), row.off, row.expr) for row in EXTENSIONS)]
+    return f"""# Classic BPF
+
+What `tcbpf cbpf asm` reads, as bpf_asm does: A and X have 32 bits, `M[0]` to `M[15]` too; a program has 1 to {MAX_INSNS}
+instructions, jumps forward only, and returns how many bytes of the packet to keep, 0 for none. A load outside of the
+packet and a division by an X of 0 end it with 0.
+
+{table(("opcode", "name", "operand", "bytes", ""), rows)}
+Conditional jumps take `, Lt, Lf` or `, Lt`. There are {len(MNEMONICS)} words: the names above, and
+
+{table(("word", "writes"), other)}
+## Extensions
+
+`ld`, `ldh` and `ldb` of one of these read what the kernel keeps beside the packet: a load at SKF_AD_OFF (-0x1000) + offset.
+A `#` before the word is optional. Offsets from SKF_NET_OFF (-0x100000) count from the network header, those from SKF_LL_OFF
+(-0x200000) from the link header.
+
+{table(("word", "offset", "A becomes"), extensions)}"""
+
+
 def differs(text: str) -> list[str]:
     """Return what follows `Differs:` in a source's docstrings and comments, each as one line."""
     end = r"\n[ \t*]*\n|\n[ \t*]*(?:Units|Returns|Raises|Source|Differs):|\"\"\"|\*/|\Z"
@@ -305,6 +333,7 @@ PAGES = {
     "reference/fields.md": (fields, "tables/skb.py"),
     "reference/actions.md": (actions, "tables/actions.py"),
     "reference/programs.md": (programs, "tables/progs.py"),
+    "reference/classic.md": (classic, "tables/cbpf.py"),
     "deviations.md": (deviations, "docs/deviations.in.md and the sources' `Differs:` lines"),
 }
 

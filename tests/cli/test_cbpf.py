@@ -78,6 +78,7 @@ def test_check_and_convert(capsys: pytest.CaptureFixture[str], arp: str) -> None
     lines = run(capsys, "convert", arp)[1].splitlines()
     assert lines[0].split() == ["0:", "w0", "=", "0"]
     assert lines[3] == f"{'(000) ldh      [12]':<52}   3: r0 = *(u16 *)skb[12]"
+    assert "call bpf_classic_pay_offset#" in run(capsys, "convert", "2,32 0 0 4294963252,22 0 0 0")[1]
 
 
 @pytest.mark.usefixtures("libpcap")

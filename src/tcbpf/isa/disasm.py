@@ -62,6 +62,13 @@ def listing(insns: Sequence[Insn]) -> list[tuple[int, str]]:
     return lines
 
 
+def _converted(id: int) -> str:
+    """Return the name of what only a converted classic program calls."""
+    from tcbpf.tables.helpers import CONVERTED
+    row = CONVERTED.at(id)
+    return f"bpf_{row.name}" if row else "unknown"
+
+
 def kernel_text(insns: Sequence[Insn], pc: int, *, imm64: int | None = None, kfunc: str = "unknown") -> str:
     """Return the instruction at `pc` as the kernel's verifier log prints it: "(b7) r0 = 2".
 
@@ -166,7 +173,7 @@ _FORMS: dict[Kind, Callable[[Insn, Op], str]] = {
     Kind.JUMP: _jump,
     Kind.JA: _ja,
     Kind.MAY_GOTO: lambda insn, op: f"may_goto pc{insn.off:+d}",
-    Kind.CALL: lambda insn, op: f"call {HELPER_NAMES.get(insn.imm, 'unknown')}#{insn.imm}",
+    Kind.CALL: lambda insn, op: f"call {HELPER_NAMES.get(insn.imm) or _converted(insn.imm)}#{insn.imm}",
     Kind.CALL_LOCAL: lambda insn, op: f"call pc{insn.imm:+d}",
     Kind.EXIT: lambda insn, op: "exit",
     Kind.LD_ABS: lambda insn, op: f"r0 = *({UNSIGNED[op.size]} *)skb[{insn.imm}]",
