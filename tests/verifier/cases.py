@@ -18,9 +18,11 @@ A file begins with what its cases share, in any order: comments, declarations in
     ...
 
 Further words of a case: `type`, `license`, `attach` (a number), `privilege` (none, or bpf: CAP_BPF without CAP_PERFMON),
-`slow` (a minute or so).
+`main` (the declared function that the case is, unless `main`), `slow` (a minute or so).
 `repeat N: INSTRUCTION / INSTRUCTION` is N times these, {i} in them the round; {bpf_map.ops} is the place of a field in a
-structure of the running kernel; `call kfunc NAME` calls a function of the kernel. Labels that are declared get BTF.
+structure of the running kernel, {kernel task_struct} that structure's number, {own struct value} a declared type's; `call
+kfunc NAME` calls a function of the kernel. A case whose functions are all declared, `main` too,
+has BTF.
 """
 
 from __future__ import annotations
@@ -39,9 +41,11 @@ from tcbpf.verifier.structs import kernel_struct
 from verifier.declare import Declarations, declare
 
 HERE = Path(__file__).parent / "cases"
-_WORD = re.compile(r"(type|license|attach|privilege|reject|says|slow): *(.*)")
+_WORD = re.compile(r"(type|license|attach|privilege|main|reject|says|slow): *(.*)")
 _MAP = re.compile(r"map (\S+): (\w+) (.+)")
 _KFUNC = re.compile(r"call kfunc (\w+)")
+_FUNCTION = re.compile(r"call (\w+)|subprog\[(\w+)\]")
+_TYPE = re.compile(r"\{(own|kernel) ([\w ]+)\}")
 _FIELD = re.compile(r"\{(\w+)\.(\w+)\}")
 _REPEAT = re.compile(r"repeat (\d+): (.*)")
 
@@ -99,7 +103,7 @@ class _Shared:
     """The first part of a file."""
 
     def __init__(self, text: str) -> None:
-        self.words = {"type": "sched_cls", "license": "GPL", "attach": "0", "privilege": "all"}
+        self.words = {"type": "sched_cls", "license": "GPL", "attach": "0", "privilege": "all", "main": "main"}
         self.fragments: dict[str, list[str]] = {}
         maps, c, inside = [], [], ""
         for line in (more for part in text.splitlines() for more in repeated(part)):
@@ -162,7 +166,16 @@ class _Shared:
         """Return what a line stands for."""
         if match := re.fullmatch(r"\s*\{(\w+)\}\s*", line):
             return [more for part in self.fragments[match[1]] for more in self.expanded(part)]
-        return [_FIELD.sub(place, part) for part in repeated(line)]
+        return [_TYPE.sub(self.type_id, _FIELD.sub(place, part)) for part in repeated(line)]
+
+    def type_id(self, match: re.Match[str]) -> str:
+        """Return the number of a declared type, or of one of the running kernel; 0 where the kernel does not tell."""
+        if match[1] == "own":
+            return str(self.declared.type(match[2]))
+        try:
+            return str(kernel_struct(match[2]).id)
+        except NotSupported:
+            return "0"
 
     def program(self, name: str, text: str, words: dict[str, str]) -> Program:
         """Return the program of a text, with the maps it names."""
@@ -171,12 +184,15 @@ class _Shared:
         kfuncs = tuple(dict.fromkeys(_KFUNC.findall(text)))
         text = _KFUNC.sub(lambda match: f"call kfunc#{kfuncs.index(match[1])}", text)
         made = assemble_lines(text, maps=[spec.name for spec in used])
-        declared = {label: pc for label, pc in made.labels.items() if label in self.declared.functions}
+        named = {one or other for one, other in _FUNCTION.findall(text)} & set(made.labels)
+        starts = {label: made.labels[label] for label in named | set(self.declared.functions) & set(made.labels)}
+        known = words["main"] in self.declared.functions and all(
+            label in self.declared.functions for label, pc in starts.items() if pc)
         funcs: tuple[Func, ...] = ()
-        if declared:
-            main = self.declared.functions["main"]
-            funcs = (Func(0, "main", *main), *(Func(pc, label, *self.declared.functions[label])
-                                               for label, pc in sorted(declared.items(), key=lambda item: item[1])))
+        if known:
+            funcs = (Func(0, words["main"], *self.declared.functions[words["main"]]), *(
+                Func(pc, label, *self.declared.functions[label]) for label, pc in sorted(starts.items(), key=lambda row: row[1])
+                if pc))
         return Program("case", words["type"], made.insns, maps=tuple(used), kfuncs=kfuncs, license=words["license"],
-                       attach_type=int(words["attach"]), btf=self.btf if declared else None, funcs=funcs,
+                       attach_type=int(words["attach"]), btf=self.btf if funcs else None, funcs=funcs,
                        raw_func_info=raw_func_info(funcs) if funcs else b"")

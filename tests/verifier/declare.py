@@ -4,7 +4,7 @@
     static int callback(int index, void *data);
     int global(struct __sk_buff *ctx, int *number [nonnull]);
 
-A word in brackets is a tag: of the pointee for the kernel pointer tags, else of the member or the argument.
+A word in brackets is a tag: of the pointee for the kernel pointer tags, else of the member, the argument or the function.
 """
 
 from __future__ import annotations
@@ -127,8 +127,13 @@ def _declaration(made: Declarations, tokens: list[str]) -> None:
         params.append(_member(made, tokens))
         if tokens[0] == ",":
             tokens.pop(0)
-    del tokens[:2]
+    tokens.pop(0)
     made.function(name, result, params, is_global=not is_static)
+    while tokens[0] == "[":
+        end = tokens.index("]")
+        made.add(Kind.DECL_TAG, "".join(tokens[1:end]), made.functions[name][0], struct.pack("<i", -1))
+        del tokens[:end + 1]
+    tokens.pop(0)
 
 
 def _member(made: Declarations, tokens: list[str]) -> tuple[str, int, str]:

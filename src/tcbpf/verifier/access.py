@@ -23,7 +23,6 @@ from tcbpf.verifier.types import (
     BASE,
     BTF_ID,
     CTX,
-    FLOW_KEYS,
     MAP_KEY,
     MAP_PTR,
     MAP_VALUE,
@@ -49,7 +48,7 @@ from tcbpf.verifier.types import (
 from tcbpf.verifier.verified import Region
 
 _ALIGN_WORDS: Final = {
-    FLOW_KEYS: "flow keys ", MAP_KEY: "key ", MAP_VALUE: "value ", CTX: "context ", STACK: "stack ", SOCKET: "sock ",
+    MAP_KEY: "key ", MAP_VALUE: "value ", CTX: "context ", STACK: "stack ", SOCKET: "sock ",
     SOCK_COMMON: "sock_common ", TCP_SOCK: "tcp_sock ", XDP_SOCK: "xdp_sock ",
 }
 _NET_IP_ALIGN: Final = 2
@@ -163,8 +162,6 @@ def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wan
             memory.check_region(env, regno, reg, off, size, reg.extra)
     elif is_socket(type):
         memory.check_socket(env, regno, reg, off, size)
-    elif type == FLOW_KEYS:
-        memory.check_flow_keys(env, off, size)
     elif type == MAP_PTR:
         return _narrowed(memory.access_map_pointer(env, ins, regno, reg, off, write=False), ins, size)
     elif type & BASE == BTF_ID and type & ALLOC and not type & (MAYBE_NULL | PERCPU):
@@ -234,10 +231,6 @@ def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool
         memory.check_region(env, regno, reg, off, size, reg.extra)
     elif is_socket(type):
         env.refuse("read_only_memory", reg=regno, type=type_name(type))
-    elif type == FLOW_KEYS:
-        if leaks:
-            env.refuse("leak_flow_keys", reg=value)
-        memory.check_flow_keys(env, off, size)
     elif type == MAP_PTR:
         memory.access_map_pointer(env, ins, regno, reg, off, write=True)
     elif type & BASE == BTF_ID and type & ALLOC and not type & (MAYBE_NULL | PERCPU):
@@ -291,7 +284,7 @@ def _check_readable(env: Env, regno: int) -> None:
 
 
 def _atomic_ok(type: int) -> bool:
-    return not (type in (CTX, FLOW_KEYS) or is_packet(type) or is_socket(type))
+    return not (type == CTX or is_packet(type) or is_socket(type))
 
 
 def _load_acquire(env: Env, ins: Ins) -> int:

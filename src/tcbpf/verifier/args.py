@@ -180,7 +180,7 @@ def check_offset(env: Env, regno: int, reg: Reg, mod: Mod) -> None:
 def _check_release(env: Env, regno: int, reg: Reg, kind: ArgType, null: bool) -> None:
     if kind is ArgType.DYNPTR:
         if reg.type != STACK:
-            env.refuse("dynptr_not_acquired", arg=regno)
+            env.refuse("dynptr_release")
         spi = dynptr_slot(env, reg)
         slots = env.cur.frames[reg.extra].stack
         held = slots[spi].reg if spi < len(slots) else None
@@ -336,8 +336,6 @@ def check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, wanted: str, parent_r
         stack.check_within(env, regno, reg, reg.off, 16, stack.WRITE)
         make_dynptr(env, reg, wanted, parent_ref)
         return None
-    if reg.type == DYNPTR and not mod & Mod.RDONLY:
-        env.refuse("dynptr_const")
     held = dynptr_at(env, reg, env.words("dynptr_uninitialized", arg=regno - 1))
     if held is None:
         env.refuse("dynptr_uninitialized", arg=regno - 1)

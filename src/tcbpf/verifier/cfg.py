@@ -114,12 +114,8 @@ def _check_jumps(env: Env) -> None:
                     env.refuse("jump_range", pc=pc, to=to)
             elif cls == 0 and insn.code & 0xE0 in (0x20, 0x40):
                 sub.has_ld_abs = True
-        if env.insns[sub.end - 1].code not in (EXIT_CODE, JMP, JMP32) and not _ends_in_throw(env, sub.end - 1):
+        if env.insns[sub.end - 1].code not in (EXIT_CODE, JMP, JMP32):
             env.refuse("no_exit")
-
-
-def _ends_in_throw(env: Env, pc: int) -> bool:
-    return pc in env.kfunc_at and env.kfunc_at[pc].name == THROW
 
 
 def _check_without_btf(env: Env) -> None:

@@ -175,8 +175,6 @@ def _loaded(env: Env, ins: Ins) -> Reg:
             env.refuse("missing_func_info")
         if env.subprogs[number].is_global:
             env.refuse("callback_not_static")
-        if number == 0:
-            env.refuse("callback_main")
         return Reg(FUNC, ZERO, extra=number)
     map: MapInfo = env.maps[ins.imm]
     if ins.src in (PSEUDO_MAP_FD, PSEUDO_MAP_IDX):

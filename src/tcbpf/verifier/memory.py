@@ -20,7 +20,6 @@ from tcbpf.verifier.types import (
     ALLOC,
     BASE,
     BTF_ID,
-    FLOW_KEYS,
     MAP_KEY,
     MAP_VALUE,
     MAYBE_NULL,
@@ -41,10 +40,9 @@ from tcbpf.verifier.types import (
 )
 from tcbpf.verifier.verified import Region
 
-FLOW_KEYS_SIZE: Final = 56                     # sizeof(struct bpf_flow_keys)
 UNKNOWN_OF: Final = {size: Reg(SCALAR, truncate(UNKNOWN_REG.val, size * 8)) for size in (1, 2, 4, 8)}
 _FIELD_POINTERS: Final = {
-    "pkt": PACKET, "pkt_meta": PACKET_META, "pkt_end": PACKET_END, "flow_keys": FLOW_KEYS,
+    "pkt": PACKET, "pkt_meta": PACKET_META, "pkt_end": PACKET_END,
     "sock_common_or_null": SOCK_COMMON | MAYBE_NULL,
 }
 
@@ -291,15 +289,6 @@ def _sock_field_ok(off: int, size: int) -> bool:
     if off in _SOCK_NARROW:
         return size <= 4 and off % 4 + size <= 4
     return size == 4
-
-
-def check_flow_keys(env: Env, off: int, size: int) -> None:
-    """Check an access to the flow dissector's keys.
-
-    Raises:  Refused.
-    """
-    if off < 0 or off + size > FLOW_KEYS_SIZE:
-        env.refuse("flow_keys_access", off=off, size=size)
 
 
 def access_map_pointer(env: Env, ins: Ins, regno: int, reg: Reg, off: int, *, write: bool) -> Reg:

@@ -22,7 +22,6 @@ from tcbpf.verifier.types import (
     BUF,
     CTX,
     DYNPTR,
-    FLOW_KEYS,
     FUNC,
     MAP_KEY,
     MAP_PTR,
@@ -76,9 +75,7 @@ def add_to_pointer(env: Env, ins: Ins, pointer: Reg, offset: Reg, *, pointer_is_
     if type & MAYBE_NULL:
         env.refuse("pointer_maybe_null", reg=dst, type=type_name(type))
     base = type & BASE
-    if base not in _MOVABLE and not (
-        (base == FLOW_KEYS and known) or (base in (FLOW_KEYS, MAP_PTR) and known and value == 0 and op == _ADD)
-    ):
+    if base not in _MOVABLE and not (base == MAP_PTR and known and value == 0 and op == _ADD):
         env.refuse("pointer_arithmetic", reg=dst, type=type_name(type))
     _check_sane(env, offset, type)
     _check_sane(env, pointer, type)

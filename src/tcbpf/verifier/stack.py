@@ -144,8 +144,6 @@ def _write_variable(env: Env, ins: Ins, frame: Frame, low: int, end: int, value:
         spi, at = (-byte - 1) // 8, (-byte - 1) % 8
         slot = frame.stack[spi]
         kind = slot.kinds[at]
-        if not env.allow_leaks and kind not in "m0":
-            env.refuse("stack_spill_variable", pc=env.pc, off=byte)
         if writes_zero and kind == "r" and slot.reg is not None and slot.reg.type == SCALAR and not slot.reg.val.umax:
             zero_used = True
             continue
@@ -155,8 +153,6 @@ def _write_variable(env: Env, ins: Ins, frame: Frame, low: int, end: int, value:
         new = "m"
         if writes_zero and kind == "0":
             new, zero_used = "0", True
-        if kind == "?" and not env.allow_uninit:
-            env.refuse("stack_uninitialized_write", pc=env.pc, off=byte)
         frame.stack[spi] = Slot(kinds[:at] + new + kinds[at + 1:])
     if zero_used and value >= 0:
         mark_precise(env, value)
@@ -235,8 +231,6 @@ def check_initialized(
         env.refuse("zero_sized_read")
     low, high = check_within(env, regno, reg, off, size, how)
     val = reg.val
-    if val.mask and not env.bypass_spec:
-        env.refuse("stack_variable_prohibited", reg=regno, var=var_text(val))
     number = reg.extra
     frame = env.cur.frames[number]
     read = 0

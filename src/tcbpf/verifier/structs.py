@@ -73,8 +73,6 @@ def read_struct(env: Env, btf: Btf, row: Type, off: int, size: int) -> Found:
     """
     flags = 0
     while True:
-        if row.kind not in _RECORDS:
-            env.refuse("btf_not_struct", type=row.name)
         if row.kind is Kind.UNION and len(row.members) != 1:
             flags |= UNTRUSTED
         if off + size > row.size:
@@ -202,7 +200,7 @@ def _trust(env: Env, reg: Reg, found: Found) -> int:
         return found.flags | TRUSTED
     if (str(reg.extra), found.field) in _TRUSTED_OR_NULL_FIELDS:
         return found.flags | TRUSTED | MAYBE_NULL
-    if not env.cur.rcu_locks or reg.type & MAYBE_NULL:
+    if (env.cur.sleepable and not env.cur.rcu_locks) or reg.type & MAYBE_NULL:
         return UNTRUSTED
     key = (str(reg.extra), found.field)
     if key in _RCU_FIELDS:

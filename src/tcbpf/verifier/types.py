@@ -19,7 +19,7 @@ STACK: Final = 6
 PACKET_META: Final = 7
 PACKET: Final = 8
 PACKET_END: Final = 9
-FLOW_KEYS: Final = 10
+FLOW_KEYS: Final = 10            # of another program type
 SOCKET: Final = 11
 SOCK_COMMON: Final = 12
 TCP_SOCK: Final = 13
@@ -82,7 +82,7 @@ def is_socket(type: int) -> bool:
 
 
 _SPILLABLE: Final = frozenset((
-    MAP_VALUE, STACK, CTX, PACKET, PACKET_META, PACKET_END, FLOW_KEYS, MAP_PTR, SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK,
+    MAP_VALUE, STACK, CTX, PACKET, PACKET_META, PACKET_END, MAP_PTR, SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK,
     BTF_ID, BUF, MEM, FUNC, MAP_KEY,
 ))
 

@@ -37,7 +37,7 @@ REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_le
 
 MAX_INSNS, MAX_INSNS_UNPRIVILEGED = 1_000_000, 4096
 _ETHERTYPE = 12
-_ABOUT_BTF = re.compile(r"func_info|line_info|btf|BTF")
+_ABOUT_BTF = re.compile(r"^(?!exception callback).*(func_info|line_info|btf|BTF)")
 _CB = struct.Struct("<5I")
 _CB_OFF = 48
 
