@@ -17,8 +17,8 @@ from tcbpf.obj.btf import Btf, Kind, parse
 
 SIZED = {"char": (1, 1), "u8": (1, 0), "s8": (1, 1), "u16": (2, 0), "s16": (2, 1), "u32": (4, 0), "int": (4, 1), "u64": (8, 0),
          "s64": (8, 1)}
-OPAQUE = {"bpf_spin_lock": 4, "bpf_timer": 16, "bpf_wq": 16, "bpf_list_head": 16, "bpf_list_node": 24, "bpf_rb_root": 16,
-          "bpf_rb_node": 32, "bpf_refcount": 4, "bpf_dynptr": 16, "__sk_buff": 192, "xdp_md": 24}
+OPAQUE = {"bpf_spin_lock": 4, "bpf_res_spin_lock": 4, "bpf_timer": 16, "bpf_wq": 16, "bpf_list_head": 16, "bpf_list_node": 24,
+          "bpf_rb_root": 16, "bpf_rb_node": 32, "bpf_refcount": 4, "bpf_dynptr": 16, "__sk_buff": 192, "xdp_md": 24}
 POINTEE_TAGS = {"kptr", "kptr_untrusted", "percpu_kptr"}
 _TOKEN = re.compile(r"\w+|[{}();,*\[\]:]")
 

@@ -10,6 +10,7 @@ import kernel_oracle
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import VerifierError
 from tcbpf.verifier import verify
+from tcbpf.verifier.reasons import REASONS
 from verifier.cases import Case, cases
 from verifier.unprivileged import ask
 
@@ -17,6 +18,22 @@ kernel = [
     pytest.mark.kernel,
     pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing() or "the kernel answers"),
 ]
+
+WITHOUT_CASE = {
+    "not_supported": "what this verifier leaves out",
+    "release": "what a later release has than the one asked for: test_kfuncs.py",
+    "map_ptr_access": "every map type that these programs can name has a structure of the kernel's",
+    "btf_write_field": "writes to a connection need the kernel's connection tracking: the kernel's own test_bpf_nf_fail",
+    "not_acquired": "a guard: a register whose reference is gone is no pointer any more",
+    "kfunc_memory_pair": "never the first line, but behind what is wrong with the memory",
+    "kfunc_string": "no function of the kernel for these program types takes a constant string",
+    "kfunc_btf": "a guard: the pointer's kind was found by its type before",
+    "kfunc_allocated_reference": "a guard: an object without a reference is a borrowed one, which has a reason of its own",
+    "graph_callback": "needs a tree in global data: the kernel's own rbtree_fail",
+    "irq_family": "this verifier does not follow bpf_res_spin_lock_irqsave()",
+    "dynptr_kind": "a guard: only dynptrs of ring buffers hold a reference, which is asked for before",
+}
+"""Reasons that no case shows, and why."""
 
 
 def marked(chosen: list[Case]) -> list[object]:
@@ -68,6 +85,14 @@ class TestWithoutPrivilege:
 
     def test_the_kernels_verdict(self, case: Case) -> None:
         assert asked(case.privilege)[str(case)] == case.says
+
+
+def test_every_reason_has_a_case() -> None:
+    seen = {case.reject for case in cases()} - {""}
+    names = {row.name for row in REASONS}
+    assert sorted(seen - names) == []
+    assert sorted(names - seen - set(WITHOUT_CASE)) == []
+    assert sorted(set(WITHOUT_CASE) - names) == sorted(set(WITHOUT_CASE) & seen) == []
 
 
 def test_every_feature_accepts_and_rejects() -> None:

@@ -23,7 +23,7 @@ from tcbpf.verifier.leave import check_nothing_held, check_return
 from tcbpf.verifier.paths import PATH_END
 from tcbpf.verifier.scc import check_end
 from tcbpf.verifier.special import acquire, forget_packet, release, replace_registers
-from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg
+from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg, Slot
 from tcbpf.verifier.types import (
     ALLOC,
     BTF_ID,
@@ -132,6 +132,9 @@ def _critical_sections(env: Env, name: str) -> None:
             env.refuse("rcu_unmatched", name=name)
         state.rcu_locks = 0
         replace_registers(state, _distrust)
+        for frame in state.frames:
+            frame.stack = [Slot(slot.kinds, _distrust(slot.reg)) if slot.kinds[7] == "i" and slot.reg is not None else slot
+                           for slot in frame.stack]
     elif name == "bpf_preempt_disable":
         state.preempt_locks += 1
     elif name == "bpf_preempt_enable":

@@ -49,8 +49,6 @@ def check_lock(env: Env, regno: int, reg: Reg, *, lock: bool) -> None:
     state = env.cur
     owner: Any = reg.extra if reg.type == MAP_VALUE else OWNER
     if lock:
-        if state.locks:
-            env.refuse("lock_twice")
         acquire(env, "lock", owner, reg.id)
         state.locks += 1
         state.lock_id, state.lock_owner = reg.id, owner

@@ -154,16 +154,28 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
         btf_fd=fd_of(program.btf) if program.raw_func_info else 0, func_info=program.raw_func_info,
         line_info=program.raw_line_info, log_level=log_level | syscall.LOG_STATS if log_level else 0,
         kernel_version=program.kernel_version)
+    fd, log = _load_or_say_why(request)
+    if fd < 0 and request.btf_fd and _is_about_btf(log):
+        fd, log = _load_or_say_why(replace(request, btf_fd=0, func_info=b"", line_info=b""))
+    if fd < 0:
+        raise _refusal(program, -fd, log)
+    return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name, classic=program.classic)
+
+
+def _is_about_btf(log: str) -> bool:
+    """Tell whether a refusal is of the type information and not of what the program does."""
+    why = reason(log)
+    return not why.processed and _ABOUT_BTF.search(why.message) is not None
+
+
+def _load_or_say_why(request: syscall.Load) -> tuple[int, str]:
+    """Return (fd or negative errno, log): a refusal has its reason in the log, asked for or not."""
     fd, log = syscall.prog_load(request)
     if fd < 0 and not log:
         again, log = syscall.prog_load(replace(request, log_level=syscall.LOG_LEVEL1))
         if again >= 0:
             os.close(again)
-    if fd < 0 and request.btf_fd and _ABOUT_BTF.search(reason(log).message):
-        fd, log = syscall.prog_load(replace(request, btf_fd=0, func_info=b"", line_info=b""))
-    if fd < 0:
-        raise _refusal(program, -fd, log)
-    return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name, classic=program.classic)
+    return fd, log
 
 
 def converted(insn: Insn) -> Helper | None:
