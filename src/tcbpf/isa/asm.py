@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from tcbpf.errors import AsmError
-from tcbpf.isa.disasm import HELPER_NAMES, SIGNED, UNSIGNED
+from tcbpf.isa.disasm import HELPER_NAMES, SIGNED, UNSIGNED, helper_name
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import (
     ABS,
@@ -573,8 +573,8 @@ class _Line:
             if token.text == "kfunc":
                 self.emit(code, src=PSEUDO_KFUNC_CALL, off=self.imm32(unsigned=False) if self.accept("@") else 0, imm=id)
                 return
-            if HELPER_NAMES.get(id, "unknown") != token.text:
-                self.refuse(f"helper {id} is {HELPER_NAMES.get(id, 'unknown')}, not {token.text}", token)
+            if helper_name(id) != token.text:
+                self.refuse(f"helper {id} is {helper_name(id)}, not {token.text}", token)
             self.emit(code, imm=id)
             return
         self.emit(code, src=PSEUDO_CALL)

@@ -62,8 +62,10 @@ def listing(insns: Sequence[Insn]) -> list[tuple[int, str]]:
     return lines
 
 
-def _converted(id: int) -> str:
-    """Return the name of what only a converted classic program calls."""
+def helper_name(id: int) -> str:
+    """Return what a call of `id` is shown as, what only a converted classic program calls included."""
+    if id in HELPER_NAMES:
+        return HELPER_NAMES[id]
     from tcbpf.tables.helpers import CONVERTED
     row = CONVERTED.at(id)
     return f"bpf_{row.name}" if row else "unknown"
@@ -173,7 +175,7 @@ _FORMS: dict[Kind, Callable[[Insn, Op], str]] = {
     Kind.JUMP: _jump,
     Kind.JA: _ja,
     Kind.MAY_GOTO: lambda insn, op: f"may_goto pc{insn.off:+d}",
-    Kind.CALL: lambda insn, op: f"call {HELPER_NAMES.get(insn.imm) or _converted(insn.imm)}#{insn.imm}",
+    Kind.CALL: lambda insn, op: f"call {helper_name(insn.imm)}#{insn.imm}",
     Kind.CALL_LOCAL: lambda insn, op: f"call pc{insn.imm:+d}",
     Kind.EXIT: lambda insn, op: "exit",
     Kind.LD_ABS: lambda insn, op: f"r0 = *({UNSIGNED[op.size]} *)skb[{insn.imm}]",
