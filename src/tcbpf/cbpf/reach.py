@@ -1,4 +1,4 @@
-"""Whether the kernel can convert a filter's jumps: one instruction becomes up to 22, and a jump has 16 bits.
+"""Whether the kernel can convert a filter's jumps: one instruction becomes up to 21, and a jump has 16 bits.
 
 Source:  bpf_convert_filter(), convert_bpf_extensions(), convert_bpf_ld_abs(), net/core/filter.c (v6.12; x86-64).
 """
