@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(               # time is not asserted; fixtures that examples share hold no state of theirs
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.load_profile("untimed")
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath

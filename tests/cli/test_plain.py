@@ -25,7 +25,7 @@ def by_argparse(words: list[str], rows: plain.Rows = run.ROWS) -> dict[str, obje
         return None
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(WORDS)
 def test_it_is_what_argparse_reads(words: list[str]) -> None:
     for module in (run, cbpf_run):

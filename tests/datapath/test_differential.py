@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import open_for_test
@@ -15,7 +15,7 @@ from tcbpf.errors import SysError
 from tcbpf.obj.program import MapSpec
 
 pytestmark = pytest.mark.kernel
-SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=80)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def programs(draw):
     return (*start, *body, *[Insn(0xB7, 6)] * 7, *fold, Insn(0x95))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(programs())
 def test_interpreter_equals_machine_code(insns):
     program = checked.check(insns)
@@ -72,7 +72,7 @@ def test_interpreter_equals_machine_code(insns):
 
 @pytest.mark.kernel
 @pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs privilege")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(programs())
 def test_interpreter_equals_live_kernel(insns):
     assert checked.run_interp(checked.check(insns), b"") == conformance.run_kernel(insns, b"")

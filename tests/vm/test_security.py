@@ -111,7 +111,7 @@ def test_privilege_decides_at_harden_1(monkeypatch):
         assert (struct.pack("<I", SECRET) in compile(program, [], Options(harden=1, cache=False)).code) is seen
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(programs())
 def test_blinded_programs_mean_the_same(insns):
     program = verified(*insns)
@@ -216,7 +216,7 @@ def memory_functions():
     pages.close()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(min_size=200, max_size=200), st.integers(0, 100), st.integers(0, 100), st.integers(0, 100))
 def test_memory_functions(memory_functions, data, to, from_, n):
     buffer = ctypes.create_string_buffer(data, len(data))
