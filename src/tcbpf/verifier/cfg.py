@@ -55,6 +55,17 @@ def check_shape(env: Env) -> None:
 
 def _find_subprograms(env: Env) -> None:
     starts = {0}
+    try:
+        _find_starts(env, starts)
+    finally:
+        _make_subprograms(env, sorted(starts))             # of a refused program those found so far, for the log's last lines
+    handler = callback_start(env)
+    if handler:
+        sub = env.subprogs[env.subprog_at[handler]]
+        sub.is_exception = sub.is_callback = sub.is_async = sub.called = True
+
+
+def _find_starts(env: Env, starts: set[int]) -> None:
     count = len(env.insns)
     at = 0
     while at < count:
@@ -79,7 +90,10 @@ def _find_subprograms(env: Env) -> None:
     handler = callback_start(env)
     if handler:
         starts.add(handler)
-    ordered = sorted(starts)
+
+
+def _make_subprograms(env: Env, ordered: list[int]) -> None:
+    count = len(env.insns)
     named = {func.pc: func for func in env.program.funcs}
     for number, (start, end) in enumerate(zip(ordered, [*ordered[1:], count], strict=True)):
         func_row = named.get(start)
@@ -87,9 +101,6 @@ def _find_subprograms(env: Env) -> None:
         env.subprogs.append(SubInfo(start, end, name, func_row.type_id if func_row else 0,
                                     bool(func_row and func_row.is_global and func_row.type_id)))   # no BTF: as static
         env.subprog_at[start] = number
-    if handler:
-        sub = env.subprogs[env.subprog_at[handler]]
-        sub.is_exception = sub.is_callback = sub.is_async = sub.called = True
 
 
 def subprogram_of(env: Env, pc: int) -> SubInfo:
