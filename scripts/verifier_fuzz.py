@@ -5,8 +5,8 @@
 
 Each program is judged by both. What differs is printed as it is found: "unsound" (we accept, the kernel rejects), "strict" (we
 reject, the kernel accepts), "message", "processed" (counts more than 10 % apart) or "odd" (we gave no verdict); with --minimise
-it is made small first. With --mutate the programs are those of other corpora (examples, selftests), changed. The figures follow
-every 10,000 programs and at the end.
+it is made small first. With --mutate the programs are those of other corpora (cases, selftests, ...), changed. The figures
+follow every 10,000 programs and at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from generator.minimise import minimise
 from generator.mutate import MAX_INSNS, mutate
 from generator.oracle import Oracle, Verdict, ask_us
 from tcbpf.obj.program import Program
-from verifier_parity import CORPORA
+from verifier_corpora import CORPORA
 
 KINDS = ("unsound", "strict", "odd", "message", "processed")
 BIG = 30_000
@@ -116,7 +116,8 @@ def main() -> int:
     parser.add_argument("--minimise", action="store_true", help="print what differs as the smallest program that does")
     parser.add_argument("--mutate", nargs="+", default=[], metavar="CORPUS", help="change programs of these corpora instead")
     args = parser.parse_args()
-    pool = [item.program for name in args.mutate for item in CORPORA[name]() if len(item.program.insns) <= MAX_INSNS]
+    pool = [item.program for name in args.mutate for item in CORPORA[name]()
+            if item.program is not None and item.privilege == "all" and len(item.program.insns) <= MAX_INSNS]
     oracle, tally, start = Oracle(), Tally(), time.monotonic()
     for seed in range(args.seed, args.seed + args.count):
         program = mutate(seed, pool) if pool else generate(seed)

@@ -47,6 +47,12 @@ class Outcome:
     maps: tuple[tuple[tuple[bytes, bytes], ...], ...]
 
 
+def is_short(program: Program) -> bool:
+    """Tell whether a run takes few steps: without the loops whose number of rounds the verifier need not follow."""
+    called = {insn.imm for insn in program.insns if insn.code == 0x85 and not insn.src}
+    return not program.kfuncs and HELPERS["loop"].id not in called and not any(insn.code == 0xE5 for insn in program.insns)
+
+
 def is_reproducible(program: Program) -> bool:
     """Tell whether a program that is accepted must give the same wherever it runs.
 

@@ -88,7 +88,7 @@ class Shared:
         self.rng = random.Random(seed)
         self.type: ProgType = self.rng.choice(_TYPES)
         self.noise = self.rng.choice((0, 0.003, 0.01, 0.02, 0.04, 0.08))
-        self.budget = self.rng.choice((2, 4, 6, 8, 12, 16, 24, 40))  # statements left
+        self.budget = self.rng.choice((1, 2, 2, 3, 3, 4, 4, 6, 8, 12, 16, 32))   # statements left
         self.functions: list[Function] = []
         self.maps: list[str] = []
         self.kfuncs: list[str] = []

@@ -21,7 +21,7 @@ from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
 from verifier.cases import read
 
-COUNT = 2000
+COUNT = 4000
 NEVER = {"per_cpu_ptr", "this_cpu_ptr", "find_vma"}
 """Helpers that need what generated programs do not have: a kernel variable, a task's memory."""
 
