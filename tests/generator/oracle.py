@@ -72,6 +72,8 @@ class Oracle:
             os.close(again)
             return Verdict(False, odd=f"refused with errno {code}, then accepted")
         found = reason(log)
+        if found.message.startswith("number of funcs"):      # changed functions no longer fit their type information
+            return Verdict(False, odd=found.message)
         return Verdict(False, found.message, found.processed, log=log)
 
     def map(self, spec: MapSpec, own: list[Map]) -> Map:

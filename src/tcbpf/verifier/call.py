@@ -199,6 +199,8 @@ def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
         assert meta.map is not None
         push_callback(env, ins, meta.func, name, meta.map)
     elif name == "loop":
+        if regs[1].type != SCALAR:
+            env.refuse("walk_lost", what="backtracking misuse")
         _note_loop(env, regs[4], meta.func)
         mark_precise(env, 1)
         if env.frame.callback_depth < regs[1].val.umax:
