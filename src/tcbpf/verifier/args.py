@@ -181,7 +181,7 @@ def _check_release(env: Env, regno: int, reg: Reg, kind: ArgType, null: bool) ->
     if kind is ArgType.DYNPTR:
         if reg.type != STACK:
             env.refuse("dynptr_release")
-        spi = dynptr_slot(env, reg)
+        spi = dynptr_slot(env, reg, env.words("dynptr_not_acquired", arg=regno))
         slots = env.cur.frames[reg.extra].stack
         held = slots[spi].reg if spi < len(slots) else None
         if held is None or not held.ref:
