@@ -223,7 +223,8 @@ def test_verbose_prints_the_log_of_what_is_loaded(bench: tuple[Bench, Datapath])
 @pytest.mark.parametrize(
     ("words", "status", "err"),
     [
-        ("ARRAY key 1 obj g.c type act", 255, "Map update failed: Invalid argument"),
+        ("ARRAY key 1 obj g.c type act", 255,
+         "Program array map owner types differ: 4 (obj) != 3 (pin)\nMap update failed: Invalid argument"),
         ("ARRAY key 9 obj g.c", 255, "Map update failed: Argument list too long"),
         ("ARRAY key 1 object-pinned g.c", 255, "Couldn't retrieve pinned program 'g.c': Permission denied\n"),
         ("ARRAY obj g.c sec nosuch", 255, "object file doesn't contain sec nosuch\n"),
@@ -246,6 +247,27 @@ def test_what_is_said_of_a_graft_that_fails(
     said = bench.tc("exec", "bpf", "graft", *shlex.split(words.replace("ARRAY", jumps).replace("SHARED", shared)))
     assert (said.status, said.out) == (status, "") and said.err.startswith(err.replace("SHARED", shared))
     assert attached(dp).run(FRAME).verdict == 7
+
+
+@pytest.mark.parametrize("calls", [True, False])
+def test_an_object_for_a_program_array_of_another_type_is_told_so(bench: tuple[Bench, Datapath], calls: bool) -> None:
+    """A program that calls through a pinned array of another type's programs, and one that would only fill it."""
+    made, dp = bench
+    name = f"j_{uuid.uuid4().hex[:8]}"
+    pin = f"/sys/fs/bpf/tc/globals/{name}"
+    text = LEGACY.replace("PIN_GLOBAL_NS", "PIN_NONE").replace("PIN_OBJECT_NS", "PIN_GLOBAL_NS").replace("JMP", name)
+    words = ("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", made.source("cls.c", text))
+    assert made.tc(*words).status == 0
+    try:
+        text = text.replace("__section_cls_entry", "__section_act_entry")
+        other = made.source("act.c", text if calls else text.replace(f"tail_call(skb, &{name}, ", "(void)("))
+        said = made.tc("exec", "bpf", "graft", pin, "key", "1", "obj", other, "type", "act")
+        first = ("Program array map owner types differ: 4 (obj) != 3 (pin)" if calls
+                 else "Tail call map owned by prog type 3, but prog type is 4!")
+        assert said.status == 255 and said.err.splitlines()[0] == first and "Invalid argument" in said.err.splitlines()[1]
+        assert attached(dp).run(FRAME).verdict == 7
+    finally:
+        dp.obj_unpin(pin)
 
 
 def test_a_map_whose_scope_nothing_names_is_not_pinned(bench: tuple[Bench, Datapath]) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +250,167 @@ def test_a_tail_call_leaves_for_good(datapath: Datapath) -> None:
     caller = datapath.prog_load(Program.from_bytes(encode(insns), maps=[table], license="GPL"))
     assert caller.run(FRAME).verdict == 77
     assert table.delete(key(2)) and caller.run(FRAME).verdict == 5
+
+
+def calling(table: Map, **more: Any) -> Program:
+    """A program that calls slot 2, and returns 5 when that is empty."""
+    insns = [*assemble("r2 = 0 ll\nr3 = 2\ncall 12\nr0 = 5\nexit")]
+    insns[0] = insns[0]._replace(src=5)
+    return replace(Program.from_bytes(encode(insns), maps=[table], license="GPL"), **more)
+
+
+def put(table: Map, slot: int, prog: Prog) -> None:
+    table.update(key(slot), prog.fileno().to_bytes(4, "little"))
+
+
+KINDS: tuple[dict[str, Any], ...] = ({}, {"type": "sched_act"}, {"attach_type": 46}, {"type": "xdp"})     # 46: BPF_TCX_INGRESS
+
+
+@pytest.mark.parametrize("first", KINDS, ids=str)
+def test_a_program_array_serves_the_kind_that_came_first(datapath: Datapath, first: dict[str, Any]) -> None:
+    """CVE-2025-40123: the expected attach type is part of the kind."""
+    targets = [datapath.prog_load(replace(code("r0 = 1\nexit"), **kind)) for kind in KINDS]
+    by_filling, by_calling = datapath.map_create(spec("prog_array", value=4)), datapath.map_create(spec("prog_array", value=4))
+    assert by_filling.raw.owner_type == 0
+    put(by_filling, 0, targets[KINDS.index(first)])
+    by_filling.delete(key(0))                          # it stays what it has become
+    datapath.prog_load(calling(by_calling, **first))
+    for table in (by_filling, by_calling):
+        assert table.raw.owner_type == {"sched_act": 4, "xdp": 6}.get(first.get("type", ""), 3)
+        for kind, target in zip(KINDS, targets, strict=True):
+            if kind == first:
+                put(table, 1, target)
+                datapath.prog_load(calling(table, **kind))
+            else:
+                refused(lambda: put(table, 1, target), errno.EINVAL)       # noqa: B023
+                said = refused(lambda: datapath.prog_load(calling(table, **kind)), errno.EINVAL)      # noqa: B023
+                assert "program array m is for programs of " in said.detail
+
+
+def test_a_refused_program_leaves_a_program_array_to_others(datapath: Datapath) -> None:
+    table = datapath.map_create(spec("prog_array", value=4))
+    bad = calling(table, type="sched_act")
+    with pytest.raises(VerifierError):
+        datapath.prog_load(replace(bad, insns=(*bad.insns[:-1], *assemble("r0 = *(u32 *)(r1 + 9999)\nexit"))))
+    datapath.prog_load(calling(table))
+
+
+def test_elements_of_a_program_array(datapath: Datapath) -> None:
+    table, prog = datapath.map_create(spec("prog_array", value=4)), datapath.prog_load(code("r0 = 1\nexit"))
+    put(table, 3, prog)
+    assert table.lookup(key(3)) == prog.id.to_bytes(4, "little")           # written as a descriptor, read as an id
+    assert table.lookup(key(2)) is None and table.lookup(key(4)) is None and not table.delete(key(2))
+    assert list(table.raw_keys()) == [key(slot) for slot in range(4)]
+    other = datapath.prog_load(code("r0 = 1\nexit", type="sched_act"))
+    refused(lambda: put(table, 4, other), errno.E2BIG)                     # the place is looked at first
+    refused(lambda: table.delete(key(4)), errno.E2BIG)
+    for fd, wanted in ((table.raw.fileno(), errno.EINVAL), (54321, errno.EBADF)):
+        refused(lambda: table.update(key(0), fd.to_bytes(4, "little")), wanted)     # noqa: B023
+    for flags in (BPF_NOEXIST, BPF_EXIST, 4):
+        refused(lambda: table.update(key(3), prog.fileno().to_bytes(4, "little"), flags), errno.EINVAL)     # noqa: B023
+
+
+TAILS = """
+#include <bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 4); __uint(key_size, 4); __uint(value_size, 4); } jmp
+    SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 3); __type(key, int); __type(value, __u32); } ran SEC(".maps");
+static __always_inline void note(int k) { __u32 *v = bpf_map_lookup_elem(&ran, &k); if (v) ++*v; }
+SEC("tc") int self(struct __sk_buff *skb) { note(0); bpf_tail_call(skb, &jmp, 0); return 3; }
+SEC("tc") int misses(struct __sk_buff *skb) {
+    note(0);
+    _Pragma("unroll") for (int i = 0; i < 40; i++) { bpf_tail_call(skb, &jmp, 3); bpf_tail_call(skb, &jmp, 77 + i); }
+    bpf_tail_call(skb, &jmp, 1);
+    return 3;
+}
+__attribute__((noinline)) int below(struct __sk_buff *skb) { volatile int x = 1; bpf_tail_call(skb, &jmp, 1); return x; }
+SEC("tc") int twice(struct __sk_buff *skb) { note(0); int r = below(skb); return r + below(skb); }
+SEC("tc") int both(struct __sk_buff *skb) { note(0); int r = below(skb); bpf_tail_call(skb, &jmp, 0); return 100 + r; }
+SEC("tc") int a(struct __sk_buff *skb) { note(1); return 42; }
+SEC("tc") int b(struct __sk_buff *skb) { note(2); return 43; }
+char _license[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture
+def tails(datapath: Datapath) -> dict[str, Prog]:
+    """The programs of TAILS, over one array and one map of how often each ran."""
+    from tcbpf.lang import compile_c
+    from tcbpf.obj import load
+    obj = load(compile_c(TAILS))
+    return {name: datapath.load(obj, program=name) for name in obj.entries}
+
+
+@pytest.mark.parametrize(
+    ("slots", "run", "verdict", "times"),
+    [
+        ({0: "self"}, "self", 3, 34),                  # 33 calls are 34 programs
+        ({1: "a"}, "misses", 42, 1),                   # an empty slot and one out of range cost nothing
+        ({1: "twice"}, "twice", 35, 34),               # one count for all subprograms
+        ({1: "a"}, "twice", 84, 1),
+        ({0: "both", 1: "both"}, "both", 3401, 34),
+        ({0: "twice", 1: "both"}, "both", 3401, 34),
+    ],
+)
+def test_thirty_three_tail_calls(
+    datapath: Datapath, tails: dict[str, Prog], slots: dict[int, str], run: str, verdict: int, times: int
+) -> None:
+    for slot, name in slots.items():
+        put(datapath.maps["jmp"], slot, tails[name])
+    for packet in range(1, 3):                         # each packet counts from nothing
+        assert tails[run].run(FRAME).verdict == verdict
+        assert datapath.maps["ran"].lookup(key(0)) == (packet * times).to_bytes(4, "little")
+
+
+def test_a_slot_is_replaced_under_a_running_program(datapath: Datapath, tails: dict[str, Prog]) -> None:
+    """Every packet meets the old program or the new one, and none an empty slot."""
+    jmp, ran, done, rounds = datapath.maps["jmp"], datapath.maps["ran"], threading.Event(), 0
+    put(jmp, 1, tails["a"])
+
+    def counts() -> list[int]:
+        return [int.from_bytes(ran.lookup(key(slot)) or b"", "little") for slot in range(3)]
+
+    def swap() -> None:
+        while not done.is_set():
+            for name in ("b", "a"):
+                put(jmp, 1, tails[name])
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        while rounds < 20_000_000 and (rounds < 200_000 or not all(counts())):
+            assert tails["misses"].run(FRAME, repeat=50_000).verdict in (42, 43)
+            rounds += 50_000
+    finally:
+        done.set()
+        swapper.join()
+    first, a, b = counts()
+    assert (first, a + b) == (rounds, rounds) and a and b
+
+
+def test_a_program_array_is_emptied_when_its_last_user_goes(datapath: Datapath, pins: str) -> None:
+    """A program that calls through it is no user; a descriptor and a pin are."""
+    target = datapath.prog_load(code("r0 = 77\nexit"))
+
+    def emptied() -> bool:
+        """The kernel takes the programs out a moment later."""
+        end = time.monotonic() + 5
+        while (verdict := caller.run(FRAME).verdict) == 77 and time.monotonic() < end:
+            time.sleep(0.01)
+        return verdict == 5
+
+    for pinned in (False, True):
+        table = datapath.map_create(spec("prog_array", value=4))
+        put(table, 2, target)
+        caller = datapath.prog_load(calling(table))
+        if pinned:
+            datapath.obj_pin(f"{pins}/m", table)
+        table.raw.close()
+        if pinned:
+            time.sleep(0.05)
+            assert caller.run(FRAME).verdict == 77
+            datapath.obj_unpin(f"{pins}/m")
+        assert emptied()
 
 
 def test_tail_call_sections_share_their_callers_attach_type(datapath: Datapath) -> None:

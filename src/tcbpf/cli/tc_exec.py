@@ -14,7 +14,7 @@ import sys
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_load import UNLOADED, UNPARSED, bpffs_path, load_object, open_pinned, pin_report, read_source
+from tcbpf.cli.tc_load import UNLOADED, UNPARSED, bpffs_path, load_object, open_pinned, owner_types, pin_report, read_source
 from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 from tcbpf.errors import SysError
 
@@ -106,7 +106,11 @@ def put_program(opener: Opener, words: Words, path: str, key: int | None) -> int
     try:
         array.raw.update(key.to_bytes(4, "little"), prog.fileno().to_bytes(4, "little"))
     except SysError as error:
-        raise Quit(LOCAL, f"Map update failed: {error.strerror}" + (f" ({error.detail})" if error.detail else "")) from None
+        from tcbpf.tables.progs import PROG_TYPES
+        wanted, owner = PROG_TYPES[prog.type].number, array.raw.owner_type
+        said = [owner_types(wanted, owner)] if owner not in (0, wanted) else []
+        detail = f" ({error.detail})" if error.detail else ""
+        raise Quit(LOCAL, *said, f"Map update failed: {error.strerror}{detail}") from None
     return 0
 
 

@@ -19,7 +19,7 @@ from tcbpf.errors import CompileError, InputError, NotSupported, SysError, Verif
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
-    from tcbpf.datapath.loader import Differs, Loaded
+    from tcbpf.datapath.loader import Differs, Loaded, OwnerDiffers
     from tcbpf.maps.map import Map
     from tcbpf.obj.program import Object
 
@@ -164,7 +164,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
 
     Raises:  Quit: a verdict of the verifier as the paper's loader reports it.
     """
-    from tcbpf.datapath.loader import PinDiffers, load, read_scopes
+    from tcbpf.datapath.loader import OwnerDiffers, PinDiffers, load, read_scopes
     from tcbpf.obj.link import SectionError, choose
     last = UNLOADED
     try:
@@ -186,6 +186,8 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
         raise Quit(LOCAL, f"{where}{error.what}{hint}", last) from None
     except PinDiffers as error:
         raise Quit(LOCAL, *pin_report(error.rows), f"Map '{error.name}' self-check failed!", last) from None
+    except OwnerDiffers as error:
+        raise Quit(LOCAL, *owner_report(error), f"Error: {error}", last) from None
     except (SysError, NotSupported) as error:
         raise Quit(LOCAL, f"Error: {error}", last) from None
     for line in [*remarks, *lost_tails(obj, loaded)]:
@@ -219,6 +221,18 @@ def pin_report(rows: Sequence[Differs]) -> list[str]:
 
     lines = [f" - {f'{word}:':<14}{number(word, mine)} (obj) != {number(word, theirs)} (pin)" for word, mine, theirs in rows]
     return ["Map specification differs from pinned file!", *lines, ""]
+
+
+def owner_report(error: OwnerDiffers) -> list[str]:
+    """Return the line that says why a program array refuses a program, by the numbers of the types."""
+    if error.filling:
+        return [f"Tail call map owned by prog type {error.owner}, but prog type is {error.wanted}!"]
+    return [owner_types(error.wanted, error.owner)]
+
+
+def owner_types(wanted: int, owner: int) -> str:
+    """Return the words for a program array whose programs are of another type than the object's."""
+    return f"Program array map owner types differ: {wanted} (obj) != {owner} (pin)"
 
 
 def lost_tails(obj: Object, loaded: Loaded) -> list[str]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tcbpf.errors import InputError, SysError, VerifierError
 from tcbpf.maps.map import Map, possible_cpus
 from tcbpf.obj.link import link, tail_programs, tail_section
-from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, MapSpec, Object, Program
+from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, HasSpec, MapSpec, Object, Program
+from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
@@ -85,7 +86,10 @@ def _load(
             if tail_section(called.section):           # such a section has no attach type; an array's programs share one
                 called = replace(called, attach_type=linked.attach_type)
             tail = loaded.tails[function] = _verified(dp, called, log_level)
-        live[name].raw.update(_number(slot), _number(tail.fileno()))
+        try:
+            live[name].raw.update(_number(slot), _number(tail.fileno()))
+        except SysError as error:
+            raise _reason(error, tail.type, [live[name]], filling=True) from None
     for name, path in places.items():
         if name not in adopted:
             dp.obj_pin(path, live[name])
@@ -99,6 +103,17 @@ def _verified(dp: Datapath, linked: Program, log_level: int) -> Prog:
     except VerifierError as error:
         error.section = linked.section
         raise
+    except SysError as error:
+        raise _reason(error, linked.type, linked.maps) from None
+
+
+def _reason(error: SysError, type: str, maps: Iterable[HasSpec], *, filling: bool = False) -> SysError:
+    """Return why a program array is not for a program of this type, where that is the reason, else the error."""
+    wanted = PROG_TYPES[type].number
+    for found in maps:
+        if isinstance(found, Map) and found.spec.type == "prog_array" and found.raw.owner_type not in (0, wanted):
+            return OwnerDiffers(error, found.raw.owner_type, wanted, filling)
+    return error
 
 
 def _fill(obj: Object, live: Mapping[str, Map], given: Mapping[str, Map]) -> None:
@@ -177,6 +192,14 @@ class PinDiffers(SysError):
         self.name, self.rows = name, rows
         said = ", ".join(f"{word}: {mine} (obj) != {theirs} (pin)" for word, mine, theirs in rows)
         super().__init__(errno.EINVAL, f"adopt map {name} from {path}", said)
+
+
+class OwnerDiffers(SysError):
+    """A program array serves programs of type `owner`, not `wanted`; `filling` tells that it was a slot that was refused."""
+
+    def __init__(self, error: SysError, owner: int, wanted: int, filling: bool) -> None:
+        self.owner, self.wanted, self.filling = owner, wanted, filling
+        super().__init__(error.errno or errno.EINVAL, error.asked, error.detail)
 
 
 Differs = tuple[str, str, str]

@@ -107,13 +107,13 @@ class MapFile(MapMemory):
         return int(self.struct.id)
 
     @property
-    def owner_type(self) -> int:
-        """A program array's: the type of its programs, 0 while it has had none."""
-        return int(self.struct.owner_type)
+    def owner(self) -> tuple[int, int]:
+        """A program array's: the type and the attach type of its programs, (0, 0) while it has had none."""
+        return int(self.struct.owner) & 0xFFFF, int(self.struct.owner) >> 16
 
-    @owner_type.setter
-    def owner_type(self, number: int) -> None:
-        self.struct.owner_type = number
+    @owner.setter
+    def owner(self, kind: tuple[int, int]) -> None:
+        self.struct.owner = kind[0] | kind[1] << 16
 
     @property
     def frozen(self) -> bool:

@@ -28,6 +28,12 @@ class KernelMap:
         per_cpu = row is not None and row.per_cpu
         self.value_size = (spec.value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else spec.value_size
 
+    @property
+    def owner_type(self) -> int:
+        """A program array's: the number of its programs' type, 0 while it has had none."""
+        with open(f"/proc/self/fdinfo/{self._fd}") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("owner_prog_type:")), 0)
+
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value at `key`, or None."""
         with self._named("look up an element of"):

@@ -158,7 +158,7 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
     if fd < 0 and request.btf_fd and _is_about_btf(log):
         fd, log = _load_or_say_why(replace(request, btf_fd=0, func_info=b"", line_info=b""))
     if fd < 0:
-        raise _refusal(program, -fd, log)
+        raise _refusal(program, -fd, log, [m.spec.name for m in maps if m.spec.type == "prog_array"])
     return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name, classic=program.classic)
 
 
@@ -293,13 +293,16 @@ def _refused(packet: bytes, ctx: Mapping[str, Any]) -> InputError:
                       hint="wire_len and gso_segs have limits, and ifindex must name a device")
 
 
-def _refusal(program: Program, code: int, log: str) -> SysError | VerifierError:
-    """Return the error for a load that ended in errno `code`."""
+def _refusal(program: Program, code: int, log: str, arrays: Sequence[str]) -> SysError | VerifierError:
+    """Return the error for a load that ended in errno `code`; `arrays` are the program arrays that it uses."""
     found = reason(log)
     if code == errno.E2BIG and not found.message:
         count = len(program.insns)
         limit = MAX_INSNS if count > MAX_INSNS else MAX_INSNS_UNPRIVILEGED
         return VerifierError(f"the program has {count} instructions, the limit is {limit}", errno=code)
+    if not found.message and code == errno.EINVAL and found.processed and arrays:      # proved: bpf_check_tail_call()
+        return SysError(code, f"load a program {program.name}",
+                        f"program array {' or '.join(arrays)} is for programs of another type or attach type")
     if not found.message:
         return syscall.failure(code, uapi.BPF_PROG_LOAD, program.name)
     line = max((line for line in program.lines if line.pc <= found.pc), key=lambda line: line.pc, default=None)

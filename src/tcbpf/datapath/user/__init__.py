@@ -135,6 +135,7 @@ class User:
         from tcbpf.datapath.user import bpffs
 
         bpffs.unpin(self.objects.root, path)
+        self.objects.empty(*self.objects.maps.ids())
 
     def obj_get(self, path: str) -> Map | Prog:
         """Open what is pinned at `path`.

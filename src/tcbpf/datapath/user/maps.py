@@ -68,13 +68,18 @@ class UserMap:
         """Its number in this home."""
         return self.file.id
 
+    @property
+    def owner_type(self) -> int:
+        """A program array's: the number of its programs' type, 0 while it has had none."""
+        return self.file.owner[0]
+
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value at `key`, or None."""
         return self.file.lookup(key)
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Write the value at `key`."""
-        if self.file.spec.type in OF_PROGRAMS | OF_MAPS:
+        if self.file.spec.type in OF_PROGRAMS | OF_MAPS and not self._out_of_place(key, flags):
             value = self._id_of(value)
         self.file.update(key, value, flags)
 
@@ -116,17 +121,24 @@ class UserMap:
         return self.file.fileno()
 
     def close(self) -> None:
-        """Let go; the map lives while something else holds it."""
+        """Let go; the map lives while something else holds it, but a program array loses its programs with its last user."""
+        left = [self.file.id] if self.file.spec.type in OF_PROGRAMS and self.file.fileno() >= 0 else []
         self.file.close()
+        self._objects.empty(*left)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError, TypeError):
             self.close()
 
     def again(self) -> MapFile:
-        """Return the map once more, for machine code, which outlives this object's closing."""
-        fd = os.dup(self.file.fileno())
+        """Return the map once more, for machine code, which outlives this object's closing and is no user of the map."""
+        fd = os.open(f"/proc/self/fd/{self.file.fileno()}", os.O_RDWR | os.O_CLOEXEC)
         return MapFile(fd, self.file.spec, mmap.mmap(fd, int(self.file.struct.size)))
+
+    def _out_of_place(self, key: bytes, flags: int) -> bool:
+        """Tell whether an array refuses the place, which it looks at before the descriptor."""
+        spec = self.file.spec
+        return spec.type != "hash_of_maps" and (flags != 0 or int.from_bytes(key, "little") >= spec.max_entries)
 
     def _id_of(self, value: bytes) -> bytes:
         """Return the id of the program or map open as the descriptor that `value` holds."""

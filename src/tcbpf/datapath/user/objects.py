@@ -57,6 +57,10 @@ class Objects:
         """Open the map of a number."""
         return self.adopt_map(self.maps.open(id))
 
+    def named_map(self, id: int) -> UserMap:
+        """Open a map that a program names, which is no user of it but keeps it."""
+        return self.adopt_map(self.maps.open(id, hold=False))
+
     def adopt_map(self, fd: int) -> UserMap:
         """Take a descriptor of a map's file, which is then this object's."""
         with unless_wrong(fd, "open a map"):
@@ -89,17 +93,31 @@ class Objects:
             raise SysError(errno.EINVAL, os.readlink(f"/proc/self/fd/{fd}"), error.what) from None
 
     def check_tail(self, file: MapFile, fd: int) -> int:
-        """Return the id of the program open as `fd`, which a program array of that type may hold.
+        """Return the id of the program open as `fd`, which a program array of its kind may hold.
 
-        Raises:  OSError: EBADF, EINVAL for a program of another type than those the array serves.
+        Raises:  OSError: EBADF, EINVAL for a program of another kind than those the array serves.
         """
         head = self.head(fd)
-        row = PROG_TYPES.get(head["type"])
-        number = row.number if row else 0
-        if file.owner_type not in (0, number):
-            raise SysError(errno.EINVAL, "graft", "the array holds programs of another type")
-        file.owner_type = number
+        self.claim(file, "graft", head["type"], head["attach_type"])
         return int(head["id"])
+
+    def claim(self, file: MapFile, asked: str, type: str, attach_type: int) -> None:
+        """Make a program array serve programs of this kind for good, which the first decides that calls or fills it.
+
+        Raises:  SysError with EINVAL for a program of another kind.
+        Source:  bpf_prog_map_compatible(), kernel/bpf/core.c (v6.18).
+        Differs: whether a program is interpreted or machine code is no part of its kind, for it is part of no program: a
+                 process runs all of a home's programs with one engine.
+        """
+        row = PROG_TYPES.get(type)
+        kind = (row.number if row else 0, attach_type)
+        if file.owner == (0, 0):
+            with self.store.change():                  # nobody else does the same meanwhile
+                if file.owner == (0, 0):
+                    file.owner = kind
+        if file.owner != kind:
+            name = f"program array {file.spec.name}" if file.spec.name else "the program array"
+            raise SysError(errno.EINVAL, asked, f"{name} is for programs of type {named(file.owner)}, not {named(kind)}")
 
     def check_inner(self, file: MapFile, fd: int) -> int:
         """Return the id of the map open as `fd`, which a map of maps with this template may hold.
@@ -128,20 +146,21 @@ class Objects:
         """
         with self.store.change() as change, contextlib.suppress(InputError, SysError):
             while True:
-                self._empty_arrays()
+                self.empty(*self.maps.ids())
                 gone = self.progs.sweep(lambda: self._named_programs(change.state))
                 gone += self.maps.sweep(self._named_maps)
                 if not gone:
                     return
 
-    def _empty_arrays(self) -> None:
-        for id in self.maps.ids():
+    def empty(self, *ids: int) -> None:
+        """Take the programs out of those of these maps that are program arrays and have no user, neither process nor pin."""
+        for id in ids:
             with self.maps.unheld(id) as fd:
                 if fd < 0:
                     continue
                 file = MapFile.open(os.dup(fd))
                 if file.spec.type in OF_PROGRAMS:
-                    with contextlib.suppress(MapError):        # its flags keep everyone out, this sweep too
+                    with contextlib.suppress(MapError):        # its flags keep everyone out, this too
                         for slot in slots(file):
                             file.delete(slot)
                 file.close()
@@ -183,6 +202,12 @@ def same_shape(template: MapSpec, inner: MapSpec) -> bool:
     if template.type in SIZED and not template.flags & BPF_F_INNER_MAP:
         return alike and template.max_entries == inner.max_entries
     return alike
+
+
+def named(kind: tuple[int, int]) -> str:
+    """Return the words for a program's type and attach type."""
+    row = PROG_TYPES.at(kind[0])
+    return f"{row.name if row else kind[0]}" + (f" and attach type {kind[1]}" if kind[1] else "")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.capture.loop import run_capture
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.maps import UserMap
+from tcbpf.datapath.user.maps import OF_PROGRAMS, UserMap
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
@@ -50,13 +50,17 @@ class UserProg:
     def load(cls, dp: User, program: Program, *, log_level: int = 0) -> UserProg:
         """Verify a program over live maps and keep it.
 
-        Raises:  VerifierError; NotSupported, by name, for a helper that the runtime lacks.
+        Raises:  VerifierError; NotSupported, by name, for a helper that the runtime lacks; SysError with EINVAL for a program
+                 array that serves others.
         """
         verified = proved(program, log_level)
         missing = sorted(verified.helpers - helpers().keys() - COMPILED)
         if missing:
             raise NotSupported(f"{program.name}: the user datapath has no helper bpf_{missing[0]}")
         maps = tuple(m for m in program.maps if isinstance(m, Map))
+        for used in maps:
+            if used.spec.type in OF_PROGRAMS:
+                dp.objects.claim(raw(used).file, f"load a program {program.name}", program.type, program.attach_type)
         fd, record = dp.objects.create_prog(program, tuple(raw(m) for m in maps), verified.insns_processed)
         return cls(dp, fd, record, maps, verified)
 
@@ -65,7 +69,7 @@ class UserProg:
         """Take a descriptor of a program's file, which is then this object's."""
         try:
             head = dp.objects.head(fd)
-            maps = tuple(Map(dp.objects.open_map(id)) for id in head["maps"])
+            maps = tuple(Map(dp.objects.named_map(id)) for id in head["maps"])
             return cls(dp, fd, progfile.read(fd, maps, head), maps, None)
         except BaseException:
             os.close(fd)

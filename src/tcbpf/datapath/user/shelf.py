@@ -50,8 +50,8 @@ class Shelf:
         fcntl.flock(fd, fcntl.LOCK_SH)
         link(fd, self.directory / str(id))
 
-    def open(self, id: int) -> int:
-        """Return a descriptor that holds object `id`.
+    def open(self, id: int, *, hold: bool = True) -> int:
+        """Return a descriptor of object `id`, which holds it, or does not where something else is known to.
 
         Raises:  SysError with ENOENT.
         """
@@ -61,7 +61,7 @@ class Shelf:
             raise SysError(errno.ENOENT, f"{self.word} {id}") from None
         except OSError as error:
             raise SysError(error.errno or errno.EIO, f"{self.word} {id}") from None
-        return self.hold(fd)
+        return self.hold(fd) if hold else fd
 
     def hold(self, fd: int) -> int:
         """Take the lock that keeps an object; a file that was swept meanwhile is not there."""

@@ -21,7 +21,7 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     F(tcbpf_map, magic) F(tcbpf_map, version) F(tcbpf_map, header_size) N(tcbpf_map, s, tcbpf_shape)
     F(tcbpf_map, size) F(tcbpf_map, btf) F(tcbpf_map, btf_size) F(tcbpf_map, btf_key_type)
     F(tcbpf_map, btf_value_type) F(tcbpf_map, id) F(tcbpf_map, seed) F(tcbpf_map, map_extra)
-    F(tcbpf_map, load_time) F(tcbpf_map, inner_id) F(tcbpf_map, owner_type) A(tcbpf_map, name)
+    F(tcbpf_map, load_time) F(tcbpf_map, inner_id) F(tcbpf_map, owner) A(tcbpf_map, name)
     N(tcbpf_map, inner, tcbpf_shape) F(tcbpf_map, lock) F(tcbpf_map, count) F(tcbpf_map, fresh)
     F(tcbpf_map, free) F(tcbpf_map, hand) F(tcbpf_map, seq) F(tcbpf_map, frozen) F(tcbpf_map, head)
     F(tcbpf_map, tail) F(tcbpf_map, pending) F(tcbpf_map, repaired)

@@ -49,7 +49,7 @@ struct tcbpf_map {
     u32 btf_key_type, btf_value_type;
     u32 id, seed;
     u64 map_extra, load_time;   /* load_time: CLOCK_BOOTTIME at creation */
-    u32 inner_id, owner_type;   /* map in map: the template's id; prog array: its programs' type */
+    u32 inner_id, owner;        /* map in map: the template's id; prog array: its programs' type | attach type << 16 */
     char name[16];
     struct tcbpf_shape inner;   /* map in map: what an inner map must be */
     /* what changes: on cache lines of its own */
