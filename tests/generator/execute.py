@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcbpf.datapath.base import Datapath
+from tcbpf.datapath.base import Datapath, Prog
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
 from tcbpf.errors import VerifierError
+from tcbpf.maps.map import Map
 from tcbpf.obj.program import Program
 from tcbpf.tables.helpers import HELPERS
 from tcbpf.tables.insns import JMP, Kind, op_of
@@ -114,10 +116,10 @@ class Engines:
                 prog.close()
         return found
 
-    def _outcome(self, prog: object, packet: bytes) -> Outcome:
-        run = prog.run(packet)                               # type: ignore[attr-defined]
+    def _outcome(self, prog: Prog, packet: bytes) -> Outcome:
+        run = prog.run(packet)
         ctx = (run.ctx["mark"], run.ctx["priority"], *run.ctx["cb"])
-        maps = tuple(tuple(sorted(_elements(used))) for used in prog.maps if used.spec.type in COMPARED_MAPS)   # type: ignore[attr-defined]
+        maps = tuple(tuple(sorted(_elements(used))) for used in prog.maps if used.spec.type in COMPARED_MAPS)
         return Outcome(run.verdict, run.packet, ctx, maps)
 
     def close(self) -> None:
@@ -125,8 +127,8 @@ class Engines:
         self._stack.close()
 
 
-def _elements(used: object) -> Iterator[tuple[bytes, bytes]]:
-    raw = used.raw                                           # type: ignore[attr-defined]
+def _elements(used: Map) -> Iterator[tuple[bytes, bytes]]:
+    raw = used.raw
     key = raw.next_key(None)
     while key is not None:
         yield key, raw.lookup(key) or b""
@@ -135,7 +137,6 @@ def _elements(used: object) -> Iterator[tuple[bytes, bytes]]:
 
 def packets(seed: int) -> list[bytes]:
     """Return a few packets of a seed, which the kernel's test run takes: at least as long as Ethernet and IPv6."""
-    import random
     rng = random.Random(seed)
     found = []
     for size in (54, rng.choice((60, 64, 90)), rng.randrange(64, 300)):

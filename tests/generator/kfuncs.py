@@ -83,8 +83,8 @@ def iterate(w: Writer, body: Body) -> None:
     if kind == "bits":
         w.set(0, None)
     body(w, w.rng.choice((1, 1, 2, 3)))
-    if w.chance(0.1):
-        w.skip_out(w.emit(0x15, w.number(), imm=7)) if w.noisy() else None
+    if w.noisy():
+        w.skip_out(w.emit(0x15, w.number(), imm=7))                  # leaves with the iterator alive
     w.patch(w.emit(JA), start)
     w.patch(out)
     w.held, w.loops = w.held - 1, w.loops - 1

@@ -171,12 +171,16 @@ def _stack_pointer(w: Writer, reg: int, off: int) -> None:
 
 
 def _use_dynptr(w: Writer, at: int) -> None:
+    def pointer(w: Writer, reg: int) -> None:
+        _stack_pointer(w, reg, at)
+
+    def size(w: Writer, reg: int) -> None:
+        w.emit(MOV64, reg, imm=16)
+
     name = w.rng.choice(("dynptr_read", "dynptr_write", "dynptr_data"))
-    pointer: Callable[[Writer, int], None] = lambda w, reg: _stack_pointer(w, reg, at)     # noqa: E731
-    ready = {"dynptr_read": {3: pointer}, "dynptr_write": {1: pointer},
-             "dynptr_data": {1: pointer, 3: lambda w, reg: w.set(reg, Val("num")) or w.emit(MOV64, reg, imm=16)}}[name]
-    row = HELPERS[name]
-    if not calls.call_row(w, row, ready=ready) or name != "dynptr_data":     # type: ignore[arg-type]
+    ready: dict[int, Body] = {"dynptr_read": {3: pointer}, "dynptr_write": {1: pointer},
+                              "dynptr_data": {1: pointer, 3: size}}[name]
+    if not calls.call_row(w, HELPERS[name], ready=ready) or name != "dynptr_data":
         return
     if w.chance(0.7):
         out = w.emit(0x15, 0)
@@ -222,14 +226,13 @@ def timer(w: Writer, body: Body) -> None:
     w.skip_out(w.emit(0x15, 0))
     w.emit(0xBF, reg, 0)
     w.set(reg, Val("value", 32, name="timed", id=w.new_id()))
+
+    def place(w: Writer, r: int) -> None:
+        w.emit(0xBF, r, reg)
+        w.emit(ADD64, r, imm=8 if not w.noisy() else 0)
+
     for name in w.rng.sample(("timer_init", "timer_start", "timer_cancel"), w.rng.choice((1, 2))):
-        place: Callable[[Writer, int], None] = lambda w, r: _timer_of(w, r, reg)           # noqa: E731
         calls.call_row(w, HELPERS[name], "timed", {1: place})
-
-
-def _timer_of(w: Writer, reg: int, value: int) -> None:
-    w.emit(0xBF, reg, value)
-    w.emit(ADD64, reg, imm=8 if not w.noisy() else 0)
 
 
 def kernel_pointer(w: Writer, body: Body) -> None:
