@@ -33,6 +33,7 @@ disassemble [N]      the filter, or instruction N
 dump                 the filter as a C array
 quit"""
 
+
 class Captured(Protocol):
     """A packet of a capture, of which `wire_len` bytes were on the wire."""
 
