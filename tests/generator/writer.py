@@ -87,7 +87,7 @@ class Shared:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.type: ProgType = self.rng.choice(_TYPES)
-        self.noise = self.rng.choice((0, 0.003, 0.01, 0.02, 0.04, 0.08))
+        self.noise = self.rng.choice((0, 0.02, 0.05, 0.1, 0.15, 0.2))
         self.budget = self.rng.choice((1, 2, 2, 3, 3, 4, 4, 6, 8, 12, 16, 32))   # statements left
         self.functions: list[Function] = []
         self.maps: list[str] = []
