@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcbpf import cache
-from tcbpf.errors import InternalError
+from tcbpf.cli import main
+from tcbpf.errors import InputError, InternalError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import MapSpec
 from tcbpf.verifier.verified import Region, Subprog
@@ -102,6 +103,49 @@ def test_blinding_leaves_no_constant(name):
     assert plainly.run(packets[0], an_env()) == hidden.run(packets[1], an_env())
     assert packets[0].raw.u.cb[0] == packets[1].raw.u.cb[0]
     assert compile(program, [], Options(harden=2)).code != hidden.code, "the keys are new each time"
+
+
+@pytest.mark.parametrize(("said", "wanted"), [
+    ({}, Options()), ({"ENABLE": "1", "HARDEN": "0"}, Options()), ({"ENABLE": "0"}, Options(engine="interp")),
+    ({"HARDEN": "1"}, Options(harden=1)), ({"HARDEN": "2"}, Options(harden=2)),
+])
+def test_the_environment_has_the_sysctl_s_numbers(said, wanted, monkeypatch):
+    for name in ("ENABLE", "HARDEN"):
+        monkeypatch.delenv(f"TCBPF_JIT_{name}", raising=False)
+    for name, number in said.items():
+        monkeypatch.setenv(f"TCBPF_JIT_{name}", number)
+    assert Options.from_environment() == wanted
+
+
+@pytest.mark.parametrize(("name", "number"), [("ENABLE", "2"), ("HARDEN", "3"), ("HARDEN", "on")])
+def test_another_number_is_refused(name, number, monkeypatch):
+    monkeypatch.setenv(f"TCBPF_JIT_{name}", number)
+    with pytest.raises(InputError, match=f"TCBPF_JIT_{name}: no number '{number}'"):
+        Options.from_environment()
+
+
+def test_a_command_shows_and_runs_what_the_environment_says(tmp_path, monkeypatch, capsys):
+    (tmp_path / "p.s").write_text(f"*(u32 *)(r1 + 8) = {SECRET}\nr0 = 0\nexit\n")
+    (tmp_path / "one.pcap").write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+                                        + struct.pack("<IIII", 0, 0, 60, 60) + bytes(60))
+    path, capture = str(tmp_path / "p.s"), str(tmp_path / "one.pcap")
+
+    def said(*words):
+        status = main([*words])
+        return status, "".join(capsys.readouterr())
+
+    monkeypatch.delenv("TCBPF_JIT_HARDEN", raising=False)
+    assert f"${SECRET}" in said("disasm", "--jit", path)[1]
+    for enable, harden in (("1", "2"), ("0", "0")):
+        monkeypatch.setenv("TCBPF_JIT_ENABLE", enable)
+        monkeypatch.setenv("TCBPF_JIT_HARDEN", harden)
+        status, text = said("disasm", "--jit", path)
+        assert f"${SECRET}" not in text
+        assert (status == 0 and "xor" in text) if enable == "1" else (status == 2 and "is interpreted" in text)
+        assert said("run", path, capture)[0] == 0
+    monkeypatch.setenv("TCBPF_JIT_HARDEN", "3")
+    assert said("run", path, capture) == (2, "tcbpf: TCBPF_JIT_HARDEN: no number '3' "
+                                             "(0, 1 to blind constants without CAP_BPF, or 2 to blind them always)\n")
 
 
 def test_privilege_decides_at_harden_1(monkeypatch):

@@ -26,11 +26,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="an object (.o), a source (.c, .s), bytecode, or its bytes in hexadecimal (standard input)")
     parser.add_argument("--section", default="", metavar="S", help="only the functions of this ELF section")
     parser.add_argument("--bytes", action="store_true", help="show each instruction's bytes")
+    parser.add_argument("--jit", action="store_true",
+                        help="the machine code of each program of an object on the user datapath; TCBPF_JIT_HARDEN=2 blinds it")
     add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the text of all that was named."""
+    if args.jit:
+        for name, text in machine_code(args.input, args.section):
+            print(json.dumps({"function": name, "assembly": text}) if args.json else text)
+        return 0
     blocks = list(read(args.input, args.section))
     if args.json:
         print(json.dumps([block.as_json() for block in blocks], indent=2))
@@ -137,6 +143,24 @@ def read(name: str, section: str) -> Iterator[Block]:
     else:
         raise InputError("no such file", where=name, hint="an object, bytecode, or bytes in hexadecimal")
     yield of_insns(decode(raw))
+
+
+def machine_code(name: str, section: str) -> Iterator[tuple[str, str]]:
+    """Yield the programs of an object, each with its machine code.
+
+    Raises:  InputError; VerifierError; NotSupported.
+    """
+    from tcbpf.cli.arguments import unpinned
+    from tcbpf.datapath.user import User
+    from tcbpf.datapath.user.prog import UserProg
+    from tcbpf.obj import programs
+    obj = unpinned(read_object(name))
+    with User() as dp:
+        for listed in programs(obj):
+            if section in ("", listed.section):
+                prog = dp.load(obj, program=listed.name)
+                if isinstance(prog, UserProg):
+                    yield listed.name, prog.assembly()
 
 
 def is_elf(path: Path) -> bool:

@@ -45,7 +45,7 @@ def main(args: Any) -> int:
     source, datapath, maps = Source(args.program), chosen_name(args.datapath), {}
     with ExitStack() as stack:
         prog: Trial | Prog | None = None
-        if datapath == "user" and not args.maps:
+        if datapath == "user" and not args.maps and not any(name.startswith("TCBPF_JIT_") for name in os.environ):
             prog = on_trial(source, args.section, args.name)
         if prog is None:
             dp = stack.enter_context(open_datapath(datapath))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
-from tcbpf.errors import NotSupported
+from tcbpf.errors import InputError, NotSupported
 from tcbpf.verifier.verified import Verified
 
 if TYPE_CHECKING:
@@ -25,6 +26,23 @@ class Options:
     harden: int = 0
     cache: bool = True                       # keep machine code on disk, by content
     count: bool = False                      # count executed instructions
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return what TCBPF_JIT_ENABLE and TCBPF_JIT_HARDEN say, which take the numbers of net.core.bpf_jit_enable and _harden.
+
+        Raises:  InputError for another number.
+        Source:  Documentation/admin-guide/sysctl/net.rst.
+        Differs: there is no bpf_jit_enable 2, which writes machine code to the kernel's log.
+        """
+        engine = {"": "jit", "0": "interp", "1": "jit"}.get(enable := os.environ.get("TCBPF_JIT_ENABLE", ""))
+        if engine is None:
+            raise InputError(f"no number {enable!r}", where="TCBPF_JIT_ENABLE", hint="0, the interpreter, or 1, machine code")
+        harden = {"": 0, "0": 0, "1": 1, "2": 2}.get(asked := os.environ.get("TCBPF_JIT_HARDEN", ""))
+        if harden is None:
+            raise InputError(f"no number {asked!r}", where="TCBPF_JIT_HARDEN",
+                             hint="0, 1 to blind constants without CAP_BPF, or 2 to blind them always")
+        return cls(engine=engine, harden=harden)
 
 
 class Executable(Protocol):

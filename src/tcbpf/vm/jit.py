@@ -114,8 +114,7 @@ class Code:
 
         Raises:  NotSupported without a JIT, or for a helper that the runtime lacks.
         """
-        options = self.options
-        hard = options.harden > 1 or (options.harden == 1 and not _privileged())
+        options, hard = self.options, self._hard()
         if hard or not options.cache:                                  # blinded code is new each time, or it would not be blind
             return self._compile(entry, hard)
         about = f"{entry} {options.count}".encode()
@@ -128,9 +127,9 @@ class Code:
 
     def text(self) -> tuple[str, str, str]:
         """Return what is compiled, as text: the program's IR, the optimised IR with the runtime in it, the machine code."""
-        from tcbpf.vm import ir, llvm
+        from tcbpf.vm import llvm
 
-        written = ir.module(ir.own(self.verified, self.shapes, _has))
+        written = self._module("prog", self._hard())
         return written, *llvm.compile_text(written, ["prog"], _bitcode())
 
     def _facts(self) -> bytes:
@@ -141,8 +140,18 @@ class Code:
         return verified.program.type.encode() + marshal.dumps((aux, subprogs, verified.program.kfuncs))
 
     def _compile(self, entry: str, hard: bool) -> Image:
-        from tcbpf.vm import blind, ir, llvm
+        from tcbpf.vm import llvm
         from tcbpf.vm.blob import link
+
+        return link(llvm.compile_object(self._module(entry, hard), [entry], _bitcode()), [entry])
+
+    def _hard(self) -> bool:
+        """Tell whether constants are blinded."""
+        return self.options.harden > 1 or (self.options.harden == 1 and not _privileged())
+
+    def _module(self, entry: str, hard: bool) -> str:
+        """Return the IR of one entry, blinded when it is to be hard."""
+        from tcbpf.vm import blind, ir
 
         counted = offset_of("tcbpf_env", "insns") if self.options.count else -1
         source = ir.own(self.verified, self.shapes, _has, counted)
@@ -150,7 +159,7 @@ class Code:
             blinded = blind.blind(self.verified.program.insns)
             subprogs = [blinded.moved(subprog) for subprog in self.verified.subprogs]
             source = replace(source, insns=blinded.insns, origin=blinded.origin, subprogs=subprogs)
-        return link(llvm.compile_object(ir.module(source, entry == "loop"), [entry], _bitcode()), [entry])
+        return ir.module(source, entry == "loop")
 
 
 def _has(name: str) -> bool:

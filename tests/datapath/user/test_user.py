@@ -406,6 +406,22 @@ def test_a_graft_from_another_process_is_seen(home: str) -> None:
         assert jumps.delete(bytes([1, 0, 0, 0])) and prog.run(bytes(64)).verdict == 100
 
 
+@pytest.mark.parametrize("engines", [("jit", "interp"), ("interp", "jit")])
+def test_one_engine_runs_all_of_an_array(home: str, engines: tuple[str, str]) -> None:
+    """What one process loaded as machine code another interprets, whole: the two never mix in one run."""
+    with User(home, options=Options(engine=engines[0])) as one, User(home, options=Options(engine=engines[1])) as other:
+        jumps = one.map_create(MapSpec("jumps", "prog_array", 4, 4, 4))
+        target, caller = one.prog_load(code("r0 = 77\nexit")), one.prog_load(tail_program(jumps))
+        jumps.update(bytes([1, 0, 0, 0]), target.fileno().to_bytes(4, "little"))
+        there = other.prog_by_id(caller.id)
+        assert caller.run(bytes(64)).verdict == there.run(bytes(64)).verdict == 77
+        assert (caller.jited, there.jited) == (engines[0] == "jit", engines[1] == "jit")
+        assert [type(one.prog_by_id(p.id).executable) for p in (caller, target)] == [type(caller.executable)] * 2
+        assert [type(other.prog_by_id(p.id).executable) for p in (caller, target)] == [type(there.executable)] * 2
+        assert type(caller.executable) is not type(there.executable)
+        assert other.map_by_id(jumps.raw.id).raw.owner_type == 3
+
+
 def test_an_array_of_programs_takes_one_type(home: str) -> None:
     with User(home) as dp:
         jumps = dp.map_create(MapSpec("jumps", "prog_array", 4, 4, 4))

@@ -59,10 +59,10 @@ class User:
 
     @cached_property
     def options(self) -> Options:
-        """How programs are compiled."""
+        """How programs are compiled: as the environment says, where nothing else does."""
         from tcbpf.vm.executable import Options
 
-        return self._options or Options()
+        return self._options or Options.from_environment()
 
     @cached_property
     def objects(self) -> Objects:

@@ -120,6 +120,17 @@ class UserProg:
         """The program, compiled in this process."""
         return compile(self.verified, self._files, self._dp.options)
 
+    def assembly(self) -> str:
+        """Return the machine code that runs, in this processor's assembly text; it is new each time where it is blinded.
+
+        Raises:  NotSupported where the interpreter runs it.
+        """
+        from tcbpf.vm.jit import Code, shape_of
+
+        if not self.jited:
+            raise NotSupported(f"{self.name} is interpreted: there is no machine code")
+        return Code(self.verified, [shape_of(file) for file in self._files], self._dp.options).text()[2]
+
     def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
         """Run on one packet, as BPF_PROG_TEST_RUN does; `repeat` runs see each other's changes to the packet.
 
