@@ -252,6 +252,24 @@ def test_a_tail_call_leaves_for_good(datapath: Datapath) -> None:
     assert table.delete(key(2)) and caller.run(FRAME).verdict == 5
 
 
+@pytest.mark.parametrize("machine", [0, 247], ids=["EM_NONE", "EM_BPF"])
+@pytest.mark.parametrize("mcpu", ["v1", "v2", "v3", "v4"])
+def test_objects_of_every_instruction_set_and_of_before_bpf_had_a_number(
+    datapath: Datapath, mcpu: str, machine: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tcbpf.lang import compile_c
+    from tcbpf.obj import load
+    monkeypatch.setenv("TCBPF_CC", "ziglang")          # not every clang knows v4
+    signed = "skb->cb[0] = (signed char)skb->mark / (int)(3 + (skb->len & 1)); " if mcpu == "v4" else ""
+    source = ("#include <bpf_api.h>\n__section_cls_entry int f(struct __sk_buff *skb) { " + signed +
+              "return (int)(__builtin_bswap32(skb->mark) ^ (skb->mark < 77 ? 1 : skb->len)); }\n")
+    raw = compile_c(source, mcpu=mcpu)
+    prog = datapath.load(load(raw[:18] + machine.to_bytes(2, "little") + raw[20:]))
+    run = prog.run(FRAME, {"mark": 0x12345680})
+    assert run.verdict == (0x80563412 ^ 100) - (1 << 32)
+    assert run.ctx["cb"][0] == ((1 << 32) - 42 if mcpu == "v4" else 0)
+
+
 def calling(table: Map, **more: Any) -> Program:
     """A program that calls slot 2, and returns 5 when that is empty."""
     insns = [*assemble("r2 = 0 ll\nr3 = 2\ncall 12\nr0 = 5\nexit")]
