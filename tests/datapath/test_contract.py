@@ -127,6 +127,15 @@ def test_a_frozen_map_is_read_only(datapath: Datapath) -> None:
     assert m.lookup(key(0)) == b"12345678"
 
 
+@pytest.mark.parametrize("type", ["prog_array", "array_of_maps", "hash_of_maps"])
+def test_a_frozen_map_of_objects_looks_at_no_descriptor(datapath: Datapath, type: str) -> None:
+    inner = None if type == "prog_array" else spec("array")
+    m = datapath.map_create(spec(type, value=4, inner=inner))
+    refused(lambda: m.update(key(0), (54321).to_bytes(4, "little")), errno.EBADF)
+    m.raw.freeze()
+    refused(lambda: m.update(key(0), (54321).to_bytes(4, "little")), errno.EPERM)
+
+
 def test_keys_and_values_of_another_size_are_refused(datapath: Datapath) -> None:
     m = datapath.map_create(spec())
     for call in (lambda: m.lookup(bytes(3)), lambda: m.update(bytes(5), bytes(8)), lambda: m.update(key(1), bytes(7))):
@@ -250,6 +259,22 @@ def test_a_tail_call_leaves_for_good(datapath: Datapath) -> None:
     caller = datapath.prog_load(Program.from_bytes(encode(insns), maps=[table], license="GPL"))
     assert caller.run(FRAME).verdict == 77
     assert table.delete(key(2)) and caller.run(FRAME).verdict == 5
+
+
+def test_a_map_named_by_its_descriptor(datapath: Datapath) -> None:
+    """BPF_LD_MAP_FD as it is written by hand."""
+    m, other = datapath.map_create(spec("array")), datapath.prog_load(code("r0 = 0\nexit"))
+    m.update(key(0), b"\x2a" + bytes(7))
+    text = "*(u32 *)(r10 - 4) = 0\nr2 = r10\nr2 += -4\nr1 = 0 ll\ncall 1\nif r0 == 0 goto pc+1\nr0 = *(u64 *)(r0 + 0)\nexit"
+
+    def naming(fd: int) -> Program:
+        insns = [insn._replace(src=1, imm=fd) if insn.code == 0x18 else insn for insn in assemble(text)]
+        return Program.from_bytes(encode(insns), license="GPL")
+
+    assert datapath.prog_load(naming(m.raw.fileno())).run(FRAME).verdict == 42
+    for fd in (54321, other.fileno()):
+        with pytest.raises(VerifierError, match=f"fd {fd} is not pointing to valid bpf_map"):
+            datapath.prog_load(naming(fd))
 
 
 @pytest.mark.parametrize("machine", [0, 247], ids=["EM_NONE", "EM_BPF"])

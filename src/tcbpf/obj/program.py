@@ -80,8 +80,9 @@ class Program:
     """A linked program: instructions and the maps they name.
 
     A map is named by its index in `maps`: LD_IMM64 with src BPF_PSEUDO_MAP_IDX (imm the index) or MAP_IDX_VALUE (the
-    second slot's imm the offset into its value). BPF_PSEUDO_MAP_FD never occurs. A `maps` entry is a MapSpec, which the
-    datapath creates at load, or a live map of that datapath. A kernel function is named the same way: the imm of a call
+    second slot's imm the offset into its value). BPF_PSEUDO_MAP_FD occurs only in what is written by
+    hand, in the process that has the descriptor. A `maps` entry is a MapSpec, which the datapath creates at load, or a live
+    map of that datapath. A kernel function is named the same way: the imm of a call
     with src BPF_PSEUDO_KFUNC_CALL is an index in `kfuncs`, whose BTF id only the machine knows.
 
     Units:   pc counts 8-byte slots.

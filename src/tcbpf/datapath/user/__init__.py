@@ -104,10 +104,29 @@ class User:
         """
         from tcbpf.datapath.user.prog import UserProg
 
+        program = self._by_index(program)
         live = tuple(
             self._live(program, entry if isinstance(entry, Map) else loader.new_map(self, entry.spec)) for entry in program.maps
         )
         return UserProg.load(self, replace(program, maps=live), log_level=log_level)
+
+    def _by_index(self, program: Program) -> Program:
+        """Return the program with the maps that it names by descriptor, BPF_LD_MAP_FD, among its maps; what is none stays."""
+        from tcbpf.datapath.user import progfile as p
+
+        index = {p.PSEUDO_MAP_FD: p.PSEUDO_MAP_IDX, p.PSEUDO_MAP_VALUE: p.PSEUDO_MAP_IDX_VALUE}
+        insns, maps, places = list(program.insns), list(program.maps), dict[int, int]()
+        for pc, insn in enumerate(insns):
+            if insn.code != p.LD_IMM64 or insn.src not in index:
+                continue
+            if insn.imm not in places:
+                with contextlib.suppress(OSError, InputError):
+                    fd = os.open(f"/proc/self/fd/{insn.imm}", os.O_RDWR | os.O_CLOEXEC)     # its own: the program is no user
+                    maps.append(Map(self.objects.adopt_map(fd)))
+                    places[insn.imm] = len(maps) - 1
+            if insn.imm in places:
+                insns[pc] = insn._replace(src=index[insn.src], imm=places[insn.imm])
+        return replace(program, insns=tuple(insns), maps=tuple(maps)) if places else program
 
     def _live(self, program: Program, entry: Map) -> Map:
         from tcbpf.datapath.user.maps import UserMap

@@ -14,6 +14,7 @@ from tcbpf.errors import MapError, SysError
 from tcbpf.maps.records import RawRecords
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec
+from tcbpf.uapi.bpf import BPF_F_RDONLY
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user.objects import Objects
@@ -79,7 +80,7 @@ class UserMap:
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Write the value at `key`."""
-        if self.file.spec.type in OF_PROGRAMS | OF_MAPS and not self._out_of_place(key, flags):
+        if self.file.spec.type in OF_PROGRAMS | OF_MAPS and not self._refuses(key, flags):
             value = self._id_of(value)
         self.file.update(key, value, flags)
 
@@ -135,10 +136,11 @@ class UserMap:
         fd = os.open(f"/proc/self/fd/{self.file.fileno()}", os.O_RDWR | os.O_CLOEXEC)
         return MapFile(fd, self.file.spec, mmap.mmap(fd, int(self.file.struct.size)))
 
-    def _out_of_place(self, key: bytes, flags: int) -> bool:
-        """Tell whether an array refuses the place, which it looks at before the descriptor."""
+    def _refuses(self, key: bytes, flags: int) -> bool:
+        """Tell whether an update fails before the descriptor is looked at: nobody may write, or an array has no such place."""
         spec = self.file.spec
-        return spec.type != "hash_of_maps" and (flags != 0 or int.from_bytes(key, "little") >= spec.max_entries)
+        misplaced = spec.type != "hash_of_maps" and (flags != 0 or int.from_bytes(key, "little") >= spec.max_entries)
+        return misplaced or self.file.frozen or bool(spec.flags & BPF_F_RDONLY)
 
     def _id_of(self, value: bytes) -> bytes:
         """Return the id of the program or map open as the descriptor that `value` holds."""
