@@ -23,8 +23,7 @@ from tcbpf.verifier.types import (
     BUF,
     CTX,
     DYNPTR,
-    DYNPTR_SKB,
-    DYNPTR_XDP,
+    DYNPTR_KINDS,
     FUNC,
     MAP_KEY,
     MAP_PTR,
@@ -144,7 +143,7 @@ def _check_type(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta: M
     if mod & Mod.MAYBE_NULL:
         type &= ~MAYBE_NULL
     if kind is ArgType.MEM:
-        type &= ~(DYNPTR_SKB | DYNPTR_XDP)
+        type &= ~DYNPTR_KINDS
     if meta.helper.name == "kptr_xchg" and regno == 2:
         type &= ~(ALLOC | PERCPU)
     if type not in allowed:

@@ -27,6 +27,7 @@ from tcbpf.verifier.state import NO_REG, UNKNOWN_REG, ZERO, Reg, Slot
 from tcbpf.verifier.types import (
     ALLOC,
     BTF_ID,
+    DYNPTR_LOCAL,
     DYNPTR_SKB,
     DYNPTR_SKB_META,
     DYNPTR_XDP,
@@ -200,7 +201,7 @@ def _cast(env: Env, meta: Meta) -> Reg:
 
 def _slice(env: Env, meta: Meta) -> Reg:
     assert meta.dynptr is not None
-    type = MEM | _SLICES.get(meta.dynptr.extra.kind, 0)
+    type = MEM | _SLICES.get(meta.dynptr.extra.kind, DYNPTR_LOCAL)
     if meta.kfunc.name == "bpf_dynptr_slice":
         type |= RDONLY
     else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tcbpf.verifier.env import Env
 from tcbpf.verifier.state import NO_REG, NO_SLOT, UNKNOWN_REG, ZERO, Dynptr, Frame, Ref, Reg, Slot, State
-from tcbpf.verifier.types import BASE, DYNPTR, DYNPTR_SKB, DYNPTR_SKB_META, DYNPTR_XDP, MEM, NON_OWN_REF, is_packet_any
+from tcbpf.verifier.types import BASE, DYNPTR, DYNPTR_PACKETS, MAYBE_NULL, MEM, NON_OWN_REF, is_packet_any
 
 REFCOUNTED = frozenset(("ringbuf", "file"))
 
@@ -44,7 +44,7 @@ def forget_packet(env: Env) -> None:
 
     def change(reg: Reg) -> Reg:
         type = reg.type
-        if is_packet_any(type) or (type & BASE == MEM and type & (DYNPTR_SKB | DYNPTR_XDP | DYNPTR_SKB_META)):
+        if is_packet_any(type) or (type & BASE == MEM and type & DYNPTR_PACKETS):
             return gone
         return reg
 
@@ -198,5 +198,6 @@ def _remove_dynptr(env: Env, frame: Frame, spi: int, id: int) -> None:
 
 
 def _forget_slices(env: Env, id: int) -> None:
+    """A dynptr is gone, and the memory that a helper gave of it; slices of a packet stay valid as long as the packet does."""
     gone = invalid(env)
-    replace_registers(env.cur, lambda reg: gone if reg.type & BASE == MEM and reg.uid == id else reg)
+    replace_registers(env.cur, lambda reg: gone if reg.type in (MEM, MEM | MAYBE_NULL) and reg.uid == id else reg)

@@ -43,6 +43,9 @@ NON_OWN_REF: Final = 1 << 16
 DYNPTR_SKB: Final = 1 << 17      # a slice of packet data, gone when the packet changes
 DYNPTR_XDP: Final = 1 << 18
 DYNPTR_SKB_META: Final = 1 << 20
+DYNPTR_LOCAL: Final = 1 << 21    # a slice that a kernel function gave of other memory
+DYNPTR_PACKETS: Final = DYNPTR_SKB | DYNPTR_XDP | DYNPTR_SKB_META
+DYNPTR_KINDS: Final = DYNPTR_PACKETS | DYNPTR_LOCAL
 USER: Final = 1 << 19            # a user-space address
 
 TRUST: Final = TRUSTED | ALLOC

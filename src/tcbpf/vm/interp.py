@@ -19,7 +19,7 @@ from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
 from tcbpf.native.library import function, helper, kfunc, struct
-from tcbpf.tables.helpers import ArgType, Helper, helper_at
+from tcbpf.tables.helpers import ArgType, Helper, Mod, helper_at
 from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, Kind, Op
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
@@ -189,7 +189,7 @@ class ProgramMachine(Machine):
                 if all(values.address != value for values in self.maps):
                     raise AccessError(f"R{number} of {row.name} is no map")
                 shape = struct("tcbpf_map").from_address(value).s
-            elif argument.type is ArgType.CTX and value != self.ctx:
+            elif argument.type is ArgType.CTX and value != self.ctx and (value or not argument.mod & Mod.MAYBE_NULL):
                 raise AccessError(f"R{number} of {row.name} is not the context")
             elif argument.type is ArgType.MAP_KEY and shape is not None and value:
                 self.memory.find(value, shape.key_size)
