@@ -244,7 +244,8 @@ def test_damaged_captures_say_where(capture: str, tmp_path: Path) -> None:
     pcap = (
         bytes.fromhex("d4c3b2a1020004000000000000000000ffff000071000000") + bytes(8) + bytes.fromhex("0100000001000000") + b"x"
     )
-    cases |= {"foreign": (pcap, "link type 113"), "empty": (b"", "offset 0"), "other": (b"hello, world", "is not a capture")}
+    cases |= {"foreign": (pcap, "link type 113"), "empty": (b"", "offset 0"), "other": (b"hello, world", "is not a capture"),
+              "version": (pcap[:4] + b"\7\0" + pcap[6:], "pcap version 7")}
     with User() as dp, dp.prog_load(code("r0 = 0\nexit")) as prog:
         for name, (raw, words) in cases.items():
             (tmp_path / name).write_bytes(raw)

@@ -41,6 +41,8 @@ u32 tcbpf_capture_open(struct tcbpf_capture *c)
     c->format = magic == 0xa1b2c3d4 ? TCBPF_PCAP_US : TCBPF_PCAP_NS;
     if (c->size < PCAP_HEADER)
         return TCBPF_TRUNCATED;
+    if ((c->swapped ? swap16(load16(c->base + 4)) : load16(c->base + 4)) != 2)
+        return damaged(c, TCBPF_PCAP_VERSION);
     c->interfaces[0].snaplen = field32(c, c->base + 16);
     c->interfaces[0].linktype = field32(c, c->base + 20) & 0xffff;
     c->interfaces[0].ticks = c->format == TCBPF_PCAP_US ? 1000000 : 1000000000;

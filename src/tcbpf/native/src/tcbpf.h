@@ -322,6 +322,7 @@ enum tcbpf_damage {
     TCBPF_BLOCK,                /* a pcapng block's length is impossible, or its two copies differ */
     TCBPF_NO_INTERFACE,         /* a packet of an interface that was not described */
     TCBPF_MANY_INTERFACES,
+    TCBPF_PCAP_VERSION,         /* a pcap of another major version than 2 */
 };
 
 struct tcbpf_interface { u32 linktype, snaplen; u64 ticks; s64 offset; };    /* ticks per second; offset in seconds */
