@@ -18,7 +18,7 @@ from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import MAX_REG, Kind, Op
 from tcbpf.vm.blob import link
 from tcbpf.vm.body import HIDDEN, Body
-from tcbpf.vm.cfg import Block, Slots, slots_of, target
+from tcbpf.vm.cfg import Block, Slots, blocks_of, slots_of, target
 from tcbpf.vm.llvmtext import INTRINSICS
 from tcbpf.vm.machine import FRAME, FRAMES, Machine, Stopped
 from tcbpf.vm.memory import Memory, Region
@@ -73,7 +73,7 @@ class Checked:
 def check(insns: Sequence[Insn]) -> Checked:
     """Return `insns` ready for checked mode.
 
-    Raises:  InputError for an unknown opcode, a register that is not there, or a call that leaves the program.
+    Raises:  InputError for an unknown opcode, a register that is not there, or a path or call that leaves the program.
     """
     ops = slots_of(insns, lambda insn: CALLX if insn.code == 0x8D and insn.src == 0 else None)
     functions = {0}
@@ -93,6 +93,8 @@ def check(insns: Sequence[Insn]) -> Checked:
             functions.add(where)
     if not insns:
         raise InputError("an empty program", hint="the shortest is: exit")
+    for start in functions:
+        blocks_of(insns, ops, start)
     return Checked(tuple(insns), ops, tuple(sorted(functions)))
 
 
@@ -134,7 +136,10 @@ class CheckedBody(Body):
         offset, last = out.value(f"sub i64 {address}, {mem}"), out.value(f"sub i64 {length}, {size}")
         inside = out.value(f"icmp ule i64 {offset}, {last}")
         in_mem = out.value(f"and i1 {fits}, {inside}")
-        in_stack = out.value(f"icmp ule i64 {out.value(f'sub i64 {address}, {stack}')}, {FRAME * FRAMES - size}")
+        depth = out.value(f"load i64, ptr {self.field('depth')}")
+        frames = out.value(f"add i64 {depth}, 1")
+        room = out.value(f"sub i64 {out.value(f'mul i64 {frames}, {FRAME}')}, {size}")
+        in_stack = out.value(f"icmp ule i64 {out.value(f'sub i64 {address}, {stack}')}, {room}")
         self.require(out.value(f"or i1 {in_mem}, {in_stack}"), Fault.MEMORY, pc)
         if aligned and size > 1:
             low = out.value(f"and i64 {address}, {size - 1}")
@@ -177,10 +182,7 @@ class CheckedBody(Body):
 
 
 def ir(program: Checked) -> str:
-    """Return the module text: `@prog(mem, state, null)` runs the program.
-
-    Raises:  InputError when a path leaves the program.
-    """
+    """Return the module text: `@prog(mem, state, null)` runs the program."""
     arguments = ", ".join(f"i64 %a{reg}" for reg in range(1, 6))
     text = [INTRINSICS]
     for start in program.functions:
