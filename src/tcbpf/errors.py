@@ -70,8 +70,8 @@ class VerifierError(TcbpfError):
     """The program was refused.
 
     `message` is the first line of reason, in the kernel's words; `reason` a name from verifier.reasons; `source`
-    "file.c:12: text of the line" when the object has line info; `slice` the pcs that led to the failure; `section` the
-    program's, when an object's loader asked; `variable` the one at fault, when the source tells it; `state` the registers that
+    "file.c:12: text of the line" when the object has line info; `slice` the pcs that led to the failure; `section`
+    and `path` the program's, when it is of an object; `variable` the one at fault, when the source tells it; `state` the registers that
     matter there: "R1=pkt(r=14)".
 
     Units:   pc counts 8-byte slots.
@@ -80,10 +80,11 @@ class VerifierError(TcbpfError):
     def __init__(
         self, message: str, pc: int = -1, reason: str = "", errno: int = _errno.EACCES, source: str = "",
         slice: tuple[int, ...] = (), hint: str = "", log: str = "", section: str = "", variable: str = "", state: str = "",
+        path: str = "",
     ) -> None:
         self.message, self.pc, self.reason, self.errno, self.source = message, pc, reason, errno, source
         self.slice, self.hint, self.log, self.section = slice, hint, log, section
-        self.variable, self.state = variable, state
+        self.variable, self.state, self.path = variable, state, path
         super().__init__(message)
 
     def __str__(self) -> str:

@@ -117,7 +117,9 @@ def guard(run: Callable[[], int]) -> int:
         sys.stderr.write(error.diagnostics)
         return fail(error, 2)
     except VerifierError as error:
-        return fail(error, 1)
+        where = "".join(f"{part}: " for part in (error.path, error.section) if part)
+        hint = f" (tcbpf verify {error.path} shows why)" if error.path else ""
+        return fail(f"{where}the verifier refuses it: {error}{hint}", 2)
     except InternalError:
         raise
     except TcbpfError as error:

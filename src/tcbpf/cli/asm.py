@@ -6,15 +6,14 @@ Text with directives (`.section`, `.map`, see lang/assembly.py) is linked: maps 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tcbpf.errors import InputError
 from tcbpf.isa import Insn, assemble, encode, listing
+from tcbpf.net import newfile
 
 EXAMPLE = """\
 example:
@@ -47,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         made = encode(insns)
     if args.out:
-        write(args.out, made)
+        newfile.write(args.out, made)
     else:
         sys.stdout.write(made.decode())
     return 0
@@ -88,25 +87,3 @@ def c_rows(insns: Sequence[Insn]) -> list[str]:
         + (f"  /* {words[pc]} */" if pc in words else "")
         for pc, insn in enumerate(insns)
     ]
-
-
-def write(path: str, raw: bytes) -> None:
-    """Replace a file with `raw`, or leave it as it was.
-
-    Raises:  InputError when it cannot be written.
-    """
-    directory = os.path.dirname(os.path.abspath(path))
-    try:
-        handle, made = tempfile.mkstemp(dir=directory, prefix=".tcbpf-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(raw)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(made, 0o666 & ~mask)
-            os.replace(made, path)
-        except BaseException:
-            os.unlink(made)
-            raise
-    except OSError as error:
-        raise InputError(error.strerror or str(error), where=path) from None

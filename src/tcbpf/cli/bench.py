@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tcbpf.cli.measure import geomean
 from tcbpf.cli.words import table
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.lang import c
+from tcbpf.net import newfile
 
 PACKETS = 1_000_000
 
@@ -35,22 +35,14 @@ def main(args: argparse.Namespace) -> int:
     if args.rounds < 1 or args.packets < 1:
         raise InputError("nothing to measure", hint="--rounds and --packets are at least 1")
     if args.json:                                                      # before minutes of work, not after
-        _write(args.json, {})
+        newfile.write(args.json, b"{}\n")
     missing: list[str] = []
     report = {**_programs(args, missing), "verify_vs_kernel": _verifying(args, missing), **_captures(args, missing),
               "missing": missing}
     if args.json:
-        _write(args.json, report)
+        newfile.write(args.json, json.dumps(report, indent=1).encode() + b"\n")
     show(report)
     return 0
-
-
-def _write(path: str, report: dict[str, Any]) -> None:
-    scratch = f"{path}.{os.getpid()}"
-    with open(scratch, "w") as out:
-        json.dump(report, out, indent=1)
-        out.write("\n")
-    os.replace(scratch, path)
 
 
 def _programs(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:

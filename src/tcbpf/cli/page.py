@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
+
+from tcbpf.net import newfile
 
 STYLE = """
 :root { --ink: #1c2733; --soft: #66788a; --line: #dde4ea; --paper: #fff; --code: #f6f8fa; --yes: #1a7f37; --no: #c62828;
@@ -30,7 +31,8 @@ summary { cursor: pointer }
 
 def write(path: str, verb: str, subject: str, body: str, style: str = "") -> None:
     """Write to `path` the page of `tcbpf VERB SUBJECT`: `body` is HTML, `style` what it needs beside the common one."""
-    Path(path).write_text(
+    whole = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
         f"<title>tcbpf {escape(verb)} {escape(subject)}</title>\n<style>{STYLE}{style}</style>\n"
         f"<h1>tcbpf {escape(verb)} <code>{escape(subject)}</code></h1>\n{body}\n</html>\n")
+    newfile.write(path, whole.encode())

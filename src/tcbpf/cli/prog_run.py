@@ -10,6 +10,7 @@ from tcbpf.cli.arguments import add_datapath, add_json, add_program, load_progra
 from tcbpf.cli.words import verdict_name
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
+from tcbpf.net import newfile
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     with open_datapath(args.datapath) as dp:
         run = load_program(dp, args).run(packet, read_ctx(args.ctx), args.repeat)
     if args.data_out:
-        Path(args.data_out).write_bytes(run.packet)
+        newfile.write(args.data_out, run.packet)
     if args.json:
         print(json.dumps({"verdict": run.verdict, "name": verdict_name(run.verdict), "duration_ns": run.duration_ns,
                           "ctx": dict(run.ctx), "packet": run.packet.hex()}))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tcbpf.errors import InputError, SysError, VerifierError
+from tcbpf.errors import InputError, SysError
 from tcbpf.maps.map import Map, possible_cpus
 from tcbpf.obj.link import link, tail_programs, tail_section
 from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, HasSpec, MapSpec, Object, Program
@@ -77,7 +77,7 @@ def _load(
     live = {name: there[name] if name in there else new_map(dp, spec) for name, spec in obj.maps.items()}
     _fill(obj, live, given)
     linked = link(obj, section=section, program=program, type=type, maps=live)
-    loaded = Loaded(_verified(dp, linked, log_level), live)
+    loaded = Loaded(_loaded(dp, linked, log_level), live)
     for name, slot, function in tail_programs(obj):
         if name in given:                              # whoever made it has filled it
             continue
@@ -85,7 +85,7 @@ def _load(
             called = link(obj, program=function, type=type, maps=live)
             if tail_section(called.section):           # such a section has no attach type; an array's programs share one
                 called = replace(called, attach_type=linked.attach_type)
-            tail = loaded.tails[function] = _verified(dp, called, log_level)
+            tail = loaded.tails[function] = _loaded(dp, called, log_level)
         try:
             live[name].raw.update(_number(slot), _number(tail.fileno()))
         except SysError as error:
@@ -96,13 +96,10 @@ def _load(
     return loaded
 
 
-def _verified(dp: Datapath, linked: Program, log_level: int) -> Prog:
-    """Load one program; a refusal says which section it is of."""
+def _loaded(dp: Datapath, linked: Program, log_level: int) -> Prog:
+    """Load one program; a refusal for its program arrays' sake says so."""
     try:
         return dp.prog_load(linked, log_level=log_level)
-    except VerifierError as error:
-        error.section = linked.section
-        raise
     except SysError as error:
         raise _reason(error, linked.type, linked.maps) from None
 

@@ -1,7 +1,7 @@
 """A file that has its name only once it is whole: until then nothing of it can be seen, whatever happens to the writer.
 
 Where the file system can (O_TMPFILE) the file has no name at all before; elsewhere it has a hidden one beside its
-place.
+place. A device or a pipe is written to as it is.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ class NewFile:
             raise OSError(error.errno, error.strerror, os.fspath(self.path)) from None
 
     def _create(self) -> int:
+        self._named = self._written = self.path.exists() and not self.path.is_file()
+        if self._written:
+            return os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             fd = os.open(self.path.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
             self._named = False
@@ -67,7 +70,8 @@ class NewFile:
                 # Without a directory descriptor Python calls link(2), which does not follow the link in /proc.
                 os.link(f"/proc/self/fd/{file.fileno()}", self._hidden, src_dir_fd=file.fileno(), follow_symlinks=True)
                 self._named = True
-            os.replace(self._hidden, self.path)
+            if not self._written:
+                os.replace(self._hidden, self.path)
         except OSError as error:
             self._fail(error)
         self._file = None
@@ -82,9 +86,19 @@ class NewFile:
             file.close()
         except OSError:
             file.raw.close()
-        if self._named:
+        if self._named and not self._written:
             self._hidden.unlink(missing_ok=True)
 
     def _fail(self, error: OSError) -> None:
         self.discard()
         raise OSError(error.errno, error.strerror, os.fspath(self.path)) from None
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a whole file, or leave what was there.
+
+    Raises:  OSError with the file's name.
+    """
+    file = NewFile(path)
+    file.write(data)
+    file.keep()

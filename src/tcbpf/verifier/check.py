@@ -122,4 +122,5 @@ def _error(env: Env, refused: Refused, began: int) -> VerifierError:
         message=refused.lines[0], pc=env.pc, reason=refused.reason, errno=refused.errno,
         source=source_line(env.program, env.pc),
         slice=found.slice, hint=told.hint, log=env.log.text(), variable=told.variable, state=told.state,
+        section=env.program.section, path=env.program.path,
     )

@@ -299,7 +299,8 @@ def _refusal(program: Program, code: int, log: str, arrays: Sequence[str]) -> Sy
     if code == errno.E2BIG and not found.message:
         count = len(program.insns)
         limit = MAX_INSNS if count > MAX_INSNS else MAX_INSNS_UNPRIVILEGED
-        return VerifierError(f"the program has {count} instructions, the limit is {limit}", errno=code)
+        return VerifierError(f"the program has {count} instructions, the limit is {limit}", errno=code,
+                             section=program.section, path=program.path)
     if not found.message and code == errno.EINVAL and found.processed and arrays:      # proved: bpf_check_tail_call()
         return SysError(code, f"load a program {program.name}",
                         f"program array {' or '.join(arrays)} is for programs of another type or attach type")
@@ -307,4 +308,5 @@ def _refusal(program: Program, code: int, log: str, arrays: Sequence[str]) -> Sy
         return syscall.failure(code, uapi.BPF_PROG_LOAD, program.name)
     line = max((line for line in program.lines if line.pc <= found.pc), key=lambda line: line.pc, default=None)
     source = f"{line.file}:{line.line}: {line.text.strip()}" if line else found.source
-    return VerifierError(found.message, pc=found.pc, errno=code, source=source, log=log)
+    return VerifierError(found.message, pc=found.pc, errno=code, source=source, log=log, section=program.section,
+                         path=program.path)
