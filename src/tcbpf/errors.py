@@ -70,8 +70,8 @@ class VerifierError(TcbpfError):
     """The program was refused.
 
     `message` is the first line of reason, in the kernel's words; `reason` a name from verifier.reasons; `source`
-    "file.c:12: text of the line" when the object has line info; `slice` the pcs that led to the failure; `section`
-    and `path` the program's, when it is of an object; `variable` the one at fault, when the source tells it; `state` the registers that
+    "file.c:12: text of the line" when the object has line info; `slice` the pcs that led to the failure; `section` and `path`
+    the program's, when it is of an object; `variable` the one at fault, when the source tells it; `state` the registers that
     matter there: "R1=pkt(r=14)".
 
     Units:   pc counts 8-byte slots.
