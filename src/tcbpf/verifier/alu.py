@@ -111,6 +111,9 @@ def mov_sext(env: Env, ins: Ins) -> int:
     return ins.next
 
 
+_TO_LE: Final = 0xD4
+
+
 def unary(env: Env, ins: Ins) -> int:
     """Negation and byte order: of scalars only."""
     regs = env.frame.regs
@@ -121,6 +124,8 @@ def unary(env: Env, ins: Ins) -> int:
         env.refuse("pointer_arithmetic_unary", reg=ins.dst)
     if ins.dst == REG_FP:
         env.refuse("frame_pointer_write")
+    if ins.code == _TO_LE and ins.imm == 64 and dst.type == SCALAR:
+        return ins.next                                # nothing to swap: it stays linked to what it was
     regs[ins.dst] = UNKNOWN_REG if dst.type != SCALAR else Reg(SCALAR, compute(ins, dst.val, dst.val))
     return ins.next
 
