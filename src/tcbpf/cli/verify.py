@@ -16,6 +16,7 @@ from tcbpf.cli.arguments import add_datapath, add_json, read_object
 from tcbpf.errors import InputError, VerifierError
 from tcbpf.obj import Listed, link, programs
 from tcbpf.obj.program import Object, Program
+from tcbpf.verifier.log import LEVEL1, LEVEL2, VISITS
 from tcbpf.verifier.reading import processed
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def choose(obj: Object, args: argparse.Namespace) -> list[Listed]:
 def judge(obj: Object, listed: Listed, args: argparse.Namespace) -> Report:
     """Ask the verifier of the datapath that was chosen."""
     report = Report(link(obj, program=listed.name), listed)
-    level = 2 if args.html or args.verbose > 1 else 1
+    level = LEVEL2 if args.verbose > 1 else VISITS if args.html else LEVEL1
     start = time.perf_counter_ns()
     try:
         ask(report, level, args)
@@ -154,6 +155,7 @@ def ask(report: Report, level: int, args: argparse.Namespace) -> None:
     if chosen_name(args.datapath) == "kernel":
         if args.unprivileged or args.kernel or args.profile:
             raise InputError("--unprivileged, --kernel and --profile are the user datapath's", where="--datapath kernel")
+        level = LEVEL1 if level == LEVEL1 else LEVEL2
         try:
             with open_datapath("kernel") as dp, dp.prog_load(report.program, log_level=level) as prog:
                 report.insns_processed, report.log = prog.insns_processed, prog.log

@@ -7,7 +7,7 @@ instructions and the states that every visit left.
 from __future__ import annotations
 
 import errno
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -20,8 +20,21 @@ from tcbpf.verifier.reading import Visit, read
 if TYPE_CHECKING:
     from tcbpf.cli.verify import Report
 
-MAX_VISITS = 200
-"""States shown for one instruction; a page of a big program stays small enough to open."""
+MAX_VISITS, MIN_VISITS, MAX_STATES = 200, 3, 20_000
+"""States shown for one instruction, and for a whole program: a page of a big program stays small enough to open."""
+
+SCRIPT = """<script>
+let at = -1;
+const go = row => { if (row) { row.scrollIntoView({ block: "center" }); row.focus({ preventScroll: true }) } };
+addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const lines = document.querySelectorAll("tr.line"), all = document.querySelectorAll("details");
+  if (event.key === "j") go(lines[at = Math.min(at + 1, lines.length - 1)]);
+  if (event.key === "k") go(lines[at = Math.max(at - 1, 0)]);
+  if (event.key === "f") go(document.querySelector("tr.fails"));
+  if (event.key === "e") { const open = !all[0]?.open; all.forEach(one => one.open = open) }
+});
+</script>"""
 
 STYLE = """
 .accept { color: var(--yes) }
@@ -35,6 +48,7 @@ summary { margin-left: -1.1rem; white-space: pre-wrap }
 details ol { margin: .1rem 0 .4rem; padding-left: 2.4rem; color: var(--soft) }
 .dead { opacity: .45 }
 .file { color: var(--soft) }
+tr:focus { outline: 2px solid var(--soft) }
 details li { overflow-wrap: anywhere }
 """
 
@@ -43,7 +57,8 @@ def write_page(path: str, object: str, reports: Sequence[Report]) -> None:
     """Write the page of an object's reports to `path`."""
     links = "".join(f'<a href="#{escape(r.listed.name)}" class="{word(r)}">{escape(r.listed.name)}</a>' for r in reports)
     body = "\n".join(part for report in reports for part in section(report))
-    page.write(path, "verify", object, f"<nav>{links}</nav>\n{body}", STYLE)
+    keys = '<p class="soft">Keys: j and k go by source line, f to the refused instruction, e opens and closes all states.</p>'
+    page.write(path, "verify", object, f"<nav>{links}</nav>\n{keys}\n{body}\n{SCRIPT}", STYLE)
 
 
 def word(report: Report) -> str:
@@ -54,7 +69,8 @@ def word(report: Report) -> str:
 def section(report: Report) -> Iterator[str]:
     """Yield one program's part of the page."""
     program = report.program
-    visits = group(report.log)
+    limit = max(MIN_VISITS, min(MAX_VISITS, MAX_STATES // max(1, len(program.insns))))
+    counts, visits = group(report.log, limit)
     name = escape(report.listed.name)
     yield f'<h2 id="{name}"><span class="{word(report)}">{word(report)}</span> {name} '
     yield f'<span class="soft">{escape(report.listed.section)}, {escape(program.type)}</span></h2>'
@@ -62,16 +78,16 @@ def section(report: Report) -> Iterator[str]:
     if report.error:
         yield from reasons(report)
     yield "<table>"
-    total = max(1, sum(len(rows) for rows in visits.values()))
+    total = max(1, sum(counts.values()))
     for line, pcs in lines_of(program):
-        cost = sum(len(visits[pc]) for pc in pcs)
+        cost = sum(counts[pc] for pc in pcs)
         heat = f' style="background: rgba(var(--heat), {min(.5, 2 * cost / total):.2f})"'
         text = f'<span class="src">{escape(line.text.rstrip())}</span> <span class="file">{escape(Path(line.file).name)}:' \
                f'{line.line}</span>' if line else '<span class="file">no source line</span>'
-        yield f'<tr class="line code"><td class="n"{heat}>{cost or ""}</td><td>{text}</td></tr>'
+        yield f'<tr class="line code" tabindex="-1"><td class="n"{heat}>{cost or ""}</td><td>{text}</td></tr>'
         for pc in pcs:
-            cell = instruction(pc, visits[pc], program)
-            yield f'<tr class="code {mark(report, pc)}"><td class="n">{pc}</td><td>{cell}</td></tr>'
+            cell = instruction(pc, visits[pc], counts[pc], program)
+            yield f'<tr class="code {mark(report, pc)}" tabindex="-1"><td class="n">{pc}</td><td>{cell}</td></tr>'
     yield "</table>"
 
 
@@ -84,6 +100,9 @@ def reasons(report: Report) -> Iterator[str]:
     yield f"{errno.errorcode.get(error.errno, error.errno)}</span></p>"
     if error.source:
         yield f"<p><code>{escape(error.source)}</code></p>"
+    for label, text in (("variable", error.variable), ("state", error.state)):
+        if text:
+            yield f'<p><span class="soft">{label}</span> <code>{escape(text)}</code></p>'
     if error.hint:
         yield f"<p>{escape(error.hint)}</p>"
     path = failing_path(report)
@@ -106,8 +125,8 @@ def mark(report: Report, pc: int) -> str:
     return "cause" if report.error and pc in report.error.slice else ""
 
 
-def instruction(pc: int, rows: list[Visit], program: Program) -> str:
-    """Return one instruction with the states that its visits left."""
+def instruction(pc: int, rows: list[Visit], count: int, program: Program) -> str:
+    """Return one instruction with the states that its first visits left; `count` is how many there were."""
     if not rows:
         from tcbpf.isa import disassemble
         insn = program.insns[pc:pc + 2] if program.insns[pc].code == 0x18 else program.insns[pc:pc + 1]
@@ -115,20 +134,23 @@ def instruction(pc: int, rows: list[Visit], program: Program) -> str:
     text = escape(next((row.text for row in rows if row.text), "pruned"))
     states = [escape(" ".join(part for part in (row.begin, row.state) if part) or ("safe: seen before" if row.safe else "-"))
               for row in rows]
-    times = f' <span class="soft">× {len(rows)}</span>' if len(rows) > 1 else ""
-    if len(rows) == 1 and not rows[0].begin:
+    times = f' <span class="soft">× {count}</span>' if count > 1 else ""
+    if count == 1 and not rows[0].begin:
         return f'<span class="insn">{text}</span> <span class="soft">{states[0] if states[0] != "-" else ""}</span>'
-    items = "".join(f"<li>{state}</li>" for state in states[:MAX_VISITS])
-    more = f"<li>and {len(states) - MAX_VISITS} more</li>" if len(states) > MAX_VISITS else ""
+    items = "".join(f"<li>{state}</li>" for state in states)
+    more = f"<li>and {count - len(rows)} more</li>" if count > len(rows) else ""
     return f"<details><summary>{text}{times}</summary><ol>{items}{more}</ol></details>"
 
 
-def group(log: str) -> dict[int, list[Visit]]:
-    """Return the visits of a log by instruction."""
+def group(log: str, limit: int) -> tuple[Counter[int], dict[int, list[Visit]]]:
+    """Return how often a log visits each instruction, and the first visits of each."""
+    counts: Counter[int] = Counter()
     visits: dict[int, list[Visit]] = defaultdict(list)
     for visit in read(log):
-        visits[visit.pc].append(visit)
-    return visits
+        counts[visit.pc] += 1
+        if counts[visit.pc] <= limit:
+            visits[visit.pc].append(visit)
+    return counts, visits
 
 
 def lines_of(program: Program) -> Iterator[tuple[Line | None, list[int]]]:

@@ -207,7 +207,7 @@ def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
             push_callback(env, ins, meta.func, name)
         else:
             env.frame.callback_depth = 0
-            if env.trace and env.trace.full:
+            if env.trace and env.trace.deep:
                 env.log.line(f"frame{env.frame.number} bpf_loop iteration limit reached")
     elif name == "timer_set_callback":
         push_async_callback(env, meta.func)

@@ -32,7 +32,7 @@ def check_functions(env: Env) -> None:
     for ins in env.ins:
         ins.run = _handler(ins)
         ins.k = alu.constant(ins) if ins.kind in (Kind.ALU, Kind.JUMP, Kind.STORE) and not ins.use_reg else None
-    env.liveness = LoggedLiveness(env) if env.trace and env.trace.full else StackLiveness(env)
+    env.liveness = LoggedLiveness(env) if env.trace and env.trace.deep else StackLiveness(env)
     check_function(env, 0)
     while True:
         number = next((i for i, s in enumerate(env.subprogs) if s.is_global and s.called and not s.checked), None)

@@ -30,8 +30,10 @@ from tcbpf.verifier.types import (
 if TYPE_CHECKING:
     from tcbpf.verifier.env import Env
 
-LEVEL1, LEVEL2, STATS = 1, 2, 4
-PATHS: Final = LEVEL1 | LEVEL2
+LEVEL1, LEVEL2, STATS, VISITS = 1, 2, 4, 8
+"""What bpf(2) knows, and one more: VISITS is level 2 without its lines about precision and liveness, at a part of the time."""
+
+PATHS: Final = LEVEL1 | LEVEL2 | VISITS
 _ALIGN, _MIN_ALIGN = 40, 8
 _LOOP_SAVES, _MAY_GOTO_COUNTS = 24, 16           # bytes of stack
 

@@ -66,7 +66,7 @@ def propagate_precision(env: Env, old: State, state: State) -> bool:
         wanted.slots[number] = frame.precise_slots
     if wanted.empty():
         return False
-    if env.trace and env.trace.full:
+    if env.trace and env.trace.deep:
         env.trace.propagating(old)
     pc = env.pc if state is env.cur else state.pc
     return _walk(env, state, wanted, pc, skip_first=True)
@@ -74,7 +74,7 @@ def propagate_precision(env: Env, old: State, state: State) -> bool:
 
 def mark_all_precise(env: Env, state: State) -> None:
     """Every scalar of every remembered state before this one counts as relied upon."""
-    if env.trace and env.trace.full:
+    if env.trace and env.trace.deep:
         env.trace.forced(state)
     parent = state.parent
     while parent is not None:
@@ -96,7 +96,7 @@ def _walk(env: Env, state: State, wanted: _Wanted, last_pc: int, *, skip_first: 
     step = state.hist
     later = -1
     ins, regs = env.ins, wanted.regs
-    trace = env.trace if env.trace and env.trace.full else None
+    trace = env.trace if env.trace and env.trace.deep else None
     try:
         while True:
             if trace:

@@ -81,7 +81,7 @@ def exit_loop(env: Env, state: State) -> None:
 
 
 def _say(env: Env, what: str, chain: tuple[int, ...]) -> None:
-    if env.trace and env.trace.full:
+    if env.trace and env.trace.deep:
         env.trace.loop(what, chain)
 
 

@@ -9,13 +9,14 @@ Source:  do_check(), __check_reg_arg(), backtrack_insn(), kernel/bpf/verifier.c;
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from tcbpf.errors import NotSupported
 from tcbpf.obj.btf import Kind as BtfKind
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.tables.insns import Kind
-from tcbpf.verifier.log import ALL, LEVEL2, Log, column, format_mask, format_state
+from tcbpf.verifier.log import ALL, LEVEL2, VISITS, Log, column, format_mask, format_state
 from tcbpf.verifier.state import REG_FP, Frame, Reg, State
 from tcbpf.verifier.text import format_insn
 from tcbpf.verifier.types import SCALAR, STACK
@@ -45,11 +46,13 @@ class Trace:
     the last instruction's line, whose state may follow on it as long as nothing else was written.
     """
 
-    __slots__ = ("env", "line", "log", "place", "regs", "slots", "switch", "width")
+    __slots__ = ("env", "line", "line_pcs", "log", "place", "regs", "slots", "switch", "texts", "width")
 
     def __init__(self, env: Env) -> None:
         self.env = env
         self.log: Log = env.log
+        self.line_pcs = [line.pc for line in env.program.lines]
+        self.texts: dict[int, str] = {}
         self.place = self.width = 0
         self.line: tuple[str, int] | None = None
         self.switch = False
@@ -57,20 +60,25 @@ class Trace:
 
     @property
     def full(self) -> bool:
-        """Whether the level asks for all paths and for what precision tracking does."""
+        """Whether the level asks for all paths."""
+        return bool(self.log.level & (LEVEL2 | VISITS))
+
+    @property
+    def deep(self) -> bool:
+        """Whether the level asks for what is done beside following paths: precision, liveness, loops."""
         return bool(self.log.level & LEVEL2)
 
     # --- the program ---------------------------------------------------------------------------------------------------
 
     def functions(self) -> None:
         """Print where the functions start."""
-        if self.full:
+        if self.deep:
             for number, sub in enumerate(self.env.subprogs):
                 self.log.line(f"func#{number} @{sub.start}")
 
     def live_registers(self) -> None:
         """Print the registers that are alive before each instruction, and the number of the loop that it is in."""
-        if not self.full:
+        if not self.deep:
             return
         env = self.env
         self.log.line("Live regs before insn:")
@@ -96,10 +104,12 @@ class Trace:
     # --- one instruction -----------------------------------------------------------------------------------------------
 
     def _insn(self, pc: int) -> str:
-        kfunc = self.env.kfunc_at.get(pc)
-        if kfunc is None:
-            return format_insn(self.env.insns, pc)
-        return f"(85) call {kfunc.name}#{_btf_id(kfunc.name)}"
+        text = self.texts.get(pc)
+        if text is None:
+            kfunc = self.env.kfunc_at.get(pc)
+            text = f"(85) call {kfunc.name}#{_btf_id(kfunc.name)}" if kfunc else format_insn(self.env.insns, pc)
+            self.texts[pc] = text
+        return text
 
     def _state(self) -> None:
         """Print what was touched, behind the last instruction when nothing was written since."""
@@ -128,13 +138,11 @@ class Trace:
 
     def source(self, pc: int) -> None:
         """Print the source line of an instruction, unless it is the one printed last."""
-        row = None
-        for line in self.env.program.lines:
-            if line.pc > pc:
-                break
-            row = line
-        if row is None or (row.file, row.line) == self.line:
+        lines = self.env.program.lines
+        at = bisect_right(self.line_pcs, pc) - 1
+        if at < 0 or (lines[at].file, lines[at].line) == self.line:
             return
+        row = lines[at]
         self.line = row.file, row.line
         self.log.line(f"; {row.text.lstrip()[:_MOST_TEXT]} @ {row.file.rsplit('/', 1)[-1]}:{row.line}")
 
@@ -193,7 +201,7 @@ class Trace:
 
     def leaving(self) -> None:
         """The current path is about to end, or to leave a function."""
-        if self.full:
+        if self.deep:
             self.env.liveness.update_chain()
 
     def returned(self, callee: Frame, pc: int) -> None:
