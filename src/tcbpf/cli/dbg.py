@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tcbpf.cli.dbg_show import View
     from tcbpf.datapath.user import User
     from tcbpf.datapath.user.prog import UserProg
+    from tcbpf.native.env import Env
     from tcbpf.vm.history import History
 
 HELP = """\
@@ -77,6 +78,7 @@ class Debugger:
     selected: int = 0                                        # index of the packet
     fields: dict[str, Any] = field(default_factory=dict)
     breakpoints: list[int] = field(default_factory=list)
+    env: Env | None = None
     history: History | None = None                           # None while nothing ran on the packet
     stopped: tuple[int, int] | None = None                   # packet and step where `run` stopped, and will not stop again
     verdicts: Counter[int] = field(default_factory=Counter)  # of a run that has not ended
@@ -129,6 +131,7 @@ class Debugger:
         if self.history is None:
             engine, env, skb = prog.executable, self.dp.host.env(), self.dp.host.skb()
             assert isinstance(engine, Interp)
+            self.env = env                                   # on one CPU for the whole packet, wherever this thread goes
             skb.load(packet, fields(self.fields))
             env.struct.tail_calls = 0
             self.history = History(engine.machine(skb, env))
@@ -294,7 +297,7 @@ class Debugger:
 
     def printed(self) -> Iterator[str]:
         """Yield what bpf_trace_printk() wrote."""
-        return (f"trace: {line.text.rstrip()}" for line in self.dp.host.env().trace())
+        return (f"trace: {line.text.rstrip()}" for line in self.env.trace()) if self.env is not None else iter(())
 
 
 COMMANDS: dict[str, Callable[[Debugger, list[str]], Iterator[str]]] = {

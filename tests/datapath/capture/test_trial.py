@@ -195,7 +195,7 @@ def test_a_refused_program_is_refused_each_time(place, capsys) -> None:
     (place / "x.c").write_text(COUNTING.replace("return 5;", "return *(int *)(long)skb->data;"))
     said = set()
     for _ in range(2):
-        assert main(["run", str(place / "x.c"), str(place / "x.pcap"), "--name", "all"]) == 1
+        assert main(["run", str(place / "x.c"), str(place / "x.pcap"), "--name", "all"]) == 2
         said.add(capsys.readouterr().err)
     (line,) = said
     assert "invalid access to packet" in line and line.count("\n") == 1
