@@ -28,6 +28,7 @@ class MapType:
     oversize: str = "EINVAL"                           # the errno of a size above its range
     flags: int = 0                                     # creation flags accepted
     required_flags: int = 0                            # creation flags that must be set
+    added_flags: int = 0                               # what the kernel adds to them: programs may not write a value
     entries: str = "some"                              # "some" (> 0), "zero", "one", "power_of_two_pages"
     per_cpu: bool = False
     values: str = "bytes"                              # what a value is: "bytes", "program", "map", "device", "none", ...
@@ -102,7 +103,7 @@ MAP_TYPES: Table[MapType] = Table(
     MapType("hash_of_maps", 13, None, 4, element_size=_HASH_MAX, oversize="E2BIG",
             flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED, values="map", helpers=_LOOKUP, delete=True, user=True,
             since=(4, 12), source=_HASH_C),
-    MapType("devmap", 14, 4, (4, 8), value_multiple=4, flags=NUMA_NODE | _RW, values="device",
+    MapType("devmap", 14, 4, (4, 8), value_multiple=4, flags=NUMA_NODE | _RW, added_flags=RDONLY_PROG, values="device",
             helpers=_LOOKUP | {"redirect_map"}, delete=True, since=(4, 14), source=_DEV_C),
     MapType("sockmap", 15, 4, (4, 8), value_multiple=4, flags=NUMA_NODE | _RW, values="socket", helpers=_SOCK,
             delete=True, since=(4, 14), source="net/core/sock_map.c"),
@@ -125,7 +126,7 @@ MAP_TYPES: Table[MapType] = Table(
     MapType("sk_storage", 24, 4, None, flags=NO_PREALLOC | CLONE, required_flags=NO_PREALLOC, entries="zero", needs_btf=True,
             helpers=frozenset({"sk_storage_get", "sk_storage_delete"}), delete=True, user=True, since=(5, 2),
             source="net/core/bpf_sk_storage.c"),
-    MapType("devmap_hash", 25, 4, (4, 8), value_multiple=4, flags=NUMA_NODE | _RW, values="device",
+    MapType("devmap_hash", 25, 4, (4, 8), value_multiple=4, flags=NUMA_NODE | _RW, added_flags=RDONLY_PROG, values="device",
             helpers=_LOOKUP | {"redirect_map"}, delete=True, since=(5, 4), source=_DEV_C),
     MapType("struct_ops", 26, 4, None, flags=LINK | VTYPE_BTF_OBJ_FD, entries="one", values="struct_ops", needs_btf=True,
             delete=True, since=(5, 6), source="bpf_struct_ops.c"),

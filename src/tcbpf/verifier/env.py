@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from tcbpf.errors import VerifierError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import MapSpec, Program
+from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 from tcbpf.tables.row import Release
 from tcbpf.verifier.log import PATHS, Log
@@ -57,7 +58,8 @@ class MapInfo:
         self.key_size = spec.key_size
         self.value_size = spec.value_size
         self.entries = spec.max_entries
-        self.flags = spec.flags
+        row = MAP_TYPES.get(spec.type)
+        self.flags = spec.flags | (row.added_flags if row is not None else 0)
         self.readonly = spec.frozen and bool(spec.flags & F_RDONLY_PROG)
         self.record = record
         self.inner = inner

@@ -99,7 +99,11 @@ _FLIPPED: Final = {"JGE": "JLE", "JGT": "JLT", "JLE": "JGE", "JLT": "JGT"}
 
 
 def _decided(ins: Ins, dst: Reg, src: Reg) -> bool | None:
-    """Tell whether the jump is taken, None when both ways are possible."""
+    """Tell whether the jump is taken, None when both ways are possible.
+
+    Differs: the lower half of a pointer may be zero, so that a 32-bit comparison with 0 can go both ways. The kernel follows
+             only the way of a pointer that is not NULL.
+    """
     if dst.type == SCALAR and src.type == SCALAR:
         if ins.use_reg and ins.src == ins.dst:
             yes, no = refine(ins.row, ins.width, dst.val, src.val, True)
