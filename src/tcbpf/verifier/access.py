@@ -19,7 +19,6 @@ from tcbpf.verifier.state import REG_FP, UNKNOWN_REG, Reg
 from tcbpf.verifier.structs import read_kernel, write_kernel
 from tcbpf.verifier.tnum import MAX
 from tcbpf.verifier.types import (
-    ALLOC,
     BASE,
     BTF_ID,
     CTX,
@@ -31,7 +30,6 @@ from tcbpf.verifier.types import (
     NOT_INIT,
     PACKET,
     PACKET_META,
-    PERCPU,
     RDONLY,
     SCALAR,
     SOCK_COMMON,
@@ -40,6 +38,7 @@ from tcbpf.verifier.types import (
     TCP_SOCK,
     UNTRUSTED,
     XDP_SOCK,
+    is_allocated,
     is_packet,
     is_socket,
     may_share_instruction,
@@ -164,7 +163,7 @@ def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wan
         memory.check_socket(env, regno, reg, off, size)
     elif type == MAP_PTR:
         return _narrowed(memory.access_map_pointer(env, ins, regno, reg, off, write=False), ins, size)
-    elif type & BASE == BTF_ID and type & ALLOC and not type & (MAYBE_NULL | PERCPU):
+    elif is_allocated(type):
         return _narrowed(graph.access(env, regno, reg, off, size), ins, size)
     elif type & BASE == BTF_ID and not type & MAYBE_NULL:
         return _narrowed(read_kernel(env, regno, reg, off, size), ins, size)
@@ -233,7 +232,7 @@ def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool
         env.refuse("read_only_memory", reg=regno, type=type_name(type))
     elif type == MAP_PTR:
         memory.access_map_pointer(env, ins, regno, reg, off, write=True)
-    elif type & BASE == BTF_ID and type & ALLOC and not type & (MAYBE_NULL | PERCPU):
+    elif is_allocated(type):
         graph.access(env, regno, reg, off, size)
     elif type & BASE == BTF_ID and not type & MAYBE_NULL:
         write_kernel(env, reg, off)

@@ -121,7 +121,7 @@ def _check_argument(env: Env, index: int, arg: Arg, meta: Meta) -> None:
             kind = ArgType.BTF_ID_SOCK_COMMON
         elif meta.map.type == "bloom_filter" and meta.helper.name == "map_peek_elem":
             arg, mod = Arg(kind), Mod.NONE                   # the value to look for, not a place for one
-    null = reg.type == SCALAR and not reg.val.mask and not reg.val.value
+    null = reg.is_null()
     if not null or not mod & Mod.MAYBE_NULL:
         _check_type(env, regno, reg, kind, arg, meta)
         check_offset(env, regno, reg, mod)
@@ -272,7 +272,7 @@ def check_memory(env: Env, regno: int, size: int, *, write: bool, zero_ok: bool,
         memory.check_region(env, regno, reg, reg.off, size, reg.extra, zero_ok)
     elif base == BTF_ID:
         env.refuse("not_supported", what="handing a kernel structure to a helper as memory")
-    elif not (zero_ok and size == 0 and reg.type == SCALAR and not reg.val.mask and not reg.val.value):
+    elif not (zero_ok and size == 0 and reg.is_null()):
         env.refuse("argument_type", reg=regno, type=type_name(reg.type), expected="fp")
 
 

@@ -81,7 +81,7 @@ def helper(env: Env, ins: Ins) -> int:
     _release_argument(env, row, meta)
     changes_data = row.changes_data
     if row.name in _SPECIAL:
-        _special(env, ins, row, meta)
+        _special(env, row, meta)
     if row.name == "dynptr_write" and meta.dynptr is not None and meta.dynptr.extra.kind == "skb":
         changes_data = True
     key = regs[3]
@@ -145,7 +145,7 @@ def _note_tail_call(env: Env, meta: Meta, index: Reg) -> None:
     """Tell the engine which slot a tail call goes to when it is always the same."""
     aux = env.aux[env.pc]
     assert meta.map is not None
-    if index.type != SCALAR or index.val.mask or index.val.value >= meta.map.entries:
+    if not _known_index(env, index, meta):
         aux.key = -1
         env.key_poisoned[env.pc] = 1
     elif aux.key == -1 and not env.key_poisoned[env.pc]:
@@ -173,7 +173,7 @@ def _release_argument(env: Env, row: Helper, meta: Meta) -> None:
     elif meta.ref:
         done = release(env, meta.ref)
     else:
-        done = reg.type == SCALAR and not reg.val.mask and not reg.val.value
+        done = reg.is_null()
     if not done:
         env.refuse("not_acquired", name=row.name, id=row.id)
 
@@ -186,7 +186,7 @@ _SPECIAL: Final = frozenset((
 ))
 
 
-def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
+def _special(env: Env, row: Helper, meta: Meta) -> None:
     name, regs = row.name, env.frame.regs
     if name == "tail_call":
         if _known_index(env, regs[3], meta):
@@ -197,14 +197,14 @@ def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
             env.refuse("local_storage_flags")
     elif name == "for_each_map_elem":
         assert meta.map is not None
-        push_callback(env, ins, meta.func, name, meta.map)
+        push_callback(env, meta.func, name, map=meta.map)
     elif name == "loop":
         if regs[1].type != SCALAR:
             env.refuse("walk_lost", what="backtracking misuse")
         _note_loop(env, regs[4], meta.func)
         mark_precise(env, 1)
         if env.frame.callback_depth < regs[1].val.umax:
-            push_callback(env, ins, meta.func, name)
+            push_callback(env, meta.func, name)
         else:
             env.frame.callback_depth = 0
             if env.trace and env.trace.deep:
@@ -217,7 +217,7 @@ def _special(env: Env, ins: Ins, row: Helper, meta: Meta) -> None:
     elif name == "snprintf":
         _check_format(env, regs[3], regs[5].val.value)
     else:
-        push_callback(env, ins, meta.func, name, meta.map)
+        push_callback(env, meta.func, name, map=meta.map)
 
 
 def _check_format(env: Env, format: Reg, size: int) -> None:
@@ -233,7 +233,7 @@ def _note_loop(env: Env, flags: Reg, subprog: int) -> None:
     known = env.loops.get(env.pc)
     if known is False:
         return
-    zero = flags.type == SCALAR and not flags.val.mask and not flags.val.value
+    zero = flags.is_null()
     if zero:
         mark_precise(env, 4)
     env.loops[env.pc] = subprog if zero and known in (None, subprog) else False

@@ -12,8 +12,8 @@ from typing import Final
 
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.verifier.env import Env, MapInfo
-from tcbpf.verifier.graph import borrowed, element, record_at
-from tcbpf.verifier.insns import Ins
+from tcbpf.verifier.fields import Special
+from tcbpf.verifier.graph import borrowed, element
 from tcbpf.verifier.leave import enter
 from tcbpf.verifier.paths import push_path
 from tcbpf.verifier.state import MAIN_CALLSITE, NO_REG, UNKNOWN_REG, ZERO, Dynptr, Frame, Reg, State
@@ -22,8 +22,12 @@ from tcbpf.verifier.types import DYNPTR, MAP_KEY, MAP_PTR, MAP_VALUE
 _WALKED: Final = frozenset(("array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash"))
 
 
-def push_callback(env: Env, ins: Ins, subprog: int, name: str, map: MapInfo | None = None) -> None:
+def push_callback(
+    env: Env, subprog: int, name: str, *, map: MapInfo | None = None, root: Special | None = None
+) -> None:
     """Follow the callback of a helper on a path of its own; the current path goes on after the helper.
+
+    `map` is what it walks, `root` the tree whose nodes it orders.
 
     Raises:  Refused.
     """
@@ -44,7 +48,7 @@ def push_callback(env: Env, ins: Ins, subprog: int, name: str, map: MapInfo | No
         args[3] = Reg(MAP_VALUE, ZERO, extra=map, uid=caller.regs[1].uid)
         args[4] = caller.regs[3]
     elif name == "bpf_rbtree_add_impl":
-        root = next(f for f in record_at(caller.regs[1]).fields if f.off == caller.regs[1].off)      # type: ignore[union-attr]
+        assert root is not None
         args[1] = args[2] = borrowed(element(env, root))
     elif name == "user_ringbuf_drain":
         args[1] = Reg(DYNPTR, ZERO, id=env.new_id(), extra=Dynptr("local", True))

@@ -32,8 +32,8 @@ MAX_SUBPROGRAMS: Final = 256
 MAX_MAPS: Final = 64
 LD_IMM64_CODE: Final = 0x18
 EXIT_CODE: Final = 0x95
-SYNC_CALLBACKS: Final = frozenset(("for_each_map_elem", "find_vma", "loop", "user_ringbuf_drain"))
-ASYNC_CALLBACKS: Final = frozenset(("timer_set_callback",))
+SYNC_CALLBACKS: Final = frozenset(("for_each_map_elem", "find_vma", "loop", "user_ringbuf_drain", "bpf_rbtree_add_impl"))
+ASYNC_CALLBACKS: Final = frozenset(("timer_set_callback", "bpf_wq_set_callback_impl"))
 
 
 def check_shape(env: Env) -> None:
@@ -56,16 +56,16 @@ def check_shape(env: Env) -> None:
 def _find_subprograms(env: Env) -> None:
     starts = {0}
     try:
-        _find_starts(env, starts)
+        handler = _find_starts(env, starts)
     finally:
         _make_subprograms(env, sorted(starts))             # of a refused program those found so far, for the log's last lines
-    handler = callback_start(env)
     if handler:
         sub = env.subprogs[env.subprog_at[handler]]
         sub.is_exception = sub.is_callback = sub.is_async = sub.called = True
 
 
-def _find_starts(env: Env, starts: set[int]) -> None:
+def _find_starts(env: Env, starts: set[int]) -> int:
+    """Fill `starts`, and return where the exception handler begins, 0 for none."""
     count = len(env.insns)
     at = 0
     while at < count:
@@ -90,6 +90,7 @@ def _find_starts(env: Env, starts: set[int]) -> None:
     handler = callback_start(env)
     if handler:
         starts.add(handler)
+    return handler
 
 
 def _make_subprograms(env: Env, ordered: list[int]) -> None:
@@ -292,16 +293,11 @@ def _call_edges(env: Env, ins: Ins) -> tuple[int, ...]:
         return after, ins.target
     if ins.kind is Kind.CALL_KFUNC and ins.row.has("ITER_NEXT"):
         env.prune_point[pc] = env.force_checkpoint[pc] = 1
-    if ins.kind is Kind.CALL_KFUNC and ins.row.name == "bpf_wq_set_callback_impl":
+    row = ins.row if ins.kind is Kind.CALL_KFUNC else HELPERS.at(ins.imm)
+    if row is not None and row.name in ASYNC_CALLBACKS:
         env.prune_point[pc] = 1
-    if ins.kind is Kind.CALL_KFUNC and ins.row.name == "bpf_rbtree_add_impl":
+    if row is not None and row.name in SYNC_CALLBACKS:
         env.calls_callback[pc] = env.force_checkpoint[pc] = env.prune_point[pc] = env.jmp_point[pc] = 1
-    if ins.kind is Kind.CALL:
-        row = HELPERS.at(ins.imm)
-        if row is not None and row.name in ASYNC_CALLBACKS:
-            env.prune_point[pc] = 1
-        if row is not None and row.name in SYNC_CALLBACKS:
-            env.calls_callback[pc] = env.force_checkpoint[pc] = env.prune_point[pc] = env.jmp_point[pc] = 1
     return (after,)
 
 

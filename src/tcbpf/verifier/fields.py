@@ -67,6 +67,11 @@ class Special:
     value: int = 0
     node: int = 0
 
+    @property
+    def is_kptr(self) -> bool:
+        """Tell whether it is a kernel pointer."""
+        return self.kind in KPTRS.values()
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

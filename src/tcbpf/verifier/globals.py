@@ -158,7 +158,7 @@ def _check_argument(env: Env, index: int, reg: Reg, param: Param) -> None:
 
 def _check_memory(env: Env, index: int, reg: Reg, param: Param) -> None:
     regno = index + 1
-    if not (reg.type == SCALAR and not reg.val.mask and not reg.val.value):
+    if not reg.is_null():
         regs = env.frame.regs
         if reg.type & MAYBE_NULL:
             regs[regno] = reg.with_type(reg.type & ~MAYBE_NULL)

@@ -43,7 +43,6 @@ def allocated(env: Env, id: int | None, percpu: bool) -> Reg:
 
     Raises:  Refused.
     """
-    name = "percpu_obj" if percpu else "obj"
     if id is None or not 0 <= id < 1 << 32:
         env.refuse("alloc_range")
     btf = env.program.btf
@@ -57,7 +56,7 @@ def allocated(env: Env, id: int | None, percpu: bool) -> Reg:
         if row.size > _MAX_PERCPU:
             env.refuse("alloc_percpu_size", size=row.size, most=_MAX_PERCPU)
         if local.record is not None:
-            env.refuse("alloc_percpu_fields", name=name)
+            env.refuse("alloc_percpu_fields")
     return Reg(BTF_ID | ALLOC | (PERCPU if percpu else 0), ZERO, extra=local)
 
 

@@ -94,7 +94,7 @@ def call_kfunc(env: Env, ins: Ins) -> int:
     _critical_sections(env, name)
     regs = env.frame.regs
     if name == "bpf_rbtree_add_impl":
-        push_callback(env, ins, meta.func, name)
+        push_callback(env, meta.func, name, root=meta.field)
     if name == "bpf_wq_set_callback_impl":
         push_async_callback(env, meta.func, sleepable=True)
     if name in graph.INSERTS:

@@ -25,7 +25,6 @@ from tcbpf.verifier.types import (
     BASE,
     BTF_ID,
     CTX,
-    DYNPTR,
     FUNC,
     MAP_PTR,
     MAP_VALUE,
@@ -122,7 +121,7 @@ def _check_pointer(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> 
     Raises:  Refused.
     """
     kfunc, arg = meta.kfunc, regno - 1
-    null = is_null(reg)
+    null = reg.is_null()
     wary = bool(kfunc.flags & _WARY)
     if wary and (null or reg.type & MAYBE_NULL) and not param.ends("__nullable"):
         env.refuse("kfunc_null", arg=arg)
@@ -142,11 +141,6 @@ def _check_pointer(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> 
             env.refuse("kfunc_rcu", reg=regno)
     check_offset(env, regno, reg, Mod.RELEASE if kfunc.has("RELEASE") and reg.ref else Mod.NONE)
     return bool(_CHECKS[kind](env, regno, reg, param, meta))
-
-
-def is_null(reg: Reg) -> bool:
-    """Tell whether a register is the number 0."""
-    return reg.type == SCALAR and not reg.val.mask and not reg.val.value
 
 
 def is_trusted(reg: Reg) -> bool:
@@ -173,7 +167,7 @@ def _kind(env: Env, regno: int, reg: Reg, param: Param, kfunc: Kfunc) -> str:
     target, arg = param.target, regno - 1
     if kfunc.name == "bpf_cast_to_kern_ctx" or target == CONTEXTS[env.type.context]:
         return "ctx"
-    if param.ends("__nullable") and is_null(reg):
+    if param.ends("__nullable") and reg.is_null():
         return "null"
     if param.ends("__alloc"):
         return "alloc"
@@ -234,8 +228,6 @@ def _check_dynptr(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> N
     name = meta.kfunc.name
     kind, parent_ref = _DYNPTR_KINDS.get(name, ""), 0
     mod = Mod.UNINIT if param.ends("__uninit") else Mod.NONE
-    if reg.type == DYNPTR:
-        mod |= Mod.RDONLY
     if name == "bpf_dynptr_clone" and mod & Mod.UNINIT:
         assert meta.dynptr is not None
         kind, parent_ref = meta.dynptr.extra.kind, meta.dynptr.ref
@@ -248,9 +240,10 @@ def _check_iterator(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) ->
     if meta.kfunc.name == "bpf_iter_css_task_new":
         env.refuse("iter_css_task")
     meta.iterator = check_iterator(env, regno, reg, meta.kfunc)
-    if not meta.kfunc.has("ITER_DESTROY"):
+    if not meta.kfunc.flags & {"ITER_NEW", "ITER_DESTROY"}:
         held = env.cur.frames[meta.iterator.frame].stack[meta.iterator.spi].reg
-        meta.ref = held.ref if held is not None and not meta.kfunc.has("ITER_NEW") else meta.ref
+        if held is not None:
+            meta.ref = held.ref
 
 
 def _check_string(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
@@ -286,7 +279,7 @@ def _not_for_each_other(held: str, wanted: str) -> bool:
 
 
 def _check_memory(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
-    if is_null(reg):
+    if reg.is_null():
         return
     size, regs = memory_size(param.target), env.frame.regs
     if reg.type & MAYBE_NULL:
@@ -298,7 +291,7 @@ def _check_memory(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> N
 
 def _check_memory_size(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> bool:
     size = env.frame.regs[regno + 1]
-    if not (is_null(reg) and param.ends("__opt")):
+    if not (reg.is_null() and param.ends("__opt")):
         try:
             for write in (False, True):
                 check_size(env, regno + 1, size, write=write, zero_ok=True, meta=None)

@@ -81,7 +81,7 @@ def check_kptr(env: Env, regno: int, reg: Reg) -> Special:
     if reg.val.mask:
         env.refuse("lock_offset", reg=regno, field="kptr")
     record = record_at(reg)
-    fields = [f for f in record.fields if f.kind in ("kptr", "percpu_kptr")] if record is not None else []
+    fields = [f for f in record.fields if f.is_kptr] if record is not None else []
     if not fields:
         env.refuse("kptr_none", reg=regno)
     at = reg.off + reg.val.smin

@@ -108,7 +108,7 @@ def check_map_value(
         return
     for field in map.record.fields:
         if reg.val.smin + off < field.off + field.size and field.off < reg.val.umax + off + size:
-            if field.kind not in ("kptr", "percpu_kptr"):
+            if not field.is_kptr:
                 env.refuse("special_field", field=field.kind)
             if helper:
                 env.refuse("kptr_helper")
@@ -140,7 +140,7 @@ def kptr_at(map: MapInfo, off: int) -> Special | None:
     """Return the kernel pointer at that offset of a value, None when there is none."""
     if map.record is not None:
         for field in map.record.fields:
-            if field.off == off and field.kind in ("kptr", "percpu_kptr"):
+            if field.off == off and field.is_kptr:
                 return field
     return None
 

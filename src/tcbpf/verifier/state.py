@@ -58,6 +58,10 @@ class Reg:
         self.extra = extra
         self.uid = uid
 
+    def is_null(self) -> bool:
+        """Tell whether it is the number 0."""
+        return self.type == SCALAR and not self.val.mask and not self.val.value
+
     def with_type(self, type: int) -> Reg:
         """Return the same pointer under another type."""
         return Reg(type, self.val, self.off, self.id, self.ref, self.extra, self.uid)

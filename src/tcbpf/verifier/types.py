@@ -90,6 +90,11 @@ _SPILLABLE: Final = frozenset((
 ))
 
 
+def is_allocated(type: int) -> bool:
+    """Tell whether a pointer surely points to an object that the program allocated, on this CPU."""
+    return type & BASE == BTF_ID and bool(type & ALLOC) and not type & (MAYBE_NULL | PERCPU)
+
+
 def is_spillable(type: int) -> bool:
     """Tell whether a stack slot remembers a pointer of this type."""
     return type & BASE in _SPILLABLE
