@@ -32,8 +32,8 @@ from tcbpf.datapath.kernel.syscall import btf_load
 from tcbpf.errors import SysError, TcbpfError, VerifierError
 from tcbpf.obj.program import Program
 from tcbpf.verifier import verify
-from tcbpf.verifier.log import STATS
-from tcbpf.verifier.reading import comparable
+from tcbpf.verifier.words.log import STATS
+from tcbpf.verifier.words.log_reader import comparable
 from verifier_corpora import CORPORA, Item, generated
 
 HERE = Path(__file__).parent

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from kernel_oracle import load
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ALU32, ALU64, Kind, op_of
-from tcbpf.verifier.branch import refine
-from tcbpf.verifier.scalar import Scalar, const
-from tcbpf.verifier.transfer import alu, fork
+from tcbpf.verifier.values.branch import refine
+from tcbpf.verifier.values.scalar import Scalar, const
+from tcbpf.verifier.values.transfer import alu, fork
 from verifier.printed import shown
 
 

@@ -37,7 +37,7 @@ from tcbpf.errors import NotSupported
 from tcbpf.isa.asm import assemble_lines
 from tcbpf.obj.link import raw_func_info
 from tcbpf.obj.program import Func, MapSpec, Program
-from tcbpf.verifier.structs import kernel_struct
+from tcbpf.verifier.memory.structs import kernel_struct
 from verifier.declare import Declarations, declare
 
 HERE = Path(__file__).parent / "cases"

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tcbpf.verifier.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Scalar, const
-from tcbpf.verifier.tnum import HALF_MAX, MAX
+from tcbpf.verifier.values.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Scalar, const
+from tcbpf.verifier.values.tnum import HALF_MAX, MAX
 
 _REGISTER = re.compile(r"\bR(\d+)(?:_\w+)?=P?(scalar\((?:[^()]|\([^()]*\))*\)|-?(?:0x)?[0-9a-f]+)(?=\s|$)")
 _ID = re.compile(r"\bR(\d+)(?:_\w+)?=P?scalar\(id=(\d+)")

@@ -10,7 +10,7 @@ import kernel_oracle
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import VerifierError
 from tcbpf.verifier import verify
-from tcbpf.verifier.reasons import REASONS
+from tcbpf.verifier.words.reasons import REASONS
 from verifier.cases import Case, cases
 from verifier.unprivileged import ask
 

@@ -17,7 +17,8 @@ from tcbpf.errors import NotSupported, VerifierError
 from tcbpf.isa.insn import Insn, decode
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.insns import PSEUDO_CALL
-from tcbpf.verifier import alu, jump, scalar, transfer
+from tcbpf.verifier.rules import alu, jump
+from tcbpf.verifier.values import scalar, transfer
 from tcbpf.vm.executable import Options
 from verifier.watch import Enough, Outside, States, states, watching
 

@@ -17,8 +17,8 @@ from tcbpf.lang import compile
 from tcbpf.obj import link, programs
 from tcbpf.obj.program import Program
 from tcbpf.verifier import verify
-from tcbpf.verifier.log import STATS
-from tcbpf.verifier.reading import comparable
+from tcbpf.verifier.words.log import STATS
+from tcbpf.verifier.words.log_reader import comparable
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SEEDS = 250

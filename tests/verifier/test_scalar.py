@@ -7,10 +7,10 @@ import random
 import pytest
 
 from tcbpf.tables.insns import ALU, JUMP
-from tcbpf.verifier.branch import refine, taken
-from tcbpf.verifier.scalar import UNKNOWN, Scalar, bounded, const, sign_extend, truncate
-from tcbpf.verifier.tnum import MAX
-from tcbpf.verifier.transfer import alu, fork
+from tcbpf.verifier.values.branch import refine, taken
+from tcbpf.verifier.values.scalar import UNKNOWN, Scalar, bounded, const, sign_extend, truncate
+from tcbpf.verifier.values.tnum import MAX
+from tcbpf.verifier.values.transfer import alu, fork
 from verifier.printed import parse
 from verifier.rfc9669 import holds, result
 

@@ -9,8 +9,8 @@ import random
 
 import pytest
 
-from tcbpf.verifier import tnum
-from tcbpf.verifier.tnum import MAX, Tnum
+from tcbpf.verifier.values import tnum
+from tcbpf.verifier.values.tnum import MAX, Tnum
 
 SMALL = [(value, mask) for mask in range(16) for value in range(16) if not value & mask]
 

@@ -20,11 +20,13 @@ from typing import Any
 import pytest
 
 from tcbpf.obj.program import Program
-from tcbpf.verifier import alike, check, explore, prune
-from tcbpf.verifier.env import Env, SubInfo
-from tcbpf.verifier.insns import Ins
-from tcbpf.verifier.state import Frame, Reg
-from tcbpf.verifier.types import (
+from tcbpf.verifier import check, explore
+from tcbpf.verifier.paths import prune
+from tcbpf.verifier.paths import states_equal as alike
+from tcbpf.verifier.state.env import Env, SubInfo
+from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.state import Frame, Reg
+from tcbpf.verifier.values.types import (
     BASE,
     CTX,
     MAP_VALUE,

@@ -16,8 +16,8 @@ from tcbpf.cli.arguments import add_datapath, add_json, read_object
 from tcbpf.errors import InputError, VerifierError
 from tcbpf.obj import Listed, link, programs
 from tcbpf.obj.program import Object, Program
-from tcbpf.verifier.log import LEVEL1, LEVEL2, VISITS
-from tcbpf.verifier.reading import processed
+from tcbpf.verifier.words.log import LEVEL1, LEVEL2, VISITS
+from tcbpf.verifier.words.log_reader import processed
 
 if TYPE_CHECKING:
     from tcbpf.verifier import Verified
@@ -204,8 +204,8 @@ def release(text: str) -> tuple[int, int]:
 
 def failing_path(report: Report) -> list[tuple[int, str, str, str]]:
     """Return (pc, instruction, what it changed, source line) of the instructions that caused the refusal, in order."""
-    from tcbpf.verifier.reading import read
-    from tcbpf.verifier.report import source_line
+    from tcbpf.verifier.words.log_reader import read
+    from tcbpf.verifier.words.report import source_line
     if report.error is None:
         return []
     last = {visit.pc: visit for visit in read(report.log) if not visit.safe}
@@ -248,7 +248,7 @@ def show(report: Report, args: argparse.Namespace) -> None:
 
 def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
     """Return the source lines that most instructions were processed for; functions, without line information."""
-    from tcbpf.verifier.report import costs
+    from tcbpf.verifier.words.report import costs
     functions, lines = costs(report.program, report.visits)
     rows = sorted((lines or functions).items(), key=lambda row: -row[1])[:count]
     return [(cost, what) for what, cost in rows if cost]
@@ -257,7 +257,7 @@ def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
 def show_profile(report: Report) -> None:
     """Print what each function and source line cost."""
     from tcbpf.cli.words import table
-    from tcbpf.verifier.report import costs
+    from tcbpf.verifier.words.report import costs
     functions, lines = costs(report.program, report.visits)
     total = max(1, sum(report.visits))
     for title, rows in (("function", functions), ("line", lines)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tcbpf.cli import page
 from tcbpf.obj.program import Line, Program
-from tcbpf.verifier.reading import Visit, read
+from tcbpf.verifier.words.log_reader import Visit, read
 
 if TYPE_CHECKING:
     from tcbpf.cli.verify import Report
@@ -155,7 +155,7 @@ def group(log: str, limit: int) -> tuple[Counter[int], dict[int, list[Visit]]]:
 
 def lines_of(program: Program) -> Iterator[tuple[Line | None, list[int]]]:
     """Yield each run of instructions of one source line, in program order."""
-    from tcbpf.verifier.report import line_of
+    from tcbpf.verifier.words.report import line_of
     current: Line | None = None
     pcs: list[int] = []
     pc = 0

@@ -287,7 +287,7 @@ def _extra(spec: MapSpec) -> int:
         raise MapError(errno.EINVAL, "create", spec.name, f"map_extra {spec.map_extra:#x}")
     if spec.btf is None or b"\0bpf_spin_lock\0" not in spec.btf.raw:
         return 0
-    from tcbpf.verifier.fields import record_of
+    from tcbpf.verifier.state.btf_record import record_of
 
     record = record_of(spec)
     lock = record.find("bpf_spin_lock") if record else None

@@ -24,9 +24,9 @@ from tcbpf.tables.insns import (
     PSEUDO_MAP_VALUE,
     Kind,
 )
-from tcbpf.verifier.env import MAX_VAR_OFF, Env, SubInfo
-from tcbpf.verifier.exception import THROW, callback_start
-from tcbpf.verifier.insns import CODES, Ins, decode_slot
+from tcbpf.verifier.rules.exception import THROW, callback_start
+from tcbpf.verifier.state.env import MAX_VAR_OFF, Env, SubInfo
+from tcbpf.verifier.state.insns import CODES, Ins, decode_slot
 
 MAX_SUBPROGRAMS: Final = 256
 MAX_MAPS: Final = 64
@@ -76,7 +76,7 @@ def _find_starts(env: Env, starts: set[int]) -> int:
             if not env.capable:
                 env.refuse("calls_privilege")
             if call and insn.src == PSEUDO_KFUNC_CALL:
-                from tcbpf.verifier.kfunc import find  # and the table behind it: few programs need them
+                from tcbpf.verifier.rules.kfunc import find  # and the table behind it: few programs need them
 
                 env.kfunc_at[at] = find(env, insn)
             else:

@@ -13,17 +13,17 @@ from tcbpf.obj.program import HasSpec, Program
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.row import Release
-from tcbpf.verifier.blame import Blame, blame
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
-from tcbpf.verifier.env import Env, MapInfo, Refused
 from tcbpf.verifier.explore import check_functions
-from tcbpf.verifier.fields import record_of
-from tcbpf.verifier.insns import TAIL_CALL
-from tcbpf.verifier.leave import check_stack_depth
 from tcbpf.verifier.liveness import compute_live_registers
-from tcbpf.verifier.log import Log, write_summary
-from tcbpf.verifier.report import account, source_line
+from tcbpf.verifier.rules.leave import check_stack_depth
+from tcbpf.verifier.state.btf_record import record_of
+from tcbpf.verifier.state.env import Env, MapInfo, Refused
+from tcbpf.verifier.state.insns import TAIL_CALL
 from tcbpf.verifier.verified import Subprog, Verified
+from tcbpf.verifier.words.blame import Blame, blame
+from tcbpf.verifier.words.log import Log, write_summary
+from tcbpf.verifier.words.report import account, source_line
 
 KERNEL: Final[Release] = (6, 18)
 MAX_INSNS: Final = 1_000_000

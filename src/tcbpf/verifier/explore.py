@@ -9,17 +9,17 @@ from collections.abc import Callable
 from typing import Final
 
 from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, Kind
-from tcbpf.verifier import access, alu, call, jump, leave
-from tcbpf.verifier.env import Env, MapInfo
-from tcbpf.verifier.globals import say_of_main, set_arguments
-from tcbpf.verifier.insns import Ins
 from tcbpf.verifier.liveness import StackLiveness
-from tcbpf.verifier.liveness_log import LoggedLiveness
-from tcbpf.verifier.paths import PATH_END, end_path, next_path
-from tcbpf.verifier.prune import is_visited, push_step
-from tcbpf.verifier.scalar import const
-from tcbpf.verifier.state import MAIN_CALLSITE, REG_FP, ZERO, Frame, Reg, State
-from tcbpf.verifier.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR
+from tcbpf.verifier.paths.paths import PATH_END, end_path, next_path
+from tcbpf.verifier.paths.prune import is_visited, push_step
+from tcbpf.verifier.rules import access, alu, call, jump, leave
+from tcbpf.verifier.rules.globals import say_of_main, set_arguments
+from tcbpf.verifier.state.env import Env, MapInfo
+from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.state import MAIN_CALLSITE, REG_FP, ZERO, Frame, Reg, State
+from tcbpf.verifier.values.scalar import const
+from tcbpf.verifier.values.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR
+from tcbpf.verifier.words.liveness_log import LoggedLiveness
 
 Run = Callable[[Env, Ins], int]
 
@@ -115,7 +115,7 @@ def _follow(env: Env) -> None:
 # --- instructions ------------------------------------------------------------------------------------------------------
 
 def _call_kfunc(env: Env, ins: Ins) -> int:
-    from tcbpf.verifier.kfunc import call_kfunc  # and the table behind it: few programs need them
+    from tcbpf.verifier.rules.kfunc import call_kfunc  # and the table behind it: few programs need them
 
     return call_kfunc(env, ins)
 

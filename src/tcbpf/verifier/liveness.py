@@ -19,10 +19,10 @@ from typing import Final
 
 from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind
-from tcbpf.verifier.call import is_offered
-from tcbpf.verifier.env import Env
-from tcbpf.verifier.insns import Ins
-from tcbpf.verifier.state import State
+from tcbpf.verifier.rules.call import is_offered
+from tcbpf.verifier.state.env import Env
+from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.state import State
 
 _ALL: Final = (1 << 64) - 1
 

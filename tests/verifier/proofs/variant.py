@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-import tcbpf.verifier
+import tcbpf.verifier.values
 
-ROOM = Path(tcbpf.verifier.__path__[0])
+ROOM = Path(tcbpf.verifier.values.__path__[0])
 MODULES = ("tnum", "scalar", "transfer", "branch")
 _counter = itertools.count()
 
@@ -38,8 +38,8 @@ class Variant:
             if fault is not None and fault[0] == name:
                 text = _replace(text, fault[1], fault[2])
             for other in MODULES:
-                text = text.replace(f"from tcbpf.verifier.{other} import", f"from {package}.{other} import")
-            text = text.replace("from tcbpf.verifier import tnum", f"import {package}.tnum as tnum")
+                text = text.replace(f"from tcbpf.verifier.values.{other} import", f"from {package}.{other} import")
+            text = text.replace("from tcbpf.verifier.values import tnum", f"import {package}.tnum as tnum")
             module = ModuleType(f"{package}.{name}")
             sys.modules[module.__name__] = module
             setattr(sys.modules.setdefault(package, ModuleType(package)), name, module)

@@ -1,0 +1,1 @@
+"""Pointers and what they point to: packets, stack, map values, kernel structures."""

@@ -1,0 +1,1 @@
+"""What each kind of instruction demands and changes, one module a rule."""

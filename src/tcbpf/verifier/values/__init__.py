@@ -1,0 +1,1 @@
+"""What is known of one number: bits, ranges, how operations and branches change them, and the types of values."""

@@ -1,0 +1,1 @@
+"""The verifier's words: reasons, logs, reports and hints."""
