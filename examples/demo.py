@@ -14,7 +14,7 @@ from rich.table import Table
 
 import tcbpf
 from tcbpf.cli.diff import compare
-from tcbpf.cli.words import rate, verdict_name
+from tcbpf.cli.output import rate, verdict_name
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "dns_guard.c"

@@ -82,7 +82,7 @@ def same(text: str) -> str:
 
 def ours(words: list[str], options: list[str], directory: Path) -> Said:
     """Run one of our commands in this process."""
-    from tcbpf.cli.tc import main
+    from tcbpf.cli.tc.command import main
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main([*options, *words])

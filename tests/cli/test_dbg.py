@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tcbpf.cli import main
-from tcbpf.cli.dbg import Debugger
+from tcbpf.cli.dbg.command import Debugger
 from tcbpf.datapath.user import User
 from tcbpf.errors import InputError
 from tcbpf.lang import compile

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcbpf.cli import arguments, cbpf_run, plain, run
+from tcbpf.cli import arguments, run
+from tcbpf.cli import fast_args as plain
+from tcbpf.cli.cbpf import run as cbpf_run
 
 WORDS = st.lists(st.sampled_from([
     "a.c", "b.pcap", "--section", "--name", "--program", "--out", "--limit", "--maps", "--json", "--datapath", "user", "kernel",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cli.tc_transcript import ours
 from conftest import open_for_test
-from tcbpf.cli.tc_sheet import _write
+from tcbpf.cli.tc.sheet import _write
 from tcbpf.control.objects import Link
 from tcbpf.control.request import Op, Request
 from tcbpf.control.words import format_handle, parse_classid

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli.tc_transcript import Said, ours
-from tcbpf.cli.tc_load import read_bytecode
-from tcbpf.cli.tc_words import Quit, Words, c_number, format_rate, format_size, read_rate, read_size
+from tcbpf.cli.tc.args import Quit, Words, c_number, format_rate, format_size, read_rate, read_size
+from tcbpf.cli.tc.load import read_bytecode
 
 
 def tc(home: Path, *words: str) -> Said:

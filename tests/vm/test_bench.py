@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 import kernel_oracle
-from tcbpf.cli import bench, measure, measure_capture, measure_verify
 from tcbpf.cli import main as tcbpf
+from tcbpf.cli.bench import capture as measure_capture
+from tcbpf.cli.bench import command as bench
+from tcbpf.cli.bench import measure
+from tcbpf.cli.bench import verify as measure_verify
 from tcbpf.errors import InputError, InternalError
 
 PROGRAMS = Path(__file__).parents[2] / "benchmarks"

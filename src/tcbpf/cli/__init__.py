@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 VERBS = {
     # verb: (module, one line of help)
     "run": ("run", "run a classifier over a capture"),
-    "verify": ("verify", "ask the verifier, and read its reasons"),
+    "verify": ("verify.command", "ask the verifier, and read its reasons"),
     "prog-run": ("prog_run", "run a program once, on one packet"),
-    "dbg": ("dbg", "step through a program, forwards and backwards, the packet in hand"),
+    "dbg": ("dbg.command", "step through a program, forwards and backwards, the packet in hand"),
     "diff": ("diff", "run a classifier on both datapaths and show the first difference"),
     "asm": ("asm", "assemble text to bytecode"),
     "disasm": ("disasm", "disassemble an object or bytecode"),
-    "tc": ("tc", "qdiscs, classes, filters and actions, in the words of tc(8)"),
+    "tc": ("tc.command", "qdiscs, classes, filters and actions, in the words of tc(8)"),
     "ip": ("ip", "devices of the datapath, in the words of ip(8)"),
     "replay": ("replay", "send a capture through a device's hooks"),
     "map": ("map", "read and write maps"),
-    "bench": ("bench", "measure, as ratios side by side"),
-    "cbpf": ("cbpf", "classic BPF: asm, disasm, compile, check, convert, run, dbg"),
+    "bench": ("bench.command", "measure, as ratios side by side"),
+    "cbpf": ("cbpf.command", "classic BPF: asm, disasm, compile, check, convert, run, dbg"),
     "conformance-plugin": ("conformance", "the plugin protocol of the bpf_conformance suite"),
 }
 
@@ -95,7 +95,7 @@ def import_verb(verb: str) -> Any:
 RAW = {"tc", "ip", "conformance-plugin"}
 """Verbs with a grammar that is not argparse's: their `main` takes the words."""
 
-PLAIN = {("run",): "run", ("cbpf", "run"): "cbpf_run"}
+PLAIN = {("run",): "run", ("cbpf", "run"): "cbpf.run"}
 """Verbs that start fast when the command is plain: their module's `read` returns its arguments, or None for argparse."""
 
 

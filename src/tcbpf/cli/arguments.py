@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from tcbpf.cli.plain import Rows
+    from tcbpf.cli.fast_args import Rows
     from tcbpf.datapath.base import Datapath, Prog
     from tcbpf.obj.program import Object
 

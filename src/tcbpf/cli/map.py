@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tcbpf.cli.arguments import add_datapath, add_json
-from tcbpf.cli.words import table
+from tcbpf.cli.output import table
 from tcbpf.datapath.base import Datapath
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError, MapError, NotSupported

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from tcbpf.cli.arguments import add_datapath, add_json, add_program, load_program, read_ctx
-from tcbpf.cli.words import verdict_name
+from tcbpf.cli.output import verdict_name
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
 from tcbpf.net import newfile

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from tcbpf.cli.arguments import add_datapath, add_json
-from tcbpf.cli.words import rate, table, verdict_name
+from tcbpf.cli.output import rate, table, verdict_name
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError, TcError
 

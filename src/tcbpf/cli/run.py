@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from tcbpf.cli import plain
+from tcbpf.cli import fast_args as plain
 from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, WHICH, Source, add, unpinned
 from tcbpf.datapath.choose import chosen_name, open_datapath
 
@@ -92,7 +92,7 @@ def on_trial(source: Source, section: str, name: str) -> Trial | None:
 
 def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None:
     """Print the report for a person."""
-    from tcbpf.cli.words import rate, table, verdict_name
+    from tcbpf.cli.output import rate, table, verdict_name
     packets = report["packets"]
     table(("verdict", "", "packets", "share"),
           [(number, verdict_name(int(number)), count, f"{100 * count / packets:.1f}%")

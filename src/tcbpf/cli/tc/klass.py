@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tcbpf.cli import tc_show
-from tcbpf.cli.tc_qdisc import apply, choose, require_device, show
-from tcbpf.cli.tc_words import (
+from tcbpf.cli.tc import show as tc_show
+from tcbpf.cli.tc.args import (
     LOCAL,
     USAGE,
     Options,
@@ -22,12 +21,13 @@ from tcbpf.cli.tc_words import (
     read_rate,
     read_size,
 )
+from tcbpf.cli.tc.qdisc import apply, choose, require_device, show
 from tcbpf.control.objects import TC_H_ROOT, TcClass
 from tcbpf.control.request import Op
 from tcbpf.control.words import parse_classid
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc import Opener
+    from tcbpf.cli.tc.command import Opener
 
 CLASS_USAGE = """\
 Usage: tc class { add | del | change | replace | show } dev STRING

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from tcbpf.cli import plain
+from tcbpf.cli import fast_args as plain
 from tcbpf.cli.arguments import DATAPATH, JSON
 from tcbpf.datapath.choose import chosen_name, open_datapath
 
@@ -54,7 +54,7 @@ def main(args: Any) -> int:
         print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes,
                           "duration_ns": stats.duration_ns}))
     else:
-        from tcbpf.cli.words import rate
+        from tcbpf.cli.output import rate
 
         print(f"{matches} of {stats.packets} packets match, {rate(stats.packets, stats.duration_ns)}")
     return 0
@@ -67,7 +67,7 @@ def bytecode(text: str, link_type: str | int, optimize: bool) -> bytes:
     """
     if not is_expression(text):
         from tcbpf.cbpf import to_bytes
-        from tcbpf.cli.cbpf import read_filter
+        from tcbpf.cli.cbpf.command import read_filter
 
         return to_bytes(read_filter(text, link_type=link_type, optimize=optimize))
     from tcbpf.cbpf import expression

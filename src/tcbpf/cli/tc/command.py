@@ -16,8 +16,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tcbpf import __version__
-from tcbpf.cli import tc_actions, tc_chain, tc_class, tc_exec, tc_filter, tc_qdisc
-from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, matches
+from tcbpf.cli.tc import actions as tc_actions
+from tcbpf.cli.tc import chain as tc_chain
+from tcbpf.cli.tc import exec as tc_exec
+from tcbpf.cli.tc import filter as tc_filter
+from tcbpf.cli.tc import klass as tc_class
+from tcbpf.cli.tc import qdisc as tc_qdisc
+from tcbpf.cli.tc.args import LOCAL, USAGE, Options, Quit, Words, matches
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
 

@@ -14,12 +14,12 @@ import sys
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_load import UNLOADED, UNPARSED, bpffs_path, load_object, open_pinned, owner_types, pin_report, read_source
-from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
+from tcbpf.cli.tc.args import LOCAL, USAGE, Options, Quit, Words, c_number, matches
+from tcbpf.cli.tc.load import UNLOADED, UNPARSED, bpffs_path, load_object, open_pinned, owner_types, pin_report, read_source
 from tcbpf.errors import SysError
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc import Opener
+    from tcbpf.cli.tc.command import Opener
     from tcbpf.datapath.base import Datapath, Prog
     from tcbpf.datapath.loader import Loaded
     from tcbpf.maps.map import Map

@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     if len(reports) > 1 and not args.json:
         show_total(reports)
     if args.html:
-        from tcbpf.cli.verify_html import write_page
+        from tcbpf.cli.verify.html import write_page
         write_page(args.html, args.object, reports)
     return 0 if all(report.accepted and not report.over_budget for report in reports) else 1
 
@@ -256,7 +256,7 @@ def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
 
 def show_profile(report: Report) -> None:
     """Print what each function and source line cost."""
-    from tcbpf.cli.words import table
+    from tcbpf.cli.output import table
     from tcbpf.verifier.words.report import costs
     functions, lines = costs(report.program, report.visits)
     total = max(1, sum(report.visits))

@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tcbpf.cli import measure, measure_capture, measure_verify
-from tcbpf.cli.measure import geomean
-from tcbpf.cli.words import table
+from tcbpf.cli.bench import capture as measure_capture
+from tcbpf.cli.bench import measure
+from tcbpf.cli.bench import verify as measure_verify
+from tcbpf.cli.bench.measure import geomean
+from tcbpf.cli.output import table
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.lang import c
 from tcbpf.net import newfile
@@ -21,7 +23,7 @@ PACKETS = 1_000_000
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("--json", metavar="FILE", help="write the figures there, with each program's parts")
-    parser.add_argument("--programs", metavar="DIR", type=Path, default=Path(__file__).parents[3] / "benchmarks",
+    parser.add_argument("--programs", metavar="DIR", type=Path, default=Path(__file__).parents[4] / "benchmarks",
                         help="the benchmark programs (default: those of the checkout)")
     parser.add_argument("--rounds", type=int, default=measure.ROUNDS, metavar="N", help="rounds; the least of them counts")
     parser.add_argument("--packets", type=int, default=PACKETS, metavar="N", help="packets of the generated capture")
@@ -72,7 +74,7 @@ def _kernel(missing: list[str]) -> Any:
 
     try:
         kernel = Kernel()
-        kernel.load(c.compile(Path(__file__).parents[3] / "benchmarks" / "empty.c"))
+        kernel.load(c.compile(Path(__file__).parents[4] / "benchmarks" / "empty.c"))
     except (NotSupported, SysError) as error:
         missing.append(f"the kernel's JIT: {error}")
         return None

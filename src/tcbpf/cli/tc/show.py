@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tcbpf.cli import tc_show_action
-from tcbpf.cli.tc_sheet import Sheet
-from tcbpf.cli.tc_words import Options, format_rate, format_size
+from tcbpf.cli.tc import show_action as tc_show_action
+from tcbpf.cli.tc.args import Options, format_rate, format_size
+from tcbpf.cli.tc.sheet import Sheet
 from tcbpf.control.objects import (
     IN_HW,
     NOT_IN_HW,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tcbpf.cli.words import table
+from tcbpf.cli.output import table
 from tcbpf.errors import NotSupported, SysError, VerifierError
 from tcbpf.lang import c
 from tcbpf.obj.link import link

@@ -10,9 +10,9 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_load import UNLOADED, UNPARSED, prepare, read_source
-from tcbpf.cli.tc_show_action import HW_STATS, PACKET_TYPES
-from tcbpf.cli.tc_words import LOCAL, USAGE, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
+from tcbpf.cli.tc.args import LOCAL, USAGE, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
+from tcbpf.cli.tc.load import UNLOADED, UNPARSED, prepare, read_source
+from tcbpf.cli.tc.show_action import HW_STATS, PACKET_TYPES
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, NO_PERCPU, Action
 from tcbpf.control.words import parse_classid, parse_protocol
 from tcbpf.tables.actions import ACTIONS
@@ -130,7 +130,7 @@ def _mirred(dp: Datapath, words: Words) -> Action:
     before, device = words.take(), words.take()
     if not deed or before != "dev":
         raise Quit(USAGE, f"mirred option not supported {before if deed else word}", KIND_USAGE["mirred"])
-    from tcbpf.cli.tc_qdisc import require_device
+    from tcbpf.cli.tc.qdisc import require_device
     require_device(dp, device)
     control = _control(words) if deed == "mirror" else "stolen"
     if index and words.next == "index":

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_words import LOCAL, Quit, Words, matches
+from tcbpf.cli.tc.args import LOCAL, Quit, Words, matches
 from tcbpf.errors import CompileError, InputError, NotSupported, SysError, VerifierError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def prepare(dp: Datapath, source: Source) -> Ready:
         return Ready(open_pinned(dp, source), name=f"{os.path.basename(source.value)}:[*fsobj]")
     loaded, section = load_object(dp, source)
     if source.export:
-        from tcbpf.cli.tc_exec import send_maps
+        from tcbpf.cli.tc.exec import send_maps
         send_maps(source.export, source.value, loaded)
     if source.program:                                 # tc names the section that it would have taken
         section = source.section or DEFAULT_SECTION[source.type]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcbpf.cli.measure import Timed, geomean, in_turns
+from tcbpf.cli.bench.measure import Timed, geomean, in_turns
 from tcbpf.errors import InternalError
 from tcbpf.net.generate import generate
 from tcbpf.net.pcap import read

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tcbpf.cli.tc_sheet import Sheet
-from tcbpf.cli.tc_words import Options, format_size
+from tcbpf.cli.tc.args import Options, format_size
+from tcbpf.cli.tc.sheet import Sheet
 from tcbpf.control.objects import ACT_SKIP_HW, NO_PERCPU, Action, Bpf, Stats
 from tcbpf.control.words import format_handle, format_protocol
 

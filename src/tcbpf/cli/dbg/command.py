@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.cbpf.dbg import MAX_BREAKPOINTS, full_name, number_of
 from tcbpf.cli.arguments import add_program, read_ctx, read_object, unpinned
+from tcbpf.cli.output import verdict_name
 from tcbpf.cli.prompt import converse
-from tcbpf.cli.words import verdict_name
 from tcbpf.errors import InputError
 
 if TYPE_CHECKING:
-    from tcbpf.cli.dbg_show import View
+    from tcbpf.cli.dbg.show import View
     from tcbpf.datapath.user import User
     from tcbpf.datapath.user.prog import UserProg
     from tcbpf.native.env import Env
@@ -139,7 +139,7 @@ class Debugger:
 
     def view(self) -> View:
         """Return what there is to show."""
-        from tcbpf.cli.dbg_show import View
+        from tcbpf.cli.dbg.show import View
 
         return View(self.ready(), self.breakpoints)
 

@@ -18,7 +18,7 @@ from tcbpf.obj.program import Line, Program
 from tcbpf.verifier.words.log_reader import Visit, read
 
 if TYPE_CHECKING:
-    from tcbpf.cli.verify import Report
+    from tcbpf.cli.verify.command import Report
 
 MAX_VISITS, MIN_VISITS, MAX_STATES = 200, 3, 20_000
 """States shown for one instruction, and for a whole program: a page of a big program stays small enough to open."""
@@ -93,7 +93,7 @@ def section(report: Report) -> Iterator[str]:
 
 def reasons(report: Report) -> Iterator[str]:
     """Yield why the program was refused: message, line, hint, and the path that caused it."""
-    from tcbpf.cli.verify import failing_path
+    from tcbpf.cli.verify.command import failing_path
     error = report.error
     assert error is not None
     yield f'<div class="why"><p><b>{escape(error.message)}</b> <span class="soft">pc {error.pc}, {escape(error.reason)}, '

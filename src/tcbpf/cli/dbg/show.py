@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcbpf.cbpf.dbg import dump_packet
-from tcbpf.cli.words import verdict_name
+from tcbpf.cli.output import verdict_name
 from tcbpf.errors import InputError
 from tcbpf.isa import listing
 from tcbpf.native.library import struct

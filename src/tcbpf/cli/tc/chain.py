@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tcbpf.cli import tc_show
-from tcbpf.cli.tc_filter import ERROR, read_request, require_block
-from tcbpf.cli.tc_qdisc import apply, require_device, show
-from tcbpf.cli.tc_words import USAGE, Options, Quit, Words, absent, matches
+from tcbpf.cli.tc import show as tc_show
+from tcbpf.cli.tc.args import USAGE, Options, Quit, Words, absent, matches
+from tcbpf.cli.tc.filter import ERROR, read_request, require_block
+from tcbpf.cli.tc.qdisc import apply, require_device, show
 from tcbpf.control.objects import Chain
 from tcbpf.control.request import Op
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc import Opener
+    from tcbpf.cli.tc.command import Opener
 
 CHAIN_USAGE = """\
 Usage: tc chain [ add | del | get | show ] [ dev STRING [ root | ingress | egress | parent CLASSID ] | block INDEX ]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tcbpf import cbpf
 from tcbpf.cbpf.text import is_bytecode
-from tcbpf.cli import arguments, cbpf_run
+from tcbpf.cli import arguments
+from tcbpf.cli.cbpf import run as cbpf_run
 from tcbpf.errors import FilterError
 
 
@@ -104,7 +105,7 @@ def convert(args: argparse.Namespace) -> int:
     program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
     converted = cbpf.convert(program)
     if args.html:
-        from tcbpf.cli.cbpf_html import write_page
+        from tcbpf.cli.cbpf.html import write_page
         write_page(args.html, args.filter, program, converted)
         return 0
     classic = cbpf.listing(program).splitlines()
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 def dbg(args: argparse.Namespace) -> int:
     """Debug: at a prompt with history, or the commands of standard input."""
-    from tcbpf.cli.cbpf_dbg import debug
+    from tcbpf.cli.cbpf.dbg import debug
     return debug(read_filter(args.filter) if args.filter else (), args.capture or "", read_filter)
 
 

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from tcbpf.cli import tc_show
-from tcbpf.cli.tc_sheet import Sheet
-from tcbpf.cli.tc_words import (
+from tcbpf.cli.tc import show as tc_show
+from tcbpf.cli.tc.args import (
     LOCAL,
     REFUSED,
     USAGE,
@@ -25,13 +24,14 @@ from tcbpf.cli.tc_words import (
     read_size,
     wrong,
 )
+from tcbpf.cli.tc.sheet import Sheet
 from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.control.words import parse_classid, parse_qdisc_handle
 from tcbpf.errors import NotSupported, SysError, TcError
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc import Opener
+    from tcbpf.cli.tc.command import Opener
     from tcbpf.datapath.base import Datapath
 
 COMMANDS = {"add": Op.ADD, "change": Op.CHANGE, "replace": Op.REPLACE, "link": Op.LINK, "delete": Op.DELETE, "get": Op.GET,

@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc_action import ILLEGAL, read_actions
-from tcbpf.cli.tc_qdisc import apply
-from tcbpf.cli.tc_sheet import Sheet
-from tcbpf.cli.tc_show_action import listing
-from tcbpf.cli.tc_words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
+from tcbpf.cli.tc.action import ILLEGAL, read_actions
+from tcbpf.cli.tc.args import LOCAL, USAGE, Options, Quit, Words, c_number, matches
+from tcbpf.cli.tc.qdisc import apply
+from tcbpf.cli.tc.sheet import Sheet
+from tcbpf.cli.tc.show_action import listing
 from tcbpf.control.objects import Action, Actions
 from tcbpf.control.request import Op
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc import Opener
+    from tcbpf.cli.tc.command import Opener
 
 ACTIONS_USAGE = """\
 Usage: tc actions { add | change | replace } action KIND [ its options ] [ index INDEX ]

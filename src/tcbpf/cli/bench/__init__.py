@@ -1,0 +1,1 @@
+"""`tcbpf bench`: ratios, measured side by side."""

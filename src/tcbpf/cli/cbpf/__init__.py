@@ -1,0 +1,1 @@
+"""`tcbpf cbpf`: classic BPF."""

@@ -1,0 +1,1 @@
+"""`tcbpf dbg`: the debugger of eBPF programs."""

@@ -1,0 +1,1 @@
+"""`tcbpf tc`: tc(8)'s grammar, words and output."""

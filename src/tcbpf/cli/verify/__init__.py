@@ -1,0 +1,1 @@
+"""`tcbpf verify`: the verifier's answer as text, JSON and a page."""
