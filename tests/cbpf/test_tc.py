@@ -10,9 +10,9 @@ import pytest
 from cbpf.filters import CAPTURES
 from netns import netns, within
 from tcbpf.cbpf import assemble
+from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
-from tcbpf.control.words import HOOKS
 from tcbpf.datapath.kernel import Kernel, probe
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.replay import replay

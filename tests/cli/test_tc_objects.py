@@ -19,9 +19,9 @@ import pytest
 from cli.tc_transcript import ours, theirs
 from cli.test_tc import Place, make_devices
 from netns import netns
+from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import Filter
 from tcbpf.control.request import Op, Request
-from tcbpf.control.words import HOOKS
 from tcbpf.datapath.base import Datapath, Prog
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.lang import compile_c

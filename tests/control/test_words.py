@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcbpf.control.words import (
+from tcbpf.control.handles import (
     PROTOCOLS,
     format_handle,
     format_protocol,

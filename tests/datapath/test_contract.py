@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Bpf, Filter, Link, Qdisc, TcClass
 from tcbpf.control.request import Op, Request
-from tcbpf.control.words import HOOKS
 from tcbpf.datapath.base import Datapath, Prog
 from tcbpf.errors import MapError, SysError, TcError, VerifierError
 from tcbpf.isa import assemble, encode

@@ -17,9 +17,9 @@ import pytest
 
 import tcbpf
 from netns import netns, within
+from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
-from tcbpf.control.words import HOOKS
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.replay import replay
 from tcbpf.isa import assemble, encode

@@ -11,9 +11,9 @@ import pytest
 
 from cli.test_tc_objects import Bench, bench
 from tcbpf.cli import main
+from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import Bpf, Filter
 from tcbpf.control.request import Op, Request
-from tcbpf.control.words import HOOKS
 from tcbpf.datapath.base import Datapath, Prog
 from tcbpf.lang import find_compiler
 from tcbpf.maps.map import Map

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tcbpf.net import newfile
-from tcbpf.net.newfile import NewFile
+from tcbpf import files as newfile
+from tcbpf.files import NewFile
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ from tcbpf.verifier.values.types import (
     SCALAR,
     STACK,
 )
-from tcbpf.vm.interp import Interp, ProgramMachine
-from tcbpf.vm.machine import FRAME
+from tcbpf.vm.interp.interp import Interp, ProgramMachine
+from tcbpf.vm.interp.machine import FRAME
 
 LONGEST = 3000
 """How many instructions of a run are looked at."""

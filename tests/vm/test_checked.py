@@ -4,7 +4,7 @@ import pytest
 
 from tcbpf.errors import InputError
 from tcbpf.isa.insn import Insn
-from tcbpf.vm import checked
+from tcbpf.vm import unverified as checked
 
 EXIT = Insn(0x95)
 both = pytest.mark.parametrize("run", [checked.run_jit, checked.run_interp], ids=["jit", "interp"])

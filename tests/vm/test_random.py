@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tcbpf.cli import conformance
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ALU, END, JUMP, Alu
-from tcbpf.vm import checked
+from tcbpf.vm import unverified as checked
 
 REGISTERS = range(6)
 EDGES = [0, 1, -1, 2, 31, 63, 0x7FFFFFFF, -0x80000000]

@@ -15,11 +15,12 @@ from tcbpf.errors import InputError, InternalError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import MapSpec
 from tcbpf.verifier.verified import Region, Subprog
-from tcbpf.vm import blind, jit, llvm, plain
-from tcbpf.vm.blob import link
 from tcbpf.vm.executable import Options, compile
-from tcbpf.vm.image import PAGE, Image
-from tcbpf.vm.pages import Pages
+from tcbpf.vm.jit import blind, jit, llvm
+from tcbpf.vm.jit import memfuncs as plain
+from tcbpf.vm.jit.elf_image import link
+from tcbpf.vm.jit.image import PAGE, Image
+from tcbpf.vm.jit.pages import Pages
 from vm.by_hand import Packet, a_map, an_env, verified
 from vm.test_random import programs
 

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tcbpf import files as newfile
 from tcbpf.errors import InputError
 from tcbpf.isa import Insn, assemble, encode, listing
-from tcbpf.net import newfile
 
 EXAMPLE = """\
 example:

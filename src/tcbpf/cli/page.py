@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from tcbpf.net import newfile
+from tcbpf import files as newfile
 
 STYLE = """
 :root { --ink: #1c2733; --soft: #66788a; --line: #dde4ea; --paper: #fff; --code: #f6f8fa; --yes: #1a7f37; --no: #c62828;

@@ -6,11 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from tcbpf import files as newfile
 from tcbpf.cli.arguments import add_datapath, add_json, add_program, load_program, read_ctx
 from tcbpf.cli.output import verdict_name
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
-from tcbpf.net import newfile
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

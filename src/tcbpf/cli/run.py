@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcbpf.datapath.base import Prog
-    from tcbpf.datapath.capture.trial import Trial
+    from tcbpf.datapath.capture.one_shot import Trial
     from tcbpf.obj.program import Program
 
 
@@ -74,7 +74,7 @@ def main(args: Any) -> int:
 def on_trial(source: Source, section: str, name: str) -> Trial | None:
     """Return the program on trial; None when it needs more than that."""
     from tcbpf import cache
-    from tcbpf.datapath.capture.trial import Trial, find
+    from tcbpf.datapath.capture.one_shot import Trial, find
 
     def link() -> tuple[Program, tuple[str, ...]]:
         from tcbpf.obj.link import link

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from tcbpf.errors import InputError
-from tcbpf.net.newfile import NewFile
+from tcbpf.files import NewFile
 
 LINKTYPE_ETHERNET = 1
 LINK_TYPES = {

@@ -82,9 +82,9 @@ def compile(verified: Verified, maps: Sequence[MapFile], options: Options = Opti
     if verified.kernel_only:
         raise NotSupported(f"{verified.program.name}: {verified.kernel_only[0]}: --datapath kernel")
     if options.engine == "interp":
-        from tcbpf.vm.interp import Interp
+        from tcbpf.vm.interp.interp import Interp
 
         return Interp(verified, maps, options)
-    from tcbpf.vm.jit import Jit
+    from tcbpf.vm.jit.jit import Jit
 
     return Jit(verified, maps, options)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from netns import netns, within
+from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import TC_H_CLSACT, Action, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
-from tcbpf.control.words import HOOKS
 from tcbpf.datapath.kernel import Kernel, probe, syscall
 from tcbpf.datapath.kernel.maps import KernelMap, kernel_name
 from tcbpf.datapath.kernel.progs import packet_sizes

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tcbpf import files as newfile
 from tcbpf.cli.bench import capture as measure_capture
 from tcbpf.cli.bench import measure
 from tcbpf.cli.bench import verify as measure_verify
@@ -15,7 +16,6 @@ from tcbpf.cli.bench.measure import geomean
 from tcbpf.cli.output import table
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.lang import c
-from tcbpf.net import newfile
 
 PACKETS = 1_000_000
 

@@ -23,7 +23,7 @@ def write_page(path: str, text: str, program: cbpf.Filter, converted: cbpf.Conve
     """
     from tcbpf.verifier import verify
     from tcbpf.vm.executable import Options
-    from tcbpf.vm.jit import Code
+    from tcbpf.vm.jit.jit import Code
     code = Code(verify(cbpf.as_program(program)), [], Options())
     written, optimized, assembly = code.text()
     size = len(code.image("prog").text)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcbpf.datapath.base import Prog
-    from tcbpf.datapath.capture.trial import Trial
+    from tcbpf.datapath.capture.one_shot import Trial
     from tcbpf.obj.program import Program
 
 ROWS = {
@@ -90,7 +90,7 @@ def program_of(raw: bytes) -> Program:
 
 def on_trial(raw: bytes) -> Trial | None:
     """Return the filter on trial; None when it needs more than that."""
-    from tcbpf.datapath.capture.trial import Trial, find
+    from tcbpf.datapath.capture.one_shot import Trial, find
 
     ready = find(b"classic " + raw, lambda: (program_of(raw), ()))
     return Trial(ready) if ready else None

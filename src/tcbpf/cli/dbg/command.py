@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tcbpf.datapath.user import User
     from tcbpf.datapath.user.prog import UserProg
     from tcbpf.native.env import Env
-    from tcbpf.vm.history import History
+    from tcbpf.vm.interp.history import History
 
 HELP = """\
 load obj FILE [S]    take a program: a C source or an object file, and its section
@@ -124,8 +124,8 @@ class Debugger:
     def ready(self) -> History:
         """Return the machine, which stands before the first instruction when nothing ran yet."""
         from tcbpf.datapath.user.prog import fields
-        from tcbpf.vm.history import History
-        from tcbpf.vm.interp import Interp
+        from tcbpf.vm.interp.history import History
+        from tcbpf.vm.interp.interp import Interp
 
         prog, packet = self.need()
         if self.history is None:

@@ -17,9 +17,9 @@ from tcbpf.native.library import struct
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.skb import SKB
 from tcbpf.vm.cfg import target
-from tcbpf.vm.history import History
-from tcbpf.vm.machine import FRAME
-from tcbpf.vm.memory import AccessError
+from tcbpf.vm.interp.history import History
+from tcbpf.vm.interp.machine import FRAME
+from tcbpf.vm.interp.memory import AccessError
 
 FIRST_POINTER = 1 << 16                # no address is below
 

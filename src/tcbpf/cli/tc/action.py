@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from tcbpf.cli.tc.args import LOCAL, USAGE, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
 from tcbpf.cli.tc.load import UNLOADED, UNPARSED, prepare, read_source
 from tcbpf.cli.tc.show_action import HW_STATS, PACKET_TYPES
+from tcbpf.control.handles import parse_classid, parse_protocol
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, NO_PERCPU, Action
-from tcbpf.control.words import parse_classid, parse_protocol
 from tcbpf.tables.actions import ACTIONS
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from tcbpf.cli.tc.args import (
     read_size,
 )
 from tcbpf.cli.tc.qdisc import apply, choose, require_device, show
+from tcbpf.control.handles import parse_classid
 from tcbpf.control.objects import TC_H_ROOT, TcClass
 from tcbpf.control.request import Op
-from tcbpf.control.words import parse_classid
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.command import Opener

@@ -25,9 +25,9 @@ from tcbpf.cli.tc.args import (
     wrong,
 )
 from tcbpf.cli.tc.sheet import Sheet
+from tcbpf.control.handles import parse_classid, parse_qdisc_handle
 from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcObject
 from tcbpf.control.request import Op, Request
-from tcbpf.control.words import parse_classid, parse_qdisc_handle
 from tcbpf.errors import NotSupported, SysError, TcError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Any
 from tcbpf.cli.tc import show_action as tc_show_action
 from tcbpf.cli.tc.args import Options, format_rate, format_size
 from tcbpf.cli.tc.sheet import Sheet
+from tcbpf.control.handles import HOOKS, format_handle, format_protocol
 from tcbpf.control.objects import (
     IN_HW,
     NOT_IN_HW,
@@ -20,7 +21,6 @@ from tcbpf.control.objects import (
     Qdisc,
     TcClass,
 )
-from tcbpf.control.words import HOOKS, format_handle, format_protocol
 
 
 @dataclass(frozen=True, slots=True)

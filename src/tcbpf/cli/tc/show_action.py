@@ -6,8 +6,8 @@ from typing import Any
 
 from tcbpf.cli.tc.args import Options, format_size
 from tcbpf.cli.tc.sheet import Sheet
+from tcbpf.control.handles import format_handle, format_protocol
 from tcbpf.control.objects import ACT_SKIP_HW, NO_PERCPU, Action, Bpf, Stats
-from tcbpf.control.words import format_handle, format_protocol
 
 HW_STATS = ("immediate", "delayed", "disabled")
 """What an action's user may ask of the hardware's counters."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.datapath import loader
 from tcbpf.datapath.base import Prog, Run
-from tcbpf.datapath.user import private
+from tcbpf.datapath.user import temp_home as private
 from tcbpf.datapath.user.store import FileStore, MemoryStore, Store
 from tcbpf.errors import InputError, SysError
 from tcbpf.maps.map import Map

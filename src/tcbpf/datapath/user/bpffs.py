@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from tcbpf.datapath.loader import BPFFS
-from tcbpf.datapath.user.shelf import link
+from tcbpf.datapath.user.object_files import link
 from tcbpf.errors import SysError
 
 

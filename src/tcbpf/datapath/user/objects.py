@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import OF_MAPS, OF_PROGRAMS, UserMap
+from tcbpf.datapath.user.object_files import Shelf
 from tcbpf.datapath.user.progfile import ProgRecord
-from tcbpf.datapath.user.shelf import Shelf
 from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcbpfError
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program

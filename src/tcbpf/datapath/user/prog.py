@@ -125,7 +125,7 @@ class UserProg:
 
         Raises:  NotSupported where the interpreter runs it.
         """
-        from tcbpf.vm.jit import Code, shape_of
+        from tcbpf.vm.jit.jit import Code, shape_of
 
         if not self.jited:
             raise NotSupported(f"{self.name} is interpreted: there is no machine code")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tcbpf.errors import InternalError
-from tcbpf.vm.image import PAGE, TRAP, Image, page_up
+from tcbpf.vm.jit.image import PAGE, TRAP, Image, page_up
 
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")

@@ -13,8 +13,8 @@ from tcbpf.errors import InternalError
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ATOMICS, Atomic, Kind, Op
 from tcbpf.vm.cfg import Block, Slots, blocks_of, target
-from tcbpf.vm.llvmtext import Llvm, Writer
-from tcbpf.vm.machine import MAX_LOOPS
+from tcbpf.vm.interp.machine import MAX_LOOPS
+from tcbpf.vm.jit.llvmtext import Llvm, Writer
 
 REGS = 12
 AX = 11

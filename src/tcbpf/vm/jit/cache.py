@@ -6,10 +6,13 @@ import os
 from functools import cache
 
 from tcbpf import cache as files
-from tcbpf.vm.image import Image
+from tcbpf.vm.jit.image import Image
 
 KIND = "code"
-SOURCES = ("blind", "blob", "body", "cfg", "frames", "image", "ir", "llvm", "llvmtext", "jit", "plain", "../tables/insns")
+SOURCES = (
+    "blind", "body", "elf_image", "image", "ir", "jit", "llvm", "llvmtext", "memfuncs",
+    "../cfg", "../frames", "../../tables/insns",
+)
 
 
 def key(*parts: bytes) -> str:

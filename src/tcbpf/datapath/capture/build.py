@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tcbpf.datapath.capture.trial import Ready
+from tcbpf.datapath.capture.one_shot import Ready
 from tcbpf.native.library import helpers
 from tcbpf.native.mapmemory import Picture
 from tcbpf.native.runtime import MapFile
@@ -14,7 +14,7 @@ from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
 from tcbpf.vm.executable import COMPILED, Options
-from tcbpf.vm.jit import Code, shape_of
+from tcbpf.vm.jit.jit import Code, shape_of
 
 ALONE = frozenset({
     "array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie", "queue", "stack",

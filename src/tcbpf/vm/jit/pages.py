@@ -12,7 +12,7 @@ import ctypes
 import os
 
 from tcbpf.errors import SysError
-from tcbpf.vm.image import PAGE, TRAP, Image, page_up
+from tcbpf.vm.jit.image import PAGE, TRAP, Image, page_up
 
 _ALIGN = 64
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4

@@ -18,9 +18,9 @@ from tcbpf.isa.insn import encode
 from tcbpf.native.library import bitcode, library, offset_of, stamp, struct
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier.verified import Region, Verified
-from tcbpf.vm import cache as kept
-from tcbpf.vm.image import Image
-from tcbpf.vm.pages import ENTRY, Pages
+from tcbpf.vm.jit import cache as kept
+from tcbpf.vm.jit.image import Image
+from tcbpf.vm.jit.pages import ENTRY, Pages
 
 if TYPE_CHECKING:
     from tcbpf.native.mapmemory import MapMemory
@@ -127,7 +127,7 @@ class Code:
 
     def text(self) -> tuple[str, str, str]:
         """Return what is compiled, as text: the program's IR, the optimised IR with the runtime in it, the machine code."""
-        from tcbpf.vm import llvm
+        from tcbpf.vm.jit import llvm
 
         written = self._module("prog", self._hard())
         return written, *llvm.compile_text(written, ["prog"], _bitcode())
@@ -140,8 +140,8 @@ class Code:
         return verified.program.type.encode() + marshal.dumps((aux, subprogs, verified.program.kfuncs))
 
     def _compile(self, entry: str, hard: bool) -> Image:
-        from tcbpf.vm import llvm
-        from tcbpf.vm.blob import link
+        from tcbpf.vm.jit import llvm
+        from tcbpf.vm.jit.elf_image import link
 
         return link(llvm.compile_object(self._module(entry, hard), [entry], _bitcode()), [entry])
 
@@ -151,7 +151,7 @@ class Code:
 
     def _module(self, entry: str, hard: bool) -> str:
         """Return the IR of one entry, blinded when it is to be hard."""
-        from tcbpf.vm import blind, ir
+        from tcbpf.vm.jit import blind, ir
 
         counted = offset_of("tcbpf_env", "insns") if self.options.count else -1
         source = ir.own(self.verified, self.shapes, _has, counted)

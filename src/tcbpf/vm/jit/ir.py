@@ -25,11 +25,11 @@ from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, Field
 from tcbpf.verifier.verified import Aux, Region, Subprog, Verified
-from tcbpf.vm.body import Body
 from tcbpf.vm.cfg import Block, Slots, slots_of, target
 from tcbpf.vm.context import place
 from tcbpf.vm.frames import after, offsets_at
-from tcbpf.vm.llvmtext import INTRINSICS
+from tcbpf.vm.jit.body import Body
+from tcbpf.vm.jit.llvmtext import INTRINSICS
 
 HIDDEN = "ptr noalias %ctx, ptr noalias %env, ptr noalias readonly %maps"
 PASSED = "ptr %ctx, ptr %env, ptr %maps"

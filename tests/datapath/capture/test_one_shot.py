@@ -15,7 +15,8 @@ from tcbpf import cache
 from tcbpf.cbpf.expression import bytecode
 from tcbpf.cli import main, run
 from tcbpf.cli.arguments import Source
-from tcbpf.datapath.capture import make, trial
+from tcbpf.datapath.capture import build as make
+from tcbpf.datapath.capture import one_shot as trial
 from tcbpf.datapath.user import User
 from tcbpf.errors import NotSupported
 from tcbpf.lang import compile
@@ -94,7 +95,7 @@ def test_a_warm_start_imports_nothing_that_makes(place) -> None:
     heavy = {"argparse", "dataclasses", "elftools", "enum", "hashlib", "inspect", "llvmlite", "pathlib", "pyroute2", "re",
              "rich", "sqlite3", "subprocess", "tempfile", "typing", "tcbpf.isa", "tcbpf.obj", "tcbpf.verifier", "tcbpf.maps",
              "tcbpf.datapath.user", "tcbpf.datapath.base"}
-    assert "tcbpf.datapath.capture.trial" in warm.stderr.split() and not heavy & set(warm.stderr.split())
+    assert "tcbpf.datapath.capture.one_shot" in warm.stderr.split() and not heavy & set(warm.stderr.split())
     assert "10 packets" in warm.stdout
 
 

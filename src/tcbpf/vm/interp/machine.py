@@ -14,7 +14,7 @@ from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ATOMICS, Kind, Op
 from tcbpf.vm.cfg import Slots, target
-from tcbpf.vm.memory import Memory, Region, Touch
+from tcbpf.vm.interp.memory import Memory, Region, Touch
 
 FRAME = 512                    # bytes of stack of one function
 FRAMES = 8                     # how deep calls nest: MAX_CALL_FRAMES

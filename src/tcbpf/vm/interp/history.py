@@ -14,8 +14,8 @@ from typing import Any
 
 from tcbpf.native.library import struct
 from tcbpf.tables.insns import Kind
-from tcbpf.vm.interp import Interp, ProgramMachine
-from tcbpf.vm.machine import FRAME, FRAMES, Frame, Step
+from tcbpf.vm.interp.interp import Interp, ProgramMachine
+from tcbpf.vm.interp.machine import FRAME, FRAMES, Frame, Step
 
 PAGE, LARGE = 1 << 12, 1 << 18
 _compare: Any = ctypes.CDLL(None).memcmp

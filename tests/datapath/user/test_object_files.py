@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tcbpf.datapath.user import bpffs, private
-from tcbpf.datapath.user.shelf import Shelf
+from tcbpf.datapath.user import bpffs
+from tcbpf.datapath.user import temp_home as private
+from tcbpf.datapath.user.object_files import Shelf
 from tcbpf.errors import SysError
 
 

@@ -28,9 +28,9 @@ from tcbpf.verifier.verified import Verified
 from tcbpf.vm.cfg import slots_of
 from tcbpf.vm.context import place
 from tcbpf.vm.executable import COMPILED
-from tcbpf.vm.machine import FRAMES, MASK, MAX_LOOPS, Machine, Stopped
-from tcbpf.vm.memory import AccessError, Memory, Region, Touch
-from tcbpf.vm.pages import ENTRY
+from tcbpf.vm.interp.machine import FRAMES, MASK, MAX_LOOPS, Machine, Stopped
+from tcbpf.vm.interp.memory import AccessError, Memory, Region, Touch
+from tcbpf.vm.jit.pages import ENTRY
 
 if TYPE_CHECKING:
     from tcbpf.native.runtime import Env, MapFile, Skb

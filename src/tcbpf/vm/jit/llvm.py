@@ -10,7 +10,7 @@ from functools import lru_cache
 import llvmlite.binding as llvm
 
 from tcbpf.errors import InternalError, NotSupported
-from tcbpf.vm import plain
+from tcbpf.vm.jit import memfuncs as plain
 
 MACHINES = ("x86_64",)
 

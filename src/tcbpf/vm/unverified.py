@@ -16,13 +16,13 @@ from enum import IntEnum
 from tcbpf.errors import InputError
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import MAX_REG, Kind, Op
-from tcbpf.vm.blob import link
-from tcbpf.vm.body import HIDDEN, Body
 from tcbpf.vm.cfg import Block, Slots, blocks_of, slots_of, target
-from tcbpf.vm.llvmtext import INTRINSICS
-from tcbpf.vm.machine import FRAME, FRAMES, Machine, Stopped
-from tcbpf.vm.memory import Memory, Region
-from tcbpf.vm.pages import ENTRY, Pages
+from tcbpf.vm.interp.machine import FRAME, FRAMES, Machine, Stopped
+from tcbpf.vm.interp.memory import Memory, Region
+from tcbpf.vm.jit.body import HIDDEN, Body
+from tcbpf.vm.jit.elf_image import link
+from tcbpf.vm.jit.llvmtext import INTRINSICS
+from tcbpf.vm.jit.pages import ENTRY, Pages
 
 BUDGET = 100_000_000           # instructions
 
@@ -212,7 +212,7 @@ def run_jit(program: Checked, mem: bytes, budget: int = BUDGET) -> int:
 
     Raises:  InputError when the program does what it must not; NotSupported without a JIT.
     """
-    from tcbpf.vm import llvm
+    from tcbpf.vm.jit import llvm
 
     pages = Pages(link(llvm.compile_object(ir(program), ["prog"]), ["prog"]))
     try:

@@ -16,9 +16,9 @@ from tcbpf.datapath.capture.reader import ETHERNET
 from tcbpf.native.env import Env, current_cpu
 from tcbpf.native.mapmemory import Picture, possible_cpus
 from tcbpf.native.skb import Skb
-from tcbpf.vm.cache import cpu
-from tcbpf.vm.image import Image
-from tcbpf.vm.pages import Pages
+from tcbpf.vm.jit.cache import cpu
+from tcbpf.vm.jit.image import Image
+from tcbpf.vm.jit.pages import Pages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def find(made_from: bytes, link: Callable[[], tuple[Program, tuple[str, ...]]]) 
             return None
         title, type, classic, writes, maps, loop, notes = kept
         return Ready(title, type, classic, writes, tuple(Picture(*picture) for picture in maps), Image(*loop), notes)
-    from tcbpf.datapath.capture.make import make
+    from tcbpf.datapath.capture.build import make
 
     made = make(*link())
     cache.store(KIND, name, made.plain() if made else ())

@@ -1,0 +1,1 @@
+"""The interpreter: one instruction at a time, every access checked, every step remembered on request."""
