@@ -12,7 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 BUILD = "src/tcbpf/native/build.py"
 
 
-class RuntimeBuildHook(BuildHookInterface):        # type: ignore[type-arg]
+class RuntimeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs tcbpf.native.build before hatchling collects files; the wheel is for this machine, for any Python 3."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -13,6 +13,4 @@ from tcbpf.net.generate import generate
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    generate(
-        sys.argv[1], *(int(word) for word in sys.argv[2:3]), **({"size": int(sys.argv[3])} if sys.argv[3:] else {})
-    )
+    generate(sys.argv[1], *(int(word) for word in sys.argv[2:3]), **({"size": int(sys.argv[3])} if sys.argv[3:] else {}))

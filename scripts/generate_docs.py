@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write docs/reference/*.md from the tables, and docs/deviations.md from what the code says of itself.
 
-    generate_docs.py            write the files
-    generate_docs.py --check    status 1 when a file is not what would be written
+generate_docs.py            write the files
+generate_docs.py --check    status 1 when a file is not what would be written
 """
 
 from __future__ import annotations
@@ -66,19 +66,30 @@ def instructions() -> str:
                 forms.append(f"{op | 8:02x}")
                 texts.append(words(Insn(op | 8, 1, 2, row.off)))
         alu.append((row.name, code(" ".join(forms)), row.off or "", ", ".join(texts), release(row.since), row.source))
-    end = [(row.name, code(f"{row.base:02x}"), row.bits, words(Insn(row.base, 1, imm=row.bits)), release(row.since), row.source)
-           for row in END]
+    end = [
+        (row.name, code(f"{row.base:02x}"), row.bits, words(Insn(row.base, 1, imm=row.bits)), release(row.since), row.source)
+        for row in END
+    ]
     jump = []
     for row in JUMP:
         ops = [cls | row.code << 4 for cls in (5, 6)]
-        jump.append((row.name, code(" ".join(f"{op:02x} {op | 8:02x}" for op in ops)),
-                     ", ".join((words(Insn(ops[0], 1, 0, 3, 5)), words(Insn(ops[1] | 8, 1, 2, 3)))),
-                     release(row.since), row.source))
+        jump.append(
+            (
+                row.name,
+                code(" ".join(f"{op:02x} {op | 8:02x}" for op in ops)),
+                ", ".join((words(Insn(ops[0], 1, 0, 3, 5)), words(Insn(ops[1] | 8, 1, 2, 3)))),
+                release(row.since),
+                row.source,
+            )
+        )
     other = [
-        ("JA", "05", words(Insn(5, off=3)), "3.18"), ("JA, 32-bit distance", "06", words(Insn(6, imm=70000)), "6.6"),
-        ("MAY_GOTO", "e5", words(Insn(0xE5, off=3)), "6.9"), ("CALL, helper", "85, src 0", words(Insn(0x85, imm=1)), "3.18"),
+        ("JA", "05", words(Insn(5, off=3)), "3.18"),
+        ("JA, 32-bit distance", "06", words(Insn(6, imm=70000)), "6.6"),
+        ("MAY_GOTO", "e5", words(Insn(0xE5, off=3)), "6.9"),
+        ("CALL, helper", "85, src 0", words(Insn(0x85, imm=1)), "3.18"),
         ("CALL, subprogram", "85, src 1", words(Insn(0x85, 0, 1, 0, 3)), "4.16"),
-        ("CALL, kernel function", "85, src 2", "`call NAME#ID`", "5.13"), ("EXIT", "95", words(Insn(0x95)), "3.18"),
+        ("CALL, kernel function", "85, src 2", "`call NAME#ID`", "5.13"),
+        ("EXIT", "95", words(Insn(0x95)), "3.18"),
         ("LD_IMM64", "18, two slots", "`r1 = 0x5 ll`", "3.18"),
     ]
     memory = []
@@ -94,8 +105,18 @@ def instructions() -> str:
     def atomic(row: Atomic) -> str:
         return words(Insn(0xC3 | SIZE_CODE[row.sizes[-1]], 1, 2, 0, row.imm))
 
-    atomics = [(row.name, code(f"{row.imm:#x}"), ", ".join(map(str, row.sizes)), atomic(row), "yes" if row.fetch else "",
-                release(row.since), row.source) for row in ATOMICS]
+    atomics = [
+        (
+            row.name,
+            code(f"{row.imm:#x}"),
+            ", ".join(map(str, row.sizes)),
+            atomic(row),
+            "yes" if row.fetch else "",
+            release(row.since),
+            row.source,
+        )
+        for row in ATOMICS
+    ]
     return f"""# Instructions
 
 {len(ALU)} arithmetic operations, {len(END)} byte swaps, {len(JUMP)} conditions, {len(ATOMICS)} atomics.
@@ -131,15 +152,30 @@ Opcode `db` for 8 bytes, `c3` for 4 (and `d3`, `cb` for 1 and 2 where they exist
 
 def helpers() -> str:
     def notes(row: object) -> str:
-        found = [text for flag, text in (
-            ("gpl_only", "GPL"), ("pkt_access", "takes packet memory"), ("changes_data", "invalidates packet pointers"),
-            ("might_sleep", "sleepable only"), ("fastcall", "keeps r1 to r5")) if getattr(row, flag)]
+        found = [
+            text
+            for flag, text in (
+                ("gpl_only", "GPL"),
+                ("pkt_access", "takes packet memory"),
+                ("changes_data", "invalidates packet pointers"),
+                ("might_sleep", "sleepable only"),
+                ("fastcall", "keeps r1 to r5"),
+            )
+            if getattr(row, flag)
+        ]
         return ", ".join(found)
 
     rows = [
-        (row.id, code(f"bpf_{row.name}"), code(row.proto), " ".join(SHORT[p] for p in SHORT if p in row.progs),
-         {"none": "", "bpf": "CAP_BPF", "perfmon": "CAP_PERFMON"}[row.privilege], notes(row),
-         release(max(row.since, row.net_since)), row.source)
+        (
+            row.id,
+            code(f"bpf_{row.name}"),
+            code(row.proto),
+            " ".join(SHORT[p] for p in SHORT if p in row.progs),
+            {"none": "", "bpf": "CAP_BPF", "perfmon": "CAP_PERFMON"}[row.privilege],
+            notes(row),
+            release(max(row.since, row.net_since)),
+            row.source,
+        )
         for row in HELPERS
     ]
     return f"""# Helpers
@@ -157,9 +193,14 @@ def kfuncs() -> str:
     allowed = [row for row in KFUNCS if row.progs]
     runtime = (ROOT / "src/tcbpf/native/src/kfunc.c").read_text()
     rows = [
-        (code(row.name), code(f"{row.ret.type} ({', '.join(f'{p.type} {p.name}' for p in row.params) or 'void'})"),
-         " ".join(SHORT[p] for p in SHORT if p in row.progs), " ".join(sorted(row.flags)),
-         "yes" if f"KFUNC({row.name})" in runtime else "", release(row.since))
+        (
+            code(row.name),
+            code(f"{row.ret.type} ({', '.join(f'{p.type} {p.name}' for p in row.params) or 'void'})"),
+            " ".join(SHORT[p] for p in SHORT if p in row.progs),
+            " ".join(sorted(row.flags)),
+            "yes" if f"KFUNC({row.name})" in runtime else "",
+            release(row.since),
+        )
         for row in allowed
     ]
     return f"""# Kernel functions (kfuncs)
@@ -185,10 +226,19 @@ def maps() -> str:
         return " ".join(name.removeprefix("BPF_F_") for bit, name in FLAG_NAMES.items() if value & bit)
 
     rows = [
-        (row.number, code(row.name), size(row.key_size), size(row.value_size, row.value_multiple), row.values,
-         {"some": "1 or more", "zero": "0", "one": "1", "power_of_two_pages": "pages, a power of two"}[row.entries],
-         flags(row.flags) + (f" (needs {flags(row.required_flags)})" if row.required_flags else ""),
-         " ".join(sorted(row.helpers)), "yes" if row.delete else "", "yes" if row.user else "", release(row.since))
+        (
+            row.number,
+            code(row.name),
+            size(row.key_size),
+            size(row.value_size, row.value_multiple),
+            row.values,
+            {"some": "1 or more", "zero": "0", "one": "1", "power_of_two_pages": "pages, a power of two"}[row.entries],
+            flags(row.flags) + (f" (needs {flags(row.required_flags)})" if row.required_flags else ""),
+            " ".join(sorted(row.helpers)),
+            "yes" if row.delete else "",
+            "yes" if row.user else "",
+            release(row.since),
+        )
         for row in MAP_TYPES
     ]
     return f"""# Map types
@@ -219,8 +269,15 @@ def fields() -> str:
             notes.append("network order")
         if row.test_run:
             notes.append("settable in a test run")
-        return (row.off, row.size, code(row.name), " ".join(sorted(row.read)), " ".join(sorted(row.write)), "; ".join(notes),
-                release(row.since))
+        return (
+            row.off,
+            row.size,
+            code(row.name),
+            " ".join(sorted(row.read)),
+            " ".join(sorted(row.write)),
+            "; ".join(notes),
+            release(row.since),
+        )
 
     head = ("offset", "bytes", "name", "read by", "written by", "notes", "since")
     return f"""# Context fields
@@ -236,8 +293,16 @@ Every access is aligned to its own size and, where nothing else is said, of the 
 
 
 def actions() -> str:
-    rows = [(row.number, code(f"TC_ACT_{row.name.upper()}"), row.tc, "kept" if row.direct else "becomes TC_ACT_UNSPEC",
-             "yes" if row.passes else "") for row in ACTIONS]
+    rows = [
+        (
+            row.number,
+            code(f"TC_ACT_{row.name.upper()}"),
+            row.tc,
+            "kept" if row.direct else "becomes TC_ACT_UNSPEC",
+            "yes" if row.passes else "",
+        )
+        for row in ACTIONS
+    ]
     return f"""# Actions
 
 What a classifier or an action returns, tc(8)'s word for it, and what direct action makes of it.
@@ -253,10 +318,23 @@ def programs() -> str:
         access = "reads and writes" if row.direct_write else "reads" if row.direct_read else ""
         returns = f"{row.returns[0]} to {row.returns[1]}" if row.returns else "anything"
         returns += "".join(f"; {low} to {high} for {BPF_ATTACH_TYPE[at]}" for at, (low, high) in row.returns_at)
-        rows.append((row.number, code(row.name), row.context, returns, access, "yes" if row.ld_abs else "",
-                     "yes" if row.unprivileged else "", release(row.since)))
-    sections = [(code(s.name), row.name, BPF_ATTACH_TYPE[s.attach_type] if s.attach_type or row.name == "cgroup_skb" else "")
-                for row in PROG_TYPES for s in row.sections]
+        rows.append(
+            (
+                row.number,
+                code(row.name),
+                row.context,
+                returns,
+                access,
+                "yes" if row.ld_abs else "",
+                "yes" if row.unprivileged else "",
+                release(row.since),
+            )
+        )
+    sections = [
+        (code(s.name), row.name, BPF_ATTACH_TYPE[s.attach_type] if s.attach_type or row.name == "cgroup_skb" else "")
+        for row in PROG_TYPES
+        for s in row.sections
+    ]
     return f"""# Program types
 
 {table(("number", "name", "context", "returns", "packet memory", "LD_ABS", "unprivileged", "since"), rows)}
@@ -270,12 +348,19 @@ tail-call map.
 
 def classic() -> str:
     """Return the classic instructions, the words that write them, and the extensions."""
-    rows = [(f"{row.code:#04x}", row.name, code(row.mode.value), row.size or "", "" if row.loads else "loads nowhere")
-            for row in CLASSIC]
-    other = [(code(m.word), m.of + (", the opposite condition" if m.inverted else ", `#k` only" if m.immediate else ""))
-             for m in MNEMONICS if m.word != m.of]
-    extensions = [(code("len"), "", "the packet's length; also `ldx len`"),
-                  *((code(row.name) + (f", {code(row.alias)}" if row.alias else ""), row.off, row.expr) for row in EXTENSIONS)]
+    rows = [
+        (f"{row.code:#04x}", row.name, code(row.mode.value), row.size or "", "" if row.loads else "loads nowhere")
+        for row in CLASSIC
+    ]
+    other = [
+        (code(m.word), m.of + (", the opposite condition" if m.inverted else ", `#k` only" if m.immediate else ""))
+        for m in MNEMONICS
+        if m.word != m.of
+    ]
+    extensions = [
+        (code("len"), "", "the packet's length; also `ldx len`"),
+        *((code(row.name) + (f", {code(row.alias)}" if row.alias else ""), row.off, row.expr) for row in EXTENSIONS),
+    ]
     return f"""# Classic BPF
 
 What `tcbpf cbpf asm` reads, as bpf_asm does: A and X have 32 bits, `M[0]` to `M[15]` too; a program has 1 to {MAX_INSNS}

@@ -29,11 +29,27 @@ from tcbpf.obj.btf_index import kernel_btf  # noqa: E402
 
 OUT = ROOT / "src/tcbpf/uapi/kfuncs.py"
 TYPES = ("sched_cls", "sched_act", "socket_filter", "xdp", "cgroup_skb")
-FLAGS = ("ACQUIRE", "RELEASE", "RET_NULL", "", "TRUSTED_ARGS", "SLEEPABLE", "DESTRUCTIVE", "RCU", "ITER_NEW", "ITER_NEXT",
-         "ITER_DESTROY", "RCU_PROTECTED", "FASTCALL", "ARENA_RET", "ARENA_ARG1", "ARENA_ARG2")
+FLAGS = (
+    "ACQUIRE",
+    "RELEASE",
+    "RET_NULL",
+    "",
+    "TRUSTED_ARGS",
+    "SLEEPABLE",
+    "DESTRUCTIVE",
+    "RCU",
+    "ITER_NEW",
+    "ITER_NEXT",
+    "ITER_DESTROY",
+    "RCU_PROTECTED",
+    "FASTCALL",
+    "ARENA_RET",
+    "ARENA_ARG1",
+    "ARENA_ARG2",
+)
 """The bits KF_*, include/linux/btf.h."""
 RECORDS = (Kind.STRUCT, Kind.UNION)
-MOST = 200                                             # ids of one set
+MOST = 200  # ids of one set
 
 
 def tagged(btf: Btf) -> dict[int, str]:
@@ -57,7 +73,7 @@ def sets(ids: dict[int, str]) -> Iterator[tuple[int, int]]:
     for at, (count, kind) in enumerate(pairwise(words)):
         if not 0 < count < MOST or kind != 1 or words[at + 2] not in ids:
             continue
-        pairs = words[at + 2:at + 2 + 2 * count]
+        pairs = words[at + 2 : at + 2 + 2 * count]
         if list(pairs[::2]) == sorted(pairs[::2]) and all(id in ids for id in pairs[::2]):
             yield from zip(pairs[::2], pairs[1::2], strict=True)
 

@@ -20,8 +20,13 @@ from pathlib import Path
 from tcbpf.errors import NotSupported
 
 PACKAGES = ("linux-source-6.12", "bpftool", "libc6-dev", "linux-libc-dev")
-FILES = ("tools/testing/selftests/bpf/*", "tools/lib/bpf/*", "tools/include/*", "include/uapi/linux/bpf.h",
-         "scripts/bpf_doc.py")
+FILES = (
+    "tools/testing/selftests/bpf/*",
+    "tools/lib/bpf/*",
+    "tools/include/*",
+    "include/uapi/linux/bpf.h",
+    "scripts/bpf_doc.py",
+)
 BTF = Path("/sys/kernel/btf/vmlinux")
 FLAGS = ("-target", "bpfel-freestanding", "-mcpu=v4", "-g", "-O2", "-D__TARGET_ARCH_x86", "-DENABLE_ATOMICS_TESTS", "-w")
 
@@ -79,8 +84,12 @@ def compile_all(root: Path, tree: Path, include: Path, sources: Iterable[Path]) 
     """Return the objects, and the names of the sources that the compiler refused."""
     progs, out = tree / "tools/testing/selftests/bpf/progs", root / "objects"
     out.mkdir(exist_ok=True)
-    headers = [f"-I{include}", f"-I{progs.parent}", f"-isystem{tree / 'tools/include/uapi'}",
-               *(f"-isystem{place}" for place in system_includes(root))]
+    headers = [
+        f"-I{include}",
+        f"-I{progs.parent}",
+        f"-isystem{tree / 'tools/include/uapi'}",
+        *(f"-isystem{place}" for place in system_includes(root)),
+    ]
 
     def compile_one(source: Path) -> tuple[Path, str]:
         target = out / source.with_suffix(".o").name

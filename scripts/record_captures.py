@@ -137,9 +137,7 @@ def with_tag(data: bytes, extra: list[tuple[int, int, bytes]]) -> bytes:
 @contextlib.contextmanager
 def server(command: list[str], port: int, *, tcp: bool = True) -> Iterator[None]:
     """Run a server in the server namespace until the block is left."""
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", SERVER, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(["ip", "netns", "exec", SERVER, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with inside(SERVER):
             for _ in range(100):
@@ -219,9 +217,7 @@ def ask(name: str, *, at: str = "10.0.0.2", stream: bool = False) -> None:
     made = [path for path in (etc.parent, etc) if not path.exists()]
     etc.mkdir(parents=True, exist_ok=True)
     try:
-        (etc / "resolv.conf").write_text(
-            f"nameserver {at}\noptions timeout:1 attempts:1{' use-vc' if stream else ''}\n"
-        )
+        (etc / "resolv.conf").write_text(f"nameserver {at}\noptions timeout:1 attempts:1{' use-vc' if stream else ''}\n")
         sh(f"getent ahosts {name}", space=CLIENT, check=False)
     finally:
         (etc / "resolv.conf").unlink()

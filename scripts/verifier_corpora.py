@@ -37,6 +37,7 @@ class Item:
 def selftests() -> Iterator[Item]:
     """Yield the kernel's own tests of its verifier and of tc, those of the five program types."""
     from kernel_selftests import objects
+
     for path in objects(VERIFIER_TESTS):
         yield from of_object(path, path.stem.removeprefix("verifier_"))
 
@@ -44,6 +45,7 @@ def selftests() -> Iterator[Item]:
 def more() -> Iterator[Item]:
     """Yield the programs of the five types of the kernel's other tests."""
     from kernel_selftests import objects
+
     for path in objects(("*.c",), without=VERIFIER_TESTS, sections=SECTIONS):
         yield from of_object(path, path.stem)
 
@@ -52,6 +54,7 @@ def cases() -> Iterator[Item]:
     """Yield the programs of tests/verifier/cases."""
     sys.path.insert(0, str(ROOT / "tests"))
     from verifier.cases import cases as read
+
     for case in read():
         if not case.slow:
             yield Item(case.feature, case.name, case.program, case.privilege)
@@ -70,6 +73,7 @@ def unprivileged() -> Iterator[Item]:
 def examples() -> Iterator[Item]:
     """Yield the programs of examples/."""
     from tcbpf.lang import compile
+
     for path in sorted((ROOT / "examples").glob("*.c")):
         obj = compile(str(path))
         for row in programs(obj):
@@ -80,6 +84,7 @@ def generated(count: int, seed: int) -> Iterator[Item]:
     """Yield random programs, each of its own seed."""
     sys.path.insert(0, str(ROOT / "tests"))
     from generator import generate
+
     for number in range(seed, seed + count):
         yield Item("generated", f"seed {number}", generate(number))
 
@@ -102,6 +107,10 @@ def of_object(path: Path, feature: str) -> Iterator[Item]:
 
 
 CORPORA: dict[str, Callable[[], Iterator[Item]]] = {
-    "cases": cases, "examples": examples, "selftests": selftests, "more": more, "unprivileged": unprivileged,
+    "cases": cases,
+    "examples": examples,
+    "selftests": selftests,
+    "more": more,
+    "unprivileged": unprivileged,
 }
 """And `generated`, which takes a count and a seed."""

@@ -42,7 +42,7 @@ class Tally:
     both_accept: int = 0
     both_reject: int = 0
     big: int = 0
-    unasked: int = 0                           # that the kernel could not be asked about: a map or BTF that it refuses
+    unasked: int = 0  # that the kernel could not be asked about: a map or BTF that it refuses
     found: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -51,10 +51,12 @@ class Tally:
         rejects = max(self.both_reject, 1)
         accepts = max(self.both_accept, 1)
         found = self.found
-        return (f"{self.programs} programs ({self.big} too big, {self.unasked} unasked): agree {agree / max(judged, 1):.4%}, "
-                f"accepted {self.both_accept}, rejected {self.both_reject}, unsound {found['unsound']}, "
-                f"strict {found['strict']}, odd {found['odd']}, message equal {1 - found['message'] / rejects:.3%}, "
-                f"processed within 10 % {1 - found['processed'] / accepts:.3%}")
+        return (
+            f"{self.programs} programs ({self.big} too big, {self.unasked} unasked): agree {agree / max(judged, 1):.4%}, "
+            f"accepted {self.both_accept}, rejected {self.both_reject}, unsound {found['unsound']}, "
+            f"strict {found['strict']}, odd {found['odd']}, message equal {1 - found['message'] / rejects:.3%}, "
+            f"processed within 10 % {1 - found['processed'] / accepts:.3%}"
+        )
 
 
 def difference(kernel: Verdict, ours: Verdict) -> str:
@@ -90,6 +92,7 @@ def judge(oracle: Oracle, program: Program, tally: Tally) -> tuple[str, Verdict,
 
 def smallest(oracle: Oracle, program: Program, kind: str, kernel: Verdict, ours: Verdict) -> str:
     """Return the smallest program found on which the verdicts differ in the same way, as a case file."""
+
     def wrong(trial: Program) -> bool:
         theirs = oracle.ask(trial)
         if theirs.odd or theirs.processed > BIG or theirs.accept != kernel.accept or _shape(theirs) != _shape(kernel):
@@ -116,8 +119,12 @@ def main() -> int:
     parser.add_argument("--minimise", action="store_true", help="print what differs as the smallest program that does")
     parser.add_argument("--mutate", nargs="+", default=[], metavar="CORPUS", help="change programs of these corpora instead")
     args = parser.parse_args()
-    pool = [item.program for name in args.mutate for item in CORPORA[name]()
-            if item.program is not None and item.privilege == "all" and len(item.program.insns) <= MAX_INSNS]
+    pool = [
+        item.program
+        for name in args.mutate
+        for item in CORPORA[name]()
+        if item.program is not None and item.privilege == "all" and len(item.program.insns) <= MAX_INSNS
+    ]
     oracle, tally, start = Oracle(), Tally(), time.monotonic()
     for seed in range(args.seed, args.seed + args.count):
         program = mutate(seed, pool) if pool else generate(seed)

@@ -59,7 +59,7 @@ class Result:
     item: Item
     ours: Verdict
     kernel: Verdict
-    logs: tuple[bool, ...] = ()                    # whether both wrote the same log, at level 1 and at level 2
+    logs: tuple[bool, ...] = ()  # whether both wrote the same log, at level 1 and at level 2
 
     @property
     def agree(self) -> bool:
@@ -87,6 +87,7 @@ def ask_kernel(item: Item) -> Verdict:
 
 def ask_us(item: Item) -> Verdict:
     """Return our verdict, within SECONDS."""
+
     def late(*_: Any) -> None:
         raise TimeoutError
 
@@ -102,7 +103,7 @@ def ask_us(item: Item) -> Verdict:
         return Verdict(False, odd=f"took more than {SECONDS} s")
     except TcbpfError as error:
         return Verdict(False, odd=f"{type(error).__name__}: {error}")
-    except Exception as error:                               # a crash is what this is here to find
+    except Exception as error:  # a crash is what this is here to find
         return Verdict(False, odd=f"crash: {type(error).__name__}: {error}")
     finally:
         signal.alarm(0)
@@ -112,8 +113,9 @@ def same_logs(item: Item) -> tuple[bool, ...]:
     """Return, for level 1 and for level 2, whether both sides write the same."""
     assert item.program is not None
     program = as_loaded(item.program)
-    return tuple(comparable(log_of(program, level, verify)) == comparable(log_of(program, level, load_live))
-                 for level in (1, 2))
+    return tuple(
+        comparable(log_of(program, level, verify)) == comparable(log_of(program, level, load_live)) for level in (1, 2)
+    )
 
 
 def as_loaded(program: Program) -> Program:
@@ -173,6 +175,7 @@ def asked_without(privilege: str, items: list[Item]) -> list[Verdict]:
         return []
     sys.path.insert(0, str(HERE.parent / "tests"))
     from verifier.unprivileged import ask
+
     return ask(privilege, ask_kernel, items)
 
 
@@ -190,8 +193,11 @@ def figures(results: list[Result]) -> dict[str, Any]:
         "agree_reject": share(r.agree for r in judged if not r.kernel.accept),
         "unsound": sorted(f"{r.item.feature}/{r.item.name}" for r in judged if r.unsound),
         "message_equal": share(r.ours.message == r.kernel.message for r in rejected),
-        **{f"log_equal_{level}": share(r.logs[level - 1] for r in results if r.logs)
-           for level in (1, 2) if any(r.logs for r in results)},
+        **{
+            f"log_equal_{level}": share(r.logs[level - 1] for r in results if r.logs)
+            for level in (1, 2)
+            if any(r.logs for r in results)
+        },
         "processed_within_10_percent": share(0.9 <= r.ours.processed / r.kernel.processed <= 1.1 for r in accepted),
     }
 
@@ -211,8 +217,17 @@ def show(name: str, results: list[Result], *, everything: bool) -> None:
     """Print a corpus by feature, then the disagreements."""
     console = Console(width=150, highlight=False)
     table = Table(title=f"{name}: {len(results)} programs", title_justify="left")
-    for head in ("feature", "agree", "both accept", "both reject", "we accept", "we reject", "odd", "not judged",
-                 "message equal"):
+    for head in (
+        "feature",
+        "agree",
+        "both accept",
+        "both reject",
+        "we accept",
+        "we reject",
+        "odd",
+        "not judged",
+        "message equal",
+    ):
         table.add_column(head, justify="left" if head == "feature" else "right")
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
@@ -223,9 +238,11 @@ def show(name: str, results: list[Result], *, everything: bool) -> None:
         same = sum(r.ours.message == r.kernel.message for r in judged if not r.ours.accept and not r.kernel.accept)
         odd = sum(missed(r) or (bool(r.ours.odd) and not r.kernel.odd) for r in rows)
         unknown = sum(bool(r.kernel.odd) and not missed(r) for r in rows)
-        table.add_row(feature, f"{sum(r.agree for r in rows)}/{len(rows) - unknown}", *map(str, (
-            counts[True, True], counts[False, False], counts[True, False], counts[False, True],
-            odd, unknown, same)))
+        table.add_row(
+            feature,
+            f"{sum(r.agree for r in rows)}/{len(rows) - unknown}",
+            *map(str, (counts[True, True], counts[False, False], counts[True, False], counts[False, True], odd, unknown, same)),
+        )
     console.print(table)
     for result in results:
         if everything and False in result.logs:
@@ -242,17 +259,22 @@ def said(verdict: Verdict) -> str:
 
 def below(name: str, reached: dict[str, Any], floor: dict[str, Any]) -> list[str]:
     """Return what is worse than the floor."""
-    worse = [f"{name}: {key} {reached[key]} < {least}" for key, least in floor.items()
-             if (isinstance(least, float) or (key == "programs" and name != "generated")) and reached.get(key, least) < least]
-    return worse + [f"{name}: accepts {one}, which the kernel rejects" for one in reached["unsound"]
-                    if one not in floor["unsound"]]
+    worse = [
+        f"{name}: {key} {reached[key]} < {least}"
+        for key, least in floor.items()
+        if (isinstance(least, float) or (key == "programs" and name != "generated")) and reached.get(key, least) < least
+    ]
+    return worse + [
+        f"{name}: accepts {one}, which the kernel rejects" for one in reached["unsound"] if one not in floor["unsound"]
+    ]
 
 
 def main() -> int:
     """Ask, print, and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="*", default=["cases", "examples", "selftests"],
-                        help=f"{', '.join(CORPORA)}, generated")
+    parser.add_argument(
+        "corpus", nargs="*", default=["cases", "examples", "selftests"], help=f"{', '.join(CORPORA)}, generated"
+    )
     parser.add_argument("--count", type=int, default=2000, metavar="N", help="how many programs to generate")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first one's seed")
     parser.add_argument("--feature", default="", help="only this feature of a corpus")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(               # time is not asserted; fixtures that examples share hold no state of theirs
-    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.register_profile(  # time is not asserted; fixtures that examples share hold no state of theirs
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("untimed")
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ def open_for_test(name: str, netns: str, home: Path) -> Datapath:
     """Return a datapath that shares nothing with another test's but the kernel itself."""
     if name == "user":
         from tcbpf.datapath.user import User
+
         return User(home=str(home))
     from tcbpf.datapath.kernel import Kernel
+
     return Kernel(netns=netns)
 
 
@@ -31,6 +34,7 @@ def libpcap() -> None:
     """Skip where libpcap, asked, is not there."""
     from tcbpf.cbpf.expression import compile_expression
     from tcbpf.errors import NotSupported
+
     try:
         compile_expression("ip")
     except NotSupported as error:
@@ -41,11 +45,13 @@ def libpcap() -> None:
 def datapath(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Datapath]:
     """Each datapath in turn; on the kernel's, requests act in a network namespace of the test's own."""
     from netns import netns
+
     if request.param == "user":
         with open_for_test("user", "", tmp_path) as made:
             yield made
         return
     from tcbpf.datapath.kernel import probe
+
     if why := probe.missing():
         pytest.skip(why)
     with netns() as path, open_for_test("kernel", path, tmp_path) as made:

@@ -12,7 +12,7 @@ from kernel_oracle import bpf, load, map_create
 from tcbpf.isa.insn import Insn
 
 CHUNK = 1 << 20
-PROTO = struct.Struct("<Q4?6I4x5QQQ")                    # struct bpf_func_proto, 96 bytes with `allowed`
+PROTO = struct.Struct("<Q4?6I4x5QQQ")  # struct bpf_func_proto, 96 bytes with `allowed`
 _ARRAY, _LOOKUP, _TEST_RUN = 2, 1, 10
 
 
@@ -44,10 +44,20 @@ def _signed(word: int) -> int:
 def read(address: int, size: int = CHUNK) -> bytes | None:
     """Return `size` bytes of kernel memory, or None where there is none."""
     insns = [
-        Insn(0x7A, 10, 0, -8, 0), Insn(0xBF, 2, 10), Insn(0x07, 2, 0, 0, -8), Insn(0x18, 1, 1, 0, _window()), Insn(0),
-        Insn(0x85, 0, 0, 0, 1), Insn(0x55, 0, 0, 1, 0), Insn(0x95), Insn(0xBF, 1, 0), Insn(0xB7, 2, 0, 0, size),
-        Insn(0x18, 3, 0, 0, _signed(address & 0xFFFFFFFF)), Insn(0, 0, 0, 0, _signed(address >> 32)),
-        Insn(0x85, 0, 0, 0, 113), Insn(0x95),
+        Insn(0x7A, 10, 0, -8, 0),
+        Insn(0xBF, 2, 10),
+        Insn(0x07, 2, 0, 0, -8),
+        Insn(0x18, 1, 1, 0, _window()),
+        Insn(0),
+        Insn(0x85, 0, 0, 0, 1),
+        Insn(0x55, 0, 0, 1, 0),
+        Insn(0x95),
+        Insn(0xBF, 1, 0),
+        Insn(0xB7, 2, 0, 0, size),
+        Insn(0x18, 3, 0, 0, _signed(address & 0xFFFFFFFF)),
+        Insn(0, 0, 0, 0, _signed(address >> 32)),
+        Insn(0x85, 0, 0, 0, 113),
+        Insn(0x95),
     ]
     fd, error, log = load(insns)
     if fd < 0:
@@ -78,7 +88,7 @@ def protos() -> Iterator[tuple[str, tuple[bool, ...], int, tuple[int, ...], tupl
             name = names.get(word, "")
             if not name.startswith("bpf_"):
                 continue
-            raw = chunk[index * 8:index * 8 + PROTO.size]
+            raw = chunk[index * 8 : index * 8 + PROTO.size]
             if len(raw) < PROTO.size:
                 raw = read(address + index * 8, PROTO.size) or bytes(PROTO.size)
             if any(byte > 1 for byte in raw[8:12]):

@@ -46,8 +46,20 @@ def load(
     log = ctypes.create_string_buffer(log_size if log_level else 1)
     attr = ctypes.create_string_buffer(144)
     struct.pack_into(
-        "<IIQQIIQIIQQ", attr, 0, PROG_TYPES[type].number, len(raw) // 8, ctypes.addressof(code), ctypes.addressof(words),
-        log_level, log_size if log_level else 0, ctypes.addressof(log) if log_level else 0, 0, flags, 0, 0,
+        "<IIQQIIQIIQQ",
+        attr,
+        0,
+        PROG_TYPES[type].number,
+        len(raw) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(words),
+        log_level,
+        log_size if log_level else 0,
+        ctypes.addressof(log) if log_level else 0,
+        0,
+        flags,
+        0,
+        0,
     )
     struct.pack_into("<I", attr, 68, attach_type)
     fd, error = bpf(_PROG_LOAD, attr)
@@ -70,8 +82,9 @@ def verdict(
     return error, log
 
 
-def map_create(type: int, key_size: int, value_size: int, max_entries: int, flags: int = 0, inner_fd: int = 0,
-               extra: int = 0) -> tuple[int, int]:
+def map_create(
+    type: int, key_size: int, value_size: int, max_entries: int, flags: int = 0, inner_fd: int = 0, extra: int = 0
+) -> tuple[int, int]:
     """Create a map and return (fd, errno); fd is -1 when it was refused, else the caller's to close."""
     attr = ctypes.create_string_buffer(144)
     struct.pack_into("<6I", attr, 0, type, key_size, value_size, max_entries, flags, inner_fd)

@@ -14,7 +14,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-TYPE_CHECKING = False          # of a warm start's time, importing typing would be a fifth
+TYPE_CHECKING = False  # of a warm start's time, importing typing would be a fifth
 if TYPE_CHECKING:
     from typing import Any
 
@@ -42,19 +42,62 @@ if TYPE_CHECKING:
     from tcbpf.verifier import Verified, verify
 
 _HOME = {
-    "compile": "tcbpf.lang", "load": "tcbpf.obj", "link": "tcbpf.obj", "verify": "tcbpf.verifier", "Verified": "tcbpf.verifier",
-    "User": "tcbpf.datapath.user", "Kernel": "tcbpf.datapath.kernel", "Map": "tcbpf.maps.map",
+    "compile": "tcbpf.lang",
+    "load": "tcbpf.obj",
+    "link": "tcbpf.obj",
+    "verify": "tcbpf.verifier",
+    "Verified": "tcbpf.verifier",
+    "User": "tcbpf.datapath.user",
+    "Kernel": "tcbpf.datapath.kernel",
+    "Map": "tcbpf.maps.map",
     **dict.fromkeys(("Datapath", "PcapStats", "Prog", "Run"), "tcbpf.datapath.base"),
     **dict.fromkeys(("MapSpec", "Object", "Program"), "tcbpf.obj.program"),
     **dict.fromkeys(
-        ("AsmError", "CompileError", "InputError", "InternalError", "MapError", "NotSupported", "ObjectError", "SysError",
-         "TcbpfError", "TcError", "VerifierError"), "tcbpf.errors"),
+        (
+            "AsmError",
+            "CompileError",
+            "InputError",
+            "InternalError",
+            "MapError",
+            "NotSupported",
+            "ObjectError",
+            "SysError",
+            "TcbpfError",
+            "TcError",
+            "VerifierError",
+        ),
+        "tcbpf.errors",
+    ),
 }
 
 __all__ = [
-    "AsmError", "CompileError", "Datapath", "InputError", "InternalError", "Kernel", "Map", "MapError", "MapSpec",
-    "NotSupported", "Object", "ObjectError", "PcapStats", "Prog", "Program", "Run", "SysError", "TcError", "TcbpfError", "User",
-    "Verified", "VerifierError", "cbpf", "compile", "link", "load", "verify",
+    "AsmError",
+    "CompileError",
+    "Datapath",
+    "InputError",
+    "InternalError",
+    "Kernel",
+    "Map",
+    "MapError",
+    "MapSpec",
+    "NotSupported",
+    "Object",
+    "ObjectError",
+    "PcapStats",
+    "Prog",
+    "Program",
+    "Run",
+    "SysError",
+    "TcError",
+    "TcbpfError",
+    "User",
+    "Verified",
+    "VerifierError",
+    "cbpf",
+    "compile",
+    "link",
+    "load",
+    "verify",
 ]
 
 

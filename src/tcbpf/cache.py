@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hashlib import sha256 as sha256
     from typing import Any
 else:
-    try:                       # hashlib loads OpenSSL, which takes longer than all that a start hashes
+    try:  # hashlib loads OpenSSL, which takes longer than all that a start hashes
         from _sha256 import sha256
     except ImportError:
         try:
@@ -26,7 +26,7 @@ else:
         except ImportError:
             from hashlib import sha256
 
-KEEP = 4096                    # entries of a kind; the oldest go first
+KEEP = 4096  # entries of a kind; the oldest go first
 DIGEST = 32
 LLVM = "llvmlite/_version.py"
 BUILT_ON = (LLVM, "elftools/__init__.py")
@@ -68,7 +68,7 @@ def load(kind: str, name: str) -> Any:
         return None
     try:
         return marshal.loads(data)
-    except (ValueError, EOFError, TypeError):          # another Python's
+    except (ValueError, EOFError, TypeError):  # another Python's
         return None
 
 

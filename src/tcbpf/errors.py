@@ -1,15 +1,15 @@
 """Everything tcbpf raises.
 
-    TcbpfError
-    ├─ InputError        your text, file or command is wrong: where, what, and what would be right
-    │  ├─ ObjectError    an object file is damaged or asks for what no loader gives: section and offset
-    │  ├─ AsmError       assembly text: line and column
-    │  ├─ FilterError    a classic filter that no kernel loads: the instruction and the rule
-    │  └─ CompileError   a source file: the compiler's own words
-    ├─ VerifierError     pc, reason, the kernel's words, source line, log
-    ├─ SysError(OSError) errno and what was asked; TcError adds the extack, MapError the map
-    ├─ NotSupported      probed, never guessed from a version
-    └─ InternalError     our bug
+TcbpfError
+├─ InputError        your text, file or command is wrong: where, what, and what would be right
+│  ├─ ObjectError    an object file is damaged or asks for what no loader gives: section and offset
+│  ├─ AsmError       assembly text: line and column
+│  ├─ FilterError    a classic filter that no kernel loads: the instruction and the rule
+│  └─ CompileError   a source file: the compiler's own words
+├─ VerifierError     pc, reason, the kernel's words, source line, log
+├─ SysError(OSError) errno and what was asked; TcError adds the extack, MapError the map
+├─ NotSupported      probed, never guessed from a version
+└─ InternalError     our bug
 """
 
 from __future__ import annotations
@@ -78,8 +78,18 @@ class VerifierError(TcbpfError):
     """
 
     def __init__(
-        self, message: str, pc: int = -1, reason: str = "", errno: int = _errno.EACCES, source: str = "",
-        slice: tuple[int, ...] = (), hint: str = "", log: str = "", section: str = "", variable: str = "", state: str = "",
+        self,
+        message: str,
+        pc: int = -1,
+        reason: str = "",
+        errno: int = _errno.EACCES,
+        source: str = "",
+        slice: tuple[int, ...] = (),
+        hint: str = "",
+        log: str = "",
+        section: str = "",
+        variable: str = "",
+        state: str = "",
         path: str = "",
     ) -> None:
         self.message, self.pc, self.reason, self.errno, self.source = message, pc, reason, errno, source

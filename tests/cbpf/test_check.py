@@ -15,25 +15,28 @@ from tcbpf.errors import FilterError
 from tcbpf.tables.cbpf import MAX_INSNS
 
 
-@pytest.mark.parametrize(("program", "pc", "rule"), [
-    ((), -1, "length"),
-    ((Classic(6),) * 4097, -1, "length"),
-    ((Classic(0x99), Classic(6)), 0, "opcode"),
-    ((Classic(0x0E),), 0, "opcode"),
-    ((Classic(0x60, 0, 0, 16), Classic(6)), 0, "memory"),
-    ((Classic(0x34), Classic(6)), 0, "division"),
-    ((Classic(0x94), Classic(6)), 0, "division"),
-    ((Classic(0x64, 0, 0, 32), Classic(6)), 0, "shift"),
-    ((Classic(0x20, 0, 0, 0xFFFFF001), Classic(6)), 0, "extension"),
-    ((Classic(0x05, 0, 0, 1), Classic(6)), 0, "jump"),
-    ((Classic(0x05, 0, 0, 0xFFFFFFFF), Classic(6)), 0, "jump"),
-    ((Classic(0x15, 1, 0, 0), Classic(6)), 0, "jump"),
-    ((Classic(0x15, 0, 1, 0), Classic(6)), 0, "jump"),
-    ((Classic(0x00),), 0, "end"),
-    ((Classic(0x60, 0, 0, 1), Classic(6)), 0, "uninitialised"),
-    ((Classic(0x05, 0, 0, 3000), *(Classic(0x20),) * 3000, Classic(6)), 0, "reach"),
-    ((*(Classic(0x20),) * 3000, Classic(0x15, 0, 1), Classic(6), Classic(6)), 3000, "reach"),
-])
+@pytest.mark.parametrize(
+    ("program", "pc", "rule"),
+    [
+        ((), -1, "length"),
+        ((Classic(6),) * 4097, -1, "length"),
+        ((Classic(0x99), Classic(6)), 0, "opcode"),
+        ((Classic(0x0E),), 0, "opcode"),
+        ((Classic(0x60, 0, 0, 16), Classic(6)), 0, "memory"),
+        ((Classic(0x34), Classic(6)), 0, "division"),
+        ((Classic(0x94), Classic(6)), 0, "division"),
+        ((Classic(0x64, 0, 0, 32), Classic(6)), 0, "shift"),
+        ((Classic(0x20, 0, 0, 0xFFFFF001), Classic(6)), 0, "extension"),
+        ((Classic(0x05, 0, 0, 1), Classic(6)), 0, "jump"),
+        ((Classic(0x05, 0, 0, 0xFFFFFFFF), Classic(6)), 0, "jump"),
+        ((Classic(0x15, 1, 0, 0), Classic(6)), 0, "jump"),
+        ((Classic(0x15, 0, 1, 0), Classic(6)), 0, "jump"),
+        ((Classic(0x00),), 0, "end"),
+        ((Classic(0x60, 0, 0, 1), Classic(6)), 0, "uninitialised"),
+        ((Classic(0x05, 0, 0, 3000), *(Classic(0x20),) * 3000, Classic(6)), 0, "reach"),
+        ((*(Classic(0x20),) * 3000, Classic(0x15, 0, 1), Classic(6), Classic(6)), 3000, "reach"),
+    ],
+)
 def test_each_rule(program, pc, rule):
     with pytest.raises(FilterError) as caught:
         check(program)
@@ -65,6 +68,7 @@ def attach(sock, program):
 @pytest.mark.parametrize("load", [Classic(0x20, 0, 0, 14), Classic(0xB1, 0, 0, 40000), Classic(0x50, 0, 0, 0), Classic(0x9C)])
 def test_the_longest_jump_is_the_kernels(load):
     """Found by halving on both sides; the kernel's EINVAL counts, not that a socket may not hold so much (ENOMEM)."""
+
     def longest(takes):
         least, most = 1, MAX_INSNS - 2
         while least < most:

@@ -34,7 +34,7 @@ def loadable():
 @pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("engine", ["jit", "interp"])
 def test_every_engine_returns_what_the_classic_machine_does(engine, every):
-    chosen = [packet for packet in packets() if len(packet) >= 14][::1 if engine == "jit" else 9]
+    chosen = [packet for packet in packets() if len(packet) >= 14][:: 1 if engine == "jit" else 9]
     filters = list(loadable())[::every]
     with tcbpf.User(options=Options(engine=engine)) as dp:
         for name, program in filters:
@@ -79,9 +79,11 @@ def test_captures_of_other_links(tmp_path, engine):
     packet = bytes.fromhex("4500001c00000000401166ca0a0000010a0000020035003500080000")
     with Writer(tmp_path / "raw.pcapng", link_type=101) as writer:
         for number in range(3):
-            writer.write(packet[:9] + bytes([17, 6][number % 2:][:1]) + packet[10:], number)
-    with tcbpf.User(options=Options(engine=engine)) as dp, \
-            dp.prog_load(over_capture(compile_expression("udp", link_type="RAW"))) as prog:
+            writer.write(packet[:9] + bytes([17, 6][number % 2 :][:1]) + packet[10:], number)
+    with (
+        tcbpf.User(options=Options(engine=engine)) as dp,
+        dp.prog_load(over_capture(compile_expression("udp", link_type="RAW"))) as prog,
+    ):
         assert prog.run_pcap(str(tmp_path / "raw.pcapng"), out=str(tmp_path / "out"), link_type=101).kept == 2
         assert [packet.link_type for packet in read(tmp_path / "out", link_type=None)] == [101, 101]
         with pytest.raises(InputError, match=r"link type 101 \(raw IP\) is not Ethernet"):

@@ -50,7 +50,7 @@ def test_the_listing_is_libpcaps():
     image.restype = ctypes.c_char_p
     rng, codes = random.Random(8), [row.code for row in CLASSIC if row.code not in ELSEWISE]
     for _ in range(5000):
-        code = rng.choice(codes) if rng.random() < .9 else rng.randrange(0x100, 0x10000)
+        code = rng.choice(codes) if rng.random() < 0.9 else rng.randrange(0x100, 0x10000)
         k = rng.choice([0, 1, rng.getrandbits(8), rng.getrandbits(32), SKF_AD_OFF + rng.randrange(70), SKF_AD_OFF - 1, U32])
         insn = Classic(code, rng.randrange(256), rng.randrange(256), k)
         assert listing([insn]) == image(ctypes.create_string_buffer(to_bytes([insn]), 8), 0).decode() + "\n", insn

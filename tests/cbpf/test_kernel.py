@@ -19,7 +19,7 @@ from tcbpf.cbpf.step import run
 from tcbpf.errors import FilterError
 from tcbpf.vm.executable import Options
 
-ONLY_LINUX_LOOPS = "protochain"                              # compiles to a loop, which no kernel loads
+ONLY_LINUX_LOOPS = "protochain"  # compiles to a loop, which no kernel loads
 
 
 class KernelFilter:
@@ -77,7 +77,7 @@ def test_netlink_attributes(kernel, engine):
     whole = bytes(16) + attribute(7, b"x") + attribute(5, inner) + attribute(9, b"last")
     lies = [struct.pack("=HH", size, 1) + whole for size in (0, 3, 4, 0xFFFF)]
     messages = [whole, whole[:40], whole[:3], inner, *lies, whole + b"\1\2\3"]
-    messages += [bytes(byte if rng.random() < .95 else rng.randrange(10) for byte in whole) for _ in range(20)]
+    messages += [bytes(byte if rng.random() < 0.95 else rng.randrange(10) for byte in whole) for _ in range(20)]
     found = 0
     with tcbpf.User(options=Options(engine=engine)) as dp:
         for start, kind, word in itertools.product((0, 16, 24, 28, 0xFFFFFFFF), (1, 2, 5), ("nla", "nlan")):

@@ -20,7 +20,7 @@ def test_attach_detach_lock():
         sockets.attach(b, assemble("ldb [0] jeq #65, pass, drop pass: ret #2 drop: ret #0"))
         a.send(b"Beta")
         a.send(b"Alpha")
-        assert b.recv(16) == b"Al"                           # dropped, and cut to what the filter returned
+        assert b.recv(16) == b"Al"  # dropped, and cut to what the filter returned
         sockets.detach(b)
         a.send(b"Beta")
         assert b.recv(16) == b"Beta"
@@ -49,7 +49,7 @@ def test_reuseport_chooses_the_socket(given):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(("127.0.0.1", first.getsockname()[1] if sock is second else 0))
             sock.settimeout(2)
-        sockets.attach_reuseport(first, given(assemble("ldb [0] and #1 ret a")))     # the payload's first byte
+        sockets.attach_reuseport(first, given(assemble("ldb [0] and #1 ret a")))  # the payload's first byte
         for text, receiver in ((b"\x00zero", first), (b"\x01one", second), (b"\x02two", first)):
             client.sendto(text, first.getsockname())
             assert receiver.recv(16) == text
@@ -97,11 +97,13 @@ def test_what_is_no_program_is_refused(tmp_path):
 def test_fanout_chooses_the_packet_socket(given):
     if os.geteuid():
         pytest.skip("packet sockets need root")
+
     def packet_socket():
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
         sock.bind(("lo", 0x0800))
         sock.settimeout(2)
         return sock
+
     marker = os.urandom(8)
     with packet_socket() as first, packet_socket() as second, udp() as client:
         program = given(assemble("ret #1"))

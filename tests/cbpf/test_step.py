@@ -16,8 +16,10 @@ from tcbpf.net.pcap import Packet
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 APPLY = json.loads(gzip.decompress((VECTORS / "libpcap_apply.json.gz").read_bytes()))
-PACKETS = [Packet(bytes.fromhex("ffffffffffff 020000000001 0806 0001"), wire_len=16),
-           Packet(bytes.fromhex("ffffffffffff 020000000001 0800 4500"), wire_len=60)]
+PACKETS = [
+    Packet(bytes.fromhex("ffffffffffff 020000000001 0806 0001"), wire_len=16),
+    Packet(bytes.fromhex("ffffffffffff 020000000001 0800 4500"), wire_len=60),
+]
 ARP = "4,40 0 0 12,21 0 1 2054,6 0 0 4294967295,6 0 0 0,"
 
 
@@ -33,21 +35,24 @@ def test_results_are_what_libpcap_declares():
         check(program)
         packets = APPLY["savefiles"][case["savefile"]]["packets"]
         assert [run(program, bytes.fromhex(data)) for data, _ in packets] == case["results"], case["label"]
-    assert refused == 26                                     # the looping ones, which the kernel refuses too
+    assert refused == 26  # the looping ones, which the kernel refuses too
 
 
-@pytest.mark.parametrize(("text", "result"), [
-    ("ld [100] ret #1", 0),                                  # out of range
-    ("ldx #0 ld #5 div x ret #1", 0),                        # division by a zero X
-    ("ldi 7 st M[3] ldx M[3] txa add x ret a", 14),
-    ("ld #1 neg rsh #31 ret a", 1),
-    ("ldh [0xfff00000] ret a", 0x0001),                      # SKF_NET_OFF: behind the Ethernet header
-    ("ldb [0xffe00006] ret a", 0x02),                        # SKF_LL_OFF: the frame
-    ("ldxb 4*([15]&0xf) txa ret a", 4),
-    ("ld len ret a", 16),
-    ("ld #2 ldx #3 ldb [x+3] ret a", 2),
-    ("ja skip_ ret #1 skip_: ret #2", 2),
-])
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("ld [100] ret #1", 0),  # out of range
+        ("ldx #0 ld #5 div x ret #1", 0),  # division by a zero X
+        ("ldi 7 st M[3] ldx M[3] txa add x ret a", 14),
+        ("ld #1 neg rsh #31 ret a", 1),
+        ("ldh [0xfff00000] ret a", 0x0001),  # SKF_NET_OFF: behind the Ethernet header
+        ("ldb [0xffe00006] ret a", 0x02),  # SKF_LL_OFF: the frame
+        ("ldxb 4*([15]&0xf) txa ret a", 4),
+        ("ld len ret a", 16),
+        ("ld #2 ldx #3 ldb [x+3] ret a", 2),
+        ("ja skip_ ret #1 skip_: ret #2", 2),
+    ],
+)
 def test_semantics(text, result):
     assert run(assemble(text), PACKETS[0].data) == result
 
@@ -77,7 +82,7 @@ def test_breakpoint_stops_each_packet_and_run_goes_on():
     assert list(session.execute("breakpoint 1")) == ["breakpoint at: l1:\tjeq #0x806, l2, l3"]
     shown = list(session.execute("run"))
     assert shown[-1] == "(breakpoint)" and "A:        [0x000806][2054]" in shown
-    assert any("[08 06]" in line for line in shown)          # the bytes that the load read
+    assert any("[08 06]" in line for line in shown)  # the bytes that the load read
     assert "A:        [0x000800][2048]" in list(session.execute("run"))
     assert list(session.execute("run")) == ["bpf passes:1 fails:1"]
     assert list(session.execute("breakpoint")) == ["breakpoints: 1"]
@@ -126,11 +131,21 @@ def test_select_disassemble_dump_quit():
     assert session.done
 
 
-@pytest.mark.parametrize(("command", "words"), [
-    ("frob", "'frob' is no command"), ("s", "'s' is select and step"), ("load x", "load what"), ("load pcap", "load what"),
-    ("select 3", "no packet 3"), ("breakpoint 9", "no instruction 9"), ("disassemble -1", "no instruction -1"),
-    ("step x", "'x' is not a number"), ("load bpf 1,0 0 0 0,", "last instruction is not ret"), ("run 0", "0 packets"),
-])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("frob", "'frob' is no command"),
+        ("s", "'s' is select and step"),
+        ("load x", "load what"),
+        ("load pcap", "load what"),
+        ("select 3", "no packet 3"),
+        ("breakpoint 9", "no instruction 9"),
+        ("disassemble -1", "no instruction -1"),
+        ("step x", "'x' is not a number"),
+        ("load bpf 1,0 0 0 0,", "last instruction is not ret"),
+        ("run 0", "0 packets"),
+    ],
+)
 def test_bad_commands(command, words):
     with pytest.raises(InputError, match=words):
         list(debugger().execute(command))

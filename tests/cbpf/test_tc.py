@@ -42,8 +42,11 @@ TESTS = {
 
 
 def bytecode(text, hit):
-    source = text.replace("; jmp hit", "") + f"\nja hit_ hit_: ret #{hit}" if "jmp hit" in text else \
-        text.replace("hit,", "hit_,").replace("miss", "miss_") + f"\nhit_: ret #{hit}\nmiss_: ret #0"
+    source = (
+        text.replace("; jmp hit", "") + f"\nja hit_ hit_: ret #{hit}"
+        if "jmp hit" in text
+        else text.replace("hit,", "hit_,").replace("miss", "miss_") + f"\nhit_: ret #{hit}\nmiss_: ret #0"
+    )
     return tuple(tuple(insn) for insn in assemble(source.replace(";", "\n")))
 
 
@@ -83,7 +86,7 @@ def test_both_datapaths_drop_the_same(capture, hook):
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
             sock.bind(("em2" if hook == "ingress" else "em1", 0))
             for frame in frames:
-                with suppress(OSError):                      # ENOBUFS: dropped on the way out
+                with suppress(OSError):  # ENOBUFS: dropped on the way out
                     sock.send(frame)
 
     with netns() as path, Kernel(netns=path) as kernel:

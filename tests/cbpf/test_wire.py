@@ -24,10 +24,23 @@ CHANGING = ("cpu", "rand")
 """Extensions that no two runs need agree on."""
 
 LOADS = [
-    "ld [0xfff00000]", "ldh [0xfff00002]", "ldb [0xfff00009]", "ldh [0xfff00100]", "ldb [0xffe00000]", "ldh [0xffe0000c]",
-    "ld [0xffdfffff]", "ld [0x80000000]", "ldx #2; ldb [x + 0xfff00000]", "ldx #14; ldh [x + 0xffe00000]",
-    "ldx #-1; ld [x + 0xfff00001]", "ldxb 4*([0xfff00000]&0xf); txa", "ldx #-1; ldb [x + 0xfff00000]",
-    "ldx #-1; ldb [x + 0xffe00000]", "ldx #0x100000; ldb [x + 0xfff00001]", "ldi 5; ldx #3; ld [0xfffff028]", "ld len",
+    "ld [0xfff00000]",
+    "ldh [0xfff00002]",
+    "ldb [0xfff00009]",
+    "ldh [0xfff00100]",
+    "ldb [0xffe00000]",
+    "ldh [0xffe0000c]",
+    "ld [0xffdfffff]",
+    "ld [0x80000000]",
+    "ldx #2; ldb [x + 0xfff00000]",
+    "ldx #14; ldh [x + 0xffe00000]",
+    "ldx #-1; ld [x + 0xfff00001]",
+    "ldxb 4*([0xfff00000]&0xf); txa",
+    "ldx #-1; ldb [x + 0xfff00000]",
+    "ldx #-1; ldb [x + 0xffe00000]",
+    "ldx #0x100000; ldb [x + 0xfff00001]",
+    "ldi 5; ldx #3; ld [0xfffff028]",
+    "ld len",
 ]
 
 
@@ -52,7 +65,7 @@ class Both:
         with self.jit.prog_load(as_program(program)) as fast, self.interp.prog_load(as_program(program)) as slow:
             for number, sent in enumerate(frames):
                 theirs, arrived, ctx = self.link.send(sent)
-                for prog in (fast, slow)[:1 + (number % interpreted == 0)]:
+                for prog in (fast, slow)[: 1 + (number % interpreted == 0)]:
                     ours = prog.run(arrived, ctx).verdict & 0xFFFFFFFF
                     assert min(ours, len(arrived)) == theirs, (program, sent.hex(), arrived.hex(), ctx, ours)
 
@@ -68,7 +81,7 @@ def both():
 @pytest.mark.parametrize("name", [row.name for row in EXTENSIONS if row.name not in CHANGING])
 def test_extensions(both, frames, name):
     both.compare(assemble(f"ldi 7\nldx #3\nld #{name}\nret a"), frames)
-    for shift in (0, 7, 14):                                 # a packet socket tells no more of A than the frame is long
+    for shift in (0, 7, 14):  # a packet socket tells no more of A than the frame is long
         both.compare(assemble(f"ldb #{name}\nrsh #{shift}\nand #127\nadd #1\nret a"), frames[1::16])
 
 

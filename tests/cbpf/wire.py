@@ -65,32 +65,71 @@ def wire() -> Iterator[Wire]:
         dp.apply(Request(Op.ADD, Link("em1", kind="veth", peer="em2", address=ADDRESS)))
         for dev in "em1", "em2":
             dp.apply(Request(Op.CHANGE, Link(dev, mtu=9100, up=True)))
-        near, plain, filtered = within(path, lambda: [packet_socket("em2", receives=False),
-                                                      packet_socket("em1", receives=True), packet_socket("em1", receives=True)])
+        near, plain, filtered = within(
+            path,
+            lambda: [
+                packet_socket("em2", receives=False),
+                packet_socket("em1", receives=True),
+                packet_socket("em1", receives=True),
+            ],
+        )
         index = within(path, lambda: socket.if_nametoindex("em1"))
         plain.settimeout(5)
-        filtered.setblocking(False)                          # the kernel serves it before `plain`, which was there first
+        filtered.setblocking(False)  # the kernel serves it before `plain`, which was there first
         with near, plain, filtered:
             yield Wire(near, plain, filtered, index)
 
 
 # --- frames whose headers a flow dissector has to follow ---------------------------------------------------------------
 
-ETHER = {"ip": 0x0800, "ip6": 0x86DD, "vlan": 0x8100, "qinq": 0x88A8, "pppoe": 0x8864, "mpls": 0x8847, "batman": 0x4305,
-         "tipc": 0x88CA, "fcoe": 0x8906, "ptp": 0x88F7, "hsr": 0x892F, "prp": 0x88FB, "cfm": 0x8902, "arp": 0x0806,
-         "other": 0x1234}
-INNER = {"tcp": 6, "udp": 17, "udplite": 136, "icmp": 1, "icmp6": 58, "igmp": 2, "sctp": 132, "dccp": 33, "gre": 47,
-         "ipip": 4, "ip6in": 41, "mplsip": 137, "hop": 0, "routing": 43, "dest": 60, "frag": 44, "esp": 50, "ah": 51, "x": 200}
+ETHER = {
+    "ip": 0x0800,
+    "ip6": 0x86DD,
+    "vlan": 0x8100,
+    "qinq": 0x88A8,
+    "pppoe": 0x8864,
+    "mpls": 0x8847,
+    "batman": 0x4305,
+    "tipc": 0x88CA,
+    "fcoe": 0x8906,
+    "ptp": 0x88F7,
+    "hsr": 0x892F,
+    "prp": 0x88FB,
+    "cfm": 0x8902,
+    "arp": 0x0806,
+    "other": 0x1234,
+}
+INNER = {
+    "tcp": 6,
+    "udp": 17,
+    "udplite": 136,
+    "icmp": 1,
+    "icmp6": 58,
+    "igmp": 2,
+    "sctp": 132,
+    "dccp": 33,
+    "gre": 47,
+    "ipip": 4,
+    "ip6in": 41,
+    "mplsip": 137,
+    "hop": 0,
+    "routing": 43,
+    "dest": 60,
+    "frag": 44,
+    "esp": 50,
+    "ah": 51,
+    "x": 200,
+}
 
 
 def frame(rng: random.Random) -> bytes:
     """Return an Ethernet frame of random headers one in another, now and then cut short or damaged."""
     made = bytes.fromhex(ADDRESS.replace(":", "")) + b"\x02\0\0\0\0\x06" + _network(rng, 0)
-    if rng.random() < .3 and len(made) > 20:
-        made = made[:rng.randrange(20, len(made) + 1)]                # the kernel drops a tag without what it tags
-    if rng.random() < .3 and len(made) > 20:
+    if rng.random() < 0.3 and len(made) > 20:
+        made = made[: rng.randrange(20, len(made) + 1)]  # the kernel drops a tag without what it tags
+    if rng.random() < 0.3 and len(made) > 20:
         at = rng.randrange(20, len(made))
-        made = made[:at] + rng.randbytes(1) + made[at + 1:]
+        made = made[:at] + rng.randbytes(1) + made[at + 1 :]
     return made[:8000].ljust(20, b"\0")
 
 
@@ -152,8 +191,12 @@ def _transport(rng: random.Random, name: str, depth: int) -> bytes:
             return bytes([INNER[after], size]) + rng.randbytes(6 + 8 * size) + _transport(rng, after, depth + 1)
         case "frag":
             after = rng.choice(list(INNER))
-            return bytes([INNER[after], 0]) + struct.pack("!H", rng.choice([0, 1, 8, 0xFFF9])) + rng.randbytes(4) + \
-                _transport(rng, after, depth + 1)
+            return (
+                bytes([INNER[after], 0])
+                + struct.pack("!H", rng.choice([0, 1, 8, 0xFFF9]))
+                + rng.randbytes(4)
+                + _transport(rng, after, depth + 1)
+            )
     return rng.randbytes(rng.randrange(40))
 
 
@@ -166,7 +209,7 @@ def _gre(rng: random.Random, depth: int) -> bytes:
         ppp, rest = rng.choice([(0x21, _ipv4), (0x57, _ipv6), (0xC021, _rest)])
         kind = rng.choice([0x880B, 0x880B, 0x0800])
         return head + struct.pack("!H", kind) + body + struct.pack("!HH", 0xFF03, ppp) + rest(rng, depth + 1)
-    if rng.random() < .4:
+    if rng.random() < 0.4:
         return head + struct.pack("!H", 0x6558) + body + rng.randbytes(12) + _network(rng, depth + 1)
     inner = _network(rng, depth + 1)
     return head + inner[:2] + body + inner[2:]

@@ -83,6 +83,7 @@ def same(text: str) -> str:
 def ours(words: list[str], options: list[str], directory: Path) -> Said:
     """Run one of our commands in this process."""
     from tcbpf.cli.tc.command import main
+
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main([*options, *words])
@@ -92,14 +93,17 @@ def ours(words: list[str], options: list[str], directory: Path) -> Said:
 def theirs(words: list[str], netns: str, directory: Path) -> Said:
     """Run the installed tc in a network namespace."""
     from netns import enter
-    ran = subprocess.run(["tc", *words], capture_output=True, text=True, cwd=directory, preexec_fn=lambda: enter(netns),
-                         check=False)
+
+    ran = subprocess.run(
+        ["tc", *words], capture_output=True, text=True, cwd=directory, preexec_fn=lambda: enter(netns), check=False
+    )
     return Said(same(ran.stdout), same(ran.stderr), ran.returncode)
 
 
 def build(directory: Path) -> None:
     """Write the objects that transcripts name."""
     from tcbpf.lang import compile_c
+
     for name, text in SOURCES.items():
         (directory / f"{name}.o").write_bytes(compile_c(text))
 
@@ -125,6 +129,7 @@ def record(path: Path) -> None:
     from tcbpf.control.objects import Link
     from tcbpf.control.request import Op, Request
     from tcbpf.datapath.kernel import Kernel
+
     with tempfile.TemporaryDirectory() as directory, netns() as place, Kernel(netns=place) as kernel:
         build(Path(directory))
         kernel.apply(Request(Op.ADD, Link("em1", kind="veth", peer="em2")))

@@ -48,8 +48,12 @@ def test_hex_is_read_back(capsys: pytest.CaptureFixture[str], text: Path) -> Non
     status, out, _ = run(capsys, "asm", str(text))
     assert status == 0 and out.splitlines()[0] == "b7 00 00 00 02 00 00 00"
     assert run(capsys, "disasm", out)[1].splitlines() == [
-        "    0:  r0 = 2", "    1:  r1 = 0x500000001 ll", "    3:  if r0 != r1 goto pc+1  ; to 5", "    4:  r0 = 0",
-        "    5:  exit"]
+        "    0:  r0 = 2",
+        "    1:  r1 = 0x500000001 ll",
+        "    3:  if r0 != r1 goto pc+1  ; to 5",
+        "    4:  r0 = 0",
+        "    5:  exit",
+    ]
 
 
 def test_disasm_is_assembled_back(capsys: pytest.CaptureFixture[str], text: Path) -> None:
@@ -93,8 +97,10 @@ def test_an_object_shows_source_and_symbols(capsys: pytest.CaptureFixture[str], 
 
 def test_text_with_directives_is_linked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     source = tmp_path / "two.s"
-    source.write_text(".map m array 4 8 1\n.section tc\na: r1 = map[m]\ncall b\nexit\n.section .text\nb: r0 = 0\nexit\n"
-                      ".section xdp\nc: r0 = 2\nexit\n")
+    source.write_text(
+        ".map m array 4 8 1\n.section tc\na: r1 = map[m]\ncall b\nexit\n.section .text\nb: r0 = 0\nexit\n"
+        ".section xdp\nc: r0 = 2\nexit\n"
+    )
     out = run(capsys, "asm", str(source), "--section", "tc")[1]
     assert assemble(run(capsys, "disasm", out)[1]) == assemble("r1 = map[idx:0]\ncall pc+1\nexit\nr0 = 0\nexit")
     assert run(capsys, "asm", str(source), "--section", "xdp")[1] == "b7 00 00 00 02 00 00 00\n95 00 00 00 00 00 00 00\n"
@@ -102,12 +108,15 @@ def test_text_with_directives_is_linked(capsys: pytest.CaptureFixture[str], tmp_
     assert status == 2 and err.count("\n") == 1, err
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["disasm", "nofile"], "nofile: no such file"),
-    (["disasm", "b700"], "2 bytes are not whole instructions"),
-    (["disasm", "b7", "--section", "tc"], "bare bytecode has no sections"),
-    (["asm", "/nonexistent.s"], "/nonexistent.s: No such file or directory"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["disasm", "nofile"], "nofile: no such file"),
+        (["disasm", "b700"], "2 bytes are not whole instructions"),
+        (["disasm", "b7", "--section", "tc"], "bare bytecode has no sections"),
+        (["asm", "/nonexistent.s"], "/nonexistent.s: No such file or directory"),
+    ],
+)
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
     status, out, err = run(capsys, *words)
     assert status == 2 and not out and err.startswith("tcbpf: ") and message in err and err.count("\n") == 1

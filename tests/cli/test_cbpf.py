@@ -59,15 +59,18 @@ def test_asm_reads_standard_input(capsys: pytest.CaptureFixture[str], monkeypatc
     assert run(capsys, "asm")[1] == DECIMAL + "\n"
 
 
-@pytest.mark.parametrize(("words", "status", "said"), [
-    (["asm", "/nonexistent"], 2, "/nonexistent: No such file or directory"),
-    (["disasm", "2,6 0 0 0,"], 2, "Parsed program length is less than encoded length parameter!"),
-    (["check", "2,96 0 0 1,6 0 0 0,"], 1, r"instruction 0: M\[1\] is loaded before every path has stored it"),
-    (["check", "1,5 0 0 3,"], 1, "instruction 0: ja goes out of the program"),
-    (["convert", "1,5 0 0 3,"], 2, "instruction 0: ja goes out of the program"),
-    (["run", DECIMAL, "/nonexistent"], 2, "/nonexistent: No such file or directory"),
-    (["run", DECIMAL, __file__], 2, "is not a capture"),
-])
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["asm", "/nonexistent"], 2, "/nonexistent: No such file or directory"),
+        (["disasm", "2,6 0 0 0,"], 2, "Parsed program length is less than encoded length parameter!"),
+        (["check", "2,96 0 0 1,6 0 0 0,"], 1, r"instruction 0: M\[1\] is loaded before every path has stored it"),
+        (["check", "1,5 0 0 3,"], 1, "instruction 0: ja goes out of the program"),
+        (["convert", "1,5 0 0 3,"], 2, "instruction 0: ja goes out of the program"),
+        (["run", DECIMAL, "/nonexistent"], 2, "/nonexistent: No such file or directory"),
+        (["run", DECIMAL, __file__], 2, "is not a capture"),
+    ],
+)
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], status: int, said: str) -> None:
     got, out, err = run(capsys, *words)
     assert (got, out) == (status, "") and re.fullmatch(f"tcbpf: .*{said}.*\n", err), err
@@ -103,12 +106,21 @@ def test_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_a_debugging_session(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = [f"load bpf {DECIMAL}", "breakpoint 2", "run", "step -1", "frob", "load bpf 2,32 0 0 4294963252,22 0 0 0",
-                "step 2", "quit", "run"]
+    commands = [
+        f"load bpf {DECIMAL}",
+        "breakpoint 2",
+        "run",
+        "step -1",
+        "frob",
+        "load bpf 2,32 0 0 4294963252,22 0 0 0",
+        "step 2",
+        "quit",
+        "run",
+    ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(commands)))
     status, out, err = run(capsys, "dbg", DECIMAL, str(CAPTURES / "dns.pcapng"))
     assert status == 2 and "'frob' is no command" in err
     shown = re.findall(r"^pc: +\[(\d+)\]", out, re.MULTILINE)
     assert shown == ["2", "1", "1"] and "A:        [0x000806][2054]" in out
-    assert re.findall(r"^ret: .*", out, re.MULTILINE) == ["ret:      [0x00000e][14]!"]      # ld #poff of an ARP packet
-    assert "passes" not in out                                                           # nothing after quit
+    assert re.findall(r"^ret: .*", out, re.MULTILINE) == ["ret:      [0x00000e][14]!"]  # ld #poff of an ARP packet
+    assert "passes" not in out  # nothing after quit

@@ -89,13 +89,21 @@ def memory(debugger: Debugger) -> list[object]:
     assert debugger.prog is not None
     machine = debugger.ready().machine
     skb = machine.skb
-    return [machine.pc, machine.done, tuple(machine.regs), tuple(machine.frames), bytes(skb), debugger.view().verdict,
-            list(debugger.execute("stack")), *(list(m.items()) for m in debugger.prog.maps if m.spec.type != "prog_array")]
+    return [
+        machine.pc,
+        machine.done,
+        tuple(machine.regs),
+        tuple(machine.frames),
+        bytes(skb),
+        debugger.view().verdict,
+        list(debugger.execute("stack")),
+        *(list(m.items()) for m in debugger.prog.maps if m.spec.type != "prog_array"),
+    ]
 
 
 def test_steps_enter_functions_and_callbacks(walks: Debugger) -> None:
     pcs = [value(run(walks, "step"), "pc:") for _ in range(30)]
-    assert len(set(pcs)) < 30                                   # the callback's are there again
+    assert len(set(pcs)) < 30  # the callback's are there again
     assert any("add+" in line and "walk+" in line for line in run(walks, "step -6"))
     shown = run(walks, "step 1000")
     assert value(shown, "result:") == "0" and any(line.startswith("trace: sum 12") for line in shown)
@@ -164,7 +172,7 @@ def test_breakpoints(walks: Debugger) -> None:
     run(walks, f"b walk.c:{line}", "b add")
     assert len(run(walks, "breakpoint")) == 2
     stops = [run(walks, "run") for _ in range(5)]
-    assert any(row.startswith("pc:       [0]") for row in run(walks, "select 2", "b walk", "run"))      # before the first
+    assert any(row.startswith("pc:       [0]") for row in run(walks, "select 2", "b walk", "run"))  # before the first
     run(walks, "select 1", *["run"] * 6)
     assert all("(breakpoint)" in stop for stop in stops)
     assert ["add+" in stop[-1] or any("add+0" in line for line in stop) for stop in stops] == [True] * 4 + [False]
@@ -173,8 +181,21 @@ def test_breakpoints(walks: Debugger) -> None:
     assert run(walks, "run")[-1:] == ["ok:518"]
     with pytest.raises(InputError, match="the last packet has run"):
         run(walks, "run")
-    for bad in ("b 9999", "b nosuch", "b :1", "b other.c:14", "select 0", "step x", "load", "foo", "map nosuch", "run 0", "s",
-                "map 'x", "context x=1"):
+    for bad in (
+        "b 9999",
+        "b nosuch",
+        "b :1",
+        "b other.c:14",
+        "select 0",
+        "step x",
+        "load",
+        "foo",
+        "map nosuch",
+        "run 0",
+        "s",
+        "map 'x",
+        "context x=1",
+    ):
         with pytest.raises(InputError):
             run(walks, bad)
 

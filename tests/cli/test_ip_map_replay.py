@@ -252,6 +252,7 @@ def test_a_namespace_is_the_kernels(capsys: Capture) -> None:
 @pytest.mark.kernel
 def test_devices_of_a_namespace(capsys: Capture) -> None:
     from netns import netns
+
     with netns() as place:
         options = ("ip", "--datapath", "kernel", "-n", place, "link")
         ok(capsys, *options, "add", "em1", "type", "veth", "peer", "name", "em2")

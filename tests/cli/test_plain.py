@@ -12,10 +12,38 @@ from tcbpf.cli import arguments, run
 from tcbpf.cli import fast_args as plain
 from tcbpf.cli.cbpf import run as cbpf_run
 
-WORDS = st.lists(st.sampled_from([
-    "a.c", "b.pcap", "--section", "--name", "--program", "--out", "--limit", "--maps", "--json", "--datapath", "user", "kernel",
-    "5", "-5", "x", "", "--sec", "--out=x", "-h", "--", "-", "-O", "-O0", "--link-type", "--no-optimize",
-]), max_size=8)
+WORDS = st.lists(
+    st.sampled_from(
+        [
+            "a.c",
+            "b.pcap",
+            "--section",
+            "--name",
+            "--program",
+            "--out",
+            "--limit",
+            "--maps",
+            "--json",
+            "--datapath",
+            "user",
+            "kernel",
+            "5",
+            "-5",
+            "x",
+            "",
+            "--sec",
+            "--out=x",
+            "-h",
+            "--",
+            "-",
+            "-O",
+            "-O0",
+            "--link-type",
+            "--no-optimize",
+        ]
+    ),
+    max_size=8,
+)
 
 
 def by_argparse(words: list[str], rows: plain.Rows = run.ROWS) -> dict[str, object] | None:
@@ -35,10 +63,15 @@ def test_it_is_what_argparse_reads(words: list[str]) -> None:
         assert found is None or vars(found) == by_argparse(words, module.ROWS)
 
 
-@pytest.mark.parametrize("words", [
-    ["a.c", "b.pcap"], ["a.c", "b.pcap", "--json"], ["--limit", "5", "a.c", "--section", "tc", "b.pcap", "--out", "x"],
-    ["a.c", "b.pcap", "--program", "p", "--maps", "--datapath", "kernel"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a.c", "b.pcap"],
+        ["a.c", "b.pcap", "--json"],
+        ["--limit", "5", "a.c", "--section", "tc", "b.pcap", "--out", "x"],
+        ["a.c", "b.pcap", "--program", "p", "--maps", "--datapath", "kernel"],
+    ],
+)
 def test_plain_commands_are_read(words: list[str]) -> None:
     assert vars(run.read(words)) == by_argparse(words)
 
@@ -48,10 +81,20 @@ def test_plain_filters_are_read() -> None:
     assert vars(cbpf_run.read(words)) == by_argparse(words, cbpf_run.ROWS)
 
 
-@pytest.mark.parametrize("words", [
-    [], ["a.c"], ["a.c", "b", "c"], ["a.c", "b", "--limit", "x"], ["a.c", "b", "--datapath", "moon"], ["a.c", "b", "--jso"],
-    ["a.c", "b", "--out"], ["a.c", "b", "--section", "s", "--name", "n"], ["--help"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["a.c"],
+        ["a.c", "b", "c"],
+        ["a.c", "b", "--limit", "x"],
+        ["a.c", "b", "--datapath", "moon"],
+        ["a.c", "b", "--jso"],
+        ["a.c", "b", "--out"],
+        ["a.c", "b", "--section", "s", "--name", "n"],
+        ["--help"],
+    ],
+)
 def test_the_rest_is_left_to_argparse(words: list[str]) -> None:
     assert run.read(words) is None
 

@@ -17,8 +17,7 @@ from tcbpf.datapath.kernel import probe
 from tcbpf.lang import compile_c
 
 ROOT = Path(__file__).parents[2]
-GUARD, MIXED, DNS = (str(ROOT / "examples" / name)
-                     for name in ("dns_guard.c", "captures/mixed.pcapng", "captures/dns.pcapng"))
+GUARD, MIXED, DNS = (str(ROOT / "examples" / name) for name in ("dns_guard.c", "captures/mixed.pcapng", "captures/dns.pcapng"))
 DATAPATHS = ["user", pytest.param("kernel", marks=pytest.mark.kernel)]
 Capture = pytest.CaptureFixture[str]
 FRAME = bytes.fromhex("020000000002020000000001 0800 45000028000100004011f96e0a0000010a000002") + bytes(26)
@@ -82,8 +81,23 @@ def test_an_object_and_a_program_by_name(capsys: Capture, on: list[str], tmp_pat
 def test_prog_run(capsys: Capture, on: list[str], tmp_path: Path) -> None:
     (tmp_path / "frame").write_bytes(FRAME)
     for given in str(tmp_path / "frame"), FRAME.hex(), FRAME.hex(":"):
-        report = json.loads(out(capsys, "prog-run", GUARD, "--data-in", given, "--ctx", "mark=7,cb=1:2:3:4:5", "--repeat", "9",
-                                "--data-out", str(tmp_path / "after"), "--json", *on))
+        report = json.loads(
+            out(
+                capsys,
+                "prog-run",
+                GUARD,
+                "--data-in",
+                given,
+                "--ctx",
+                "mark=7,cb=1:2:3:4:5",
+                "--repeat",
+                "9",
+                "--data-out",
+                str(tmp_path / "after"),
+                "--json",
+                *on,
+            )
+        )
         assert (report["verdict"], report["name"], report["ctx"]["mark"]) == (0, "ok", 7)
         assert report["ctx"]["cb"] == [1, 2, 3, 4, 5] and report["packet"] == FRAME.hex()
         assert (tmp_path / "after").read_bytes() == FRAME
@@ -123,8 +137,9 @@ def test_diff_shows_the_first_difference(capsys: Capture, tmp_path: Path) -> Non
     if why := probe.missing():
         pytest.skip(why)
     (tmp_path / "chance.c").write_text(
-        '#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n'
-        'SEC("tc") int f(struct __sk_buff *skb) { skb->mark = bpf_get_prandom_u32() | 1; return 0; }\n')
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+        'SEC("tc") int f(struct __sk_buff *skb) { skb->mark = bpf_get_prandom_u32() | 1; return 0; }\n'
+    )
     text = out(capsys, "diff", str(tmp_path / "chance.c"), DNS, status=1)
     assert "packet 1: ctx.mark differs" in text and "  user    " in text and "  kernel  " in text
 
@@ -139,7 +154,8 @@ def pcap(link_type: int) -> bytes:
 def test_bad_captures(capsys: Capture, on: list[str], tmp_path: Path) -> None:
     cases = {
         "cut": (Path(DNS).read_bytes()[:3000], "packet 24, offset 2836: cut short"),
-        "raw": (pcap(101), "link type 101 (raw IP) is not Ethernet"), "text": (b"hello there", "is not a capture"),
+        "raw": (pcap(101), "link type 101 (raw IP) is not Ethernet"),
+        "text": (b"hello there", "is not a capture"),
         "none": (None, "No such file or directory"),
     }
     for name, (raw, words) in cases.items():
@@ -153,8 +169,11 @@ def test_bad_objects(capsys: Capture, on: list[str], tmp_path: Path) -> None:
     good = compile_c(GUARD)
     cases = {
         "machine.o": (good[:18] + struct.pack("<H", 62) + good[20:], "not for eBPF? (it is for x86-64"),
-        "endian.o": (good[:5] + b"\2" + good[6:], "eBPF object is big endian!"), "cut.o": (good[:-100], "cut.o"),
-        "text.o": (b"hello", "ELF"), "none.o": (None, "no such file"), "large.c": (LARGE.encode(), "create"),
+        "endian.o": (good[:5] + b"\2" + good[6:], "eBPF object is big endian!"),
+        "cut.o": (good[:-100], "cut.o"),
+        "text.o": (b"hello", "ELF"),
+        "none.o": (None, "no such file"),
+        "large.c": (LARGE.encode(), "create"),
         "refused.c": (BAD_READ.replace('SEC("tc/fine")', "").encode(), "tc: the verifier refuses it: pc 1"),
     }
     for name, (raw, words) in cases.items():
@@ -197,13 +216,21 @@ def test_a_full_disk(tmp_path: Path, on: list[str]) -> None:
     """In a file system of its own where that can be mounted, else by a limit on a file's size."""
     small = tmp_path / "small"
     small.mkdir()
-    mounted = os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)], capture_output=True, check=False).returncode
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)], capture_output=True, check=False
+        ).returncode
+    )
     try:
         limit = "" if mounted else "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536)); "
         program = f"{limit}import sys; from tcbpf.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = subprocess.run([sys.executable, "-c", program, "run", GUARD, MIXED, "--out", str(small / "kept.pcapng"), *on],
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program, "run", GUARD, MIXED, "--out", str(small / "kept.pcapng"), *on],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
         assert str(small / "kept.pcapng") in done.stderr
         assert os.listdir(small) == []
@@ -221,7 +248,8 @@ def test_without_privilege(tmp_path: Path) -> None:
         "from tcbpf.cli import main\nfrom tcbpf.lang import compile\n"
         f"from tcbpf.obj import load\nobj = load({str(tmp_path / 'guard.o')!r})\nimport tcbpf.datapath.loader\n"
         "from tcbpf.datapath.kernel import Kernel\nfrom tcbpf.cli import guard\n"
-        "os.setgid(65534); os.setuid(65534)\nsys.exit(guard(lambda: Kernel().load(obj) and 0))\n")
+        "os.setgid(65534); os.setuid(65534)\nsys.exit(guard(lambda: Kernel().load(obj) and 0))\n"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "Operation not permitted" in done.stderr and "CAP_BPF" in done.stderr and "--datapath user" in done.stderr

@@ -44,6 +44,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, objects: Path) -> Iter
     """A datapath with a pair of devices, em1 and em2, both up."""
     if request.param == "kernel":
         from tcbpf.datapath.kernel import probe
+
         if why := probe.missing():
             pytest.skip(why)
         with netns() as path:
@@ -63,7 +64,7 @@ def make_devices(name: str, path: str, home: Path) -> None:
 
 def compare(commands: list[Command], run: object, path: Path) -> None:
     for command in commands:
-        said = run(command.words)    # type: ignore[operator]
+        said = run(command.words)  # type: ignore[operator]
         assert said == command.said, f"{path.name}:{command.line}: tc {' '.join(command.words)}"
 
 

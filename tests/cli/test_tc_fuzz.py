@@ -19,16 +19,29 @@ from tcbpf.control.request import Op, Request
 from tcbpf.errors import TcbpfError
 
 WORDS = (
-    "qdisc filter class actions add del replace change show get ls flush dev em1 lo nosuch root ingress egress clsact parent "
-    "handle 1: ffff: 1:10 :1 ffff:fff2 pref 49152 7 protocol ip all 0x86dd chain 0 3 bpf matchall u32 da bytecode "
-    "1,6\\ 0\\ 0\\ 1 x obj nosuch.o sec tc flowid classid action drop pass mirred redirect mirror index gact goto jump vlan "
-    "push pop id skbedit mark htb prio pfifo default rate ceil 1mbit burst 15k limit bands priomap skip_sw skip_hw -j -p -s -d"
-).replace("\\ ", "\0").split()
+    (
+        "qdisc filter class actions add del replace change show get ls flush dev em1 lo nosuch root ingress egress clsact "
+        "parent handle 1: ffff: 1:10 :1 ffff:fff2 pref 49152 7 protocol ip all 0x86dd chain 0 3 bpf matchall u32 da bytecode "
+        "1,6\\ 0\\ 0\\ 1 x obj nosuch.o sec tc flowid classid action drop pass mirred redirect mirror index gact goto jump "
+        "vlan push pop id skbedit mark htb prio pfifo default rate ceil 1mbit burst 15k limit bands priomap skip_sw skip_hw "
+        "-j -p -s -d"
+    )
+    .replace("\\ ", "\0")
+    .split()
+)
 COMMAND = st.lists(st.sampled_from(WORDS), max_size=14).map(lambda words: [word.replace("\0", " ") for word in words])
-STARTS = st.sampled_from([
-    [], ["qdisc", "add", "dev", "em1"], ["filter", "add", "dev", "em1", "ingress", "bpf"], ["filter", "replace", "dev", "em1"],
-    ["class", "add", "dev", "em1", "parent", "1:", "classid"], ["-j", "-s", "filter", "show", "dev", "em1"], ["actions", "add"],
-    ["filter", "add", "dev", "em1", "egress", "bpf", "bytecode", "1,6 0 0 1", "action"]])
+STARTS = st.sampled_from(
+    [
+        [],
+        ["qdisc", "add", "dev", "em1"],
+        ["filter", "add", "dev", "em1", "ingress", "bpf"],
+        ["filter", "replace", "dev", "em1"],
+        ["class", "add", "dev", "em1", "parent", "1:", "classid"],
+        ["-j", "-s", "filter", "show", "dev", "em1"],
+        ["actions", "add"],
+        ["filter", "add", "dev", "em1", "egress", "bpf", "bytecode", "1,6 0 0 1", "action"],
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +72,9 @@ def test_handles_both_ways(handle: int) -> None:
 
 VALUES: Any = st.recursive(
     st.text(max_size=8) | st.integers() | st.booleans(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3), max_leaves=12)
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
 
 
 @given(st.lists(VALUES, max_size=4), st.booleans())

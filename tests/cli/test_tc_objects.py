@@ -48,8 +48,10 @@ __section_cls_entry int entry(struct __sk_buff *skb) { tail_call(skb, &JMP, 0); 
 BPF_LICENSE("GPL");
 """
 GRAFT = '#include "bpf_api.h"\n__section_tail(42, 1) int other(struct __sk_buff *skb) { return 77; }\nBPF_LICENSE("GPL");\n'
-BAD = ('#include "bpf_api.h"\n__section_cls_entry int bad(struct __sk_buff *skb) { return *(char *)(long)skb->data; }\n'
-       'BPF_LICENSE("GPL");\n')
+BAD = (
+    '#include "bpf_api.h"\n__section_cls_entry int bad(struct __sk_buff *skb) { return *(char *)(long)skb->data; }\n'
+    'BPF_LICENSE("GPL");\n'
+)
 
 
 class Bench(Place):
@@ -77,6 +79,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Benc
     home = str(tmp_path / "home")
     if request.param == "kernel":
         from tcbpf.datapath.kernel import probe
+
         if why := probe.missing():
             pytest.skip(why)
         with netns() as path:
@@ -107,7 +110,7 @@ def legacy(bench: tuple[Bench, Datapath]) -> Iterator[tuple[Bench, Datapath, Pat
 def attached(dp: Datapath, hook: str = "ingress") -> Prog:
     """Return the program of the first filter at a hook of em1."""
     rows = dp.apply(Request(Op.SHOW, Filter("em1", HOOKS[hook], protocol=0)))
-    id = next(row.options.id for row in rows if isinstance(row, Filter) and row.handle)    # type: ignore[union-attr]
+    id = next(row.options.id for row in rows if isinstance(row, Filter) and row.handle)  # type: ignore[union-attr]
     return next(prog for prog in dp.progs() if prog.id == id)
 
 
@@ -123,8 +126,8 @@ def test_legacy_maps_tail_calls_and_scopes(legacy: tuple[Bench, Datapath, Path, 
         said = bench.tc("filter", "add", "dev", "em1", hook, "bpf", "da", "obj", path.name)
         assert (said.status, said.err) == (0, "")
     assert attached(dp).run(FRAME).verdict == 7 and attached(dp, "egress").run(FRAME).verdict == 7
-    assert shared_map(dp, shared) == [20, 10]          # one map for both hooks
-    assert dp.obj_get(jumps).spec.type == "prog_array"    # type: ignore[union-attr]
+    assert shared_map(dp, shared) == [20, 10]  # one map for both hooks
+    assert dp.obj_get(jumps).spec.type == "prog_array"  # type: ignore[union-attr]
 
 
 @pytest.mark.kernel
@@ -173,9 +176,16 @@ def test_a_pinned_map_of_another_shape_is_not_adopted(legacy: tuple[Bench, Datap
     name = shared.rsplit("/", 1)[1]
     text = LEGACY.replace("SHARED", name).replace("JMP", "other").replace("max_elem = 2", "max_elem = 3")
     said = bench.tc("filter", "add", "dev", "em1", "egress", "bpf", "da", "obj", bench.source("other.c", text))
-    assert (said.status, said.err.splitlines()) == (1, [
-        "Map specification differs from pinned file!", " - Max elems:    3 (obj) != 2 (pin)", "",
-        f"Map '{name}' self-check failed!", "Unable to load program"])
+    assert (said.status, said.err.splitlines()) == (
+        1,
+        [
+            "Map specification differs from pinned file!",
+            " - Max elems:    3 (obj) != 2 (pin)",
+            "",
+            f"Map '{name}' self-check failed!",
+            "Unable to load program",
+        ],
+    )
     assert bench.tc("filter", "show", "dev", "em1", "egress").out == ""
 
 
@@ -203,7 +213,7 @@ def test_a_program_array_that_will_be_emptied_is_warned_of(bench: tuple[Bench, D
     text = text.replace("PIN_OBJECT_NS", "PIN_NONE").replace("PIN_GLOBAL_NS", "PIN_NONE")
     said = bench[0].tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("unpinned.c", text))
     assert said.status == 0 and said.err.startswith("Warning: program array j is not pinned")
-    assert attached(bench[1]).run(FRAME).verdict == 3             # as its last user was the command
+    assert attached(bench[1]).run(FRAME).verdict == 3  # as its last user was the command
 
 
 def test_a_refused_tail_call_is_named(bench: tuple[Bench, Datapath]) -> None:
@@ -223,8 +233,11 @@ def test_verbose_prints_the_log_of_what_is_loaded(bench: tuple[Bench, Datapath])
 @pytest.mark.parametrize(
     ("words", "status", "err"),
     [
-        ("ARRAY key 1 obj g.c type act", 255,
-         "Program array map owner types differ: 4 (obj) != 3 (pin)\nMap update failed: Invalid argument"),
+        (
+            "ARRAY key 1 obj g.c type act",
+            255,
+            "Program array map owner types differ: 4 (obj) != 3 (pin)\nMap update failed: Invalid argument",
+        ),
         ("ARRAY key 9 obj g.c", 255, "Map update failed: Argument list too long"),
         ("ARRAY key 1 object-pinned g.c", 255, "Couldn't retrieve pinned program 'g.c': Permission denied\n"),
         ("ARRAY obj g.c sec nosuch", 255, "object file doesn't contain sec nosuch\n"),
@@ -232,8 +245,12 @@ def test_verbose_prints_the_log_of_what_is_loaded(bench: tuple[Bench, Datapath])
         ("ARRAY key 1 obj g.c type foo", 255, 'What type is "foo"?\n'),
         ("ARRAY key 1 foo g.c", 255, 'What mode is "foo"?\n'),
         ("ARRAY key 1 bytecode '1,6 0 0 1'", 255, 'What mode is "bytecode"?\n'),
-        ("SHARED key 1 obj g.c", 234, "Map specification differs from pinned file!\n - Type:         3 (obj) != 2 (pin)\n\n"
-         "Map 'SHARED' self-check failed!\n"),
+        (
+            "SHARED key 1 obj g.c",
+            234,
+            "Map specification differs from pinned file!\n - Type:         3 (obj) != 2 (pin)\n\n"
+            "Map 'SHARED' self-check failed!\n",
+        ),
         ("g.c key 1 obj g.c", 255, "Couldn't retrieve pinned map 'g.c': Permission denied\n"),
     ],
     ids=lambda value: value if isinstance(value, str) and "key" in value else "",
@@ -262,8 +279,11 @@ def test_an_object_for_a_program_array_of_another_type_is_told_so(bench: tuple[B
         text = text.replace("__section_cls_entry", "__section_act_entry")
         other = made.source("act.c", text if calls else text.replace(f"tail_call(skb, &{name}, ", "(void)("))
         said = made.tc("exec", "bpf", "graft", pin, "key", "1", "obj", other, "type", "act")
-        first = ("Program array map owner types differ: 4 (obj) != 3 (pin)" if calls
-                 else "Tail call map owned by prog type 3, but prog type is 4!")
+        first = (
+            "Program array map owner types differ: 4 (obj) != 3 (pin)"
+            if calls
+            else "Tail call map owned by prog type 3, but prog type is 4!"
+        )
         assert said.status == 255 and said.err.splitlines()[0] == first and "Invalid argument" in said.err.splitlines()[1]
         assert attached(dp).run(FRAME).verdict == 7
     finally:
@@ -278,9 +298,11 @@ def test_a_map_whose_scope_nothing_names_is_not_pinned(bench: tuple[Bench, Datap
 
 
 def test_a_short_map_struct_is_told_of_when_asked(bench: tuple[Bench, Datapath]) -> None:
-    short = ('#include "bpf_api.h"\nstruct s { unsigned a, b, c, d; };\nstruct s __section("maps") M = { 2, 4, 4, 3 };\n'
-             "__section_cls_entry int cls(struct __sk_buff *skb) { int k = 0; return map_lookup_elem(&M, &k) ? 5 : 6; }\n"
-             'BPF_LICENSE("GPL");\n')
+    short = (
+        '#include "bpf_api.h"\nstruct s { unsigned a, b, c, d; };\nstruct s __section("maps") M = { 2, 4, 4, 3 };\n'
+        "__section_cls_entry int cls(struct __sk_buff *skb) { int k = 0; return map_lookup_elem(&M, &k) ? 5 : 6; }\n"
+        'BPF_LICENSE("GPL");\n'
+    )
     words = ("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", bench[0].source("short.c", short))
     assert bench[0].tc(*words).out == ""
     assert attached(bench[1]).run(FRAME).verdict == 5
@@ -297,8 +319,11 @@ def test_a_tail_call_section_of_a_map_of_another_type_is_refused(bench: tuple[Be
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
-    [("nothing.o", None, "nothing.o: no such file"), ("text.o", "hello", "not an ELF file"),
-     ("broken.c", "int f( {", "error:")],
+    [
+        ("nothing.o", None, "nothing.o: no such file"),
+        ("text.o", "hello", "not an ELF file"),
+        ("broken.c", "int f( {", "error:"),
+    ],
 )
 def test_files_that_are_no_objects(bench: tuple[Bench, Datapath], name: str, text: str | None, words: str) -> None:
     if text is not None:
@@ -311,6 +336,7 @@ def test_files_that_are_no_objects(bench: tuple[Bench, Datapath], name: str, tex
 def test_a_pinned_program_is_attached_by_its_path(bench: tuple[Bench, Datapath]) -> None:
     made, dp = bench
     from tcbpf.datapath import loader
+
     path = f"/sys/fs/bpf/tc/globals/p_{uuid.uuid4().hex[:8]}"
     text = GRAFT.replace("__section_tail(42, 1)", "__section_cls_entry")
     dp.obj_pin(path, loader.load(dp, load(compile_c(text))).prog)
@@ -331,7 +357,8 @@ def test_maps_are_handed_to_another_process(legacy: tuple[Bench, Datapath, Path,
     script = f"env | grep ^BPF_ > {seen}; ls -l /proc/self/fd > {seen}.fds"
     importer = subprocess.Popen(
         [sys.executable, "-m", "tcbpf", "tc", *bench.options, "exec", "bpf", "import", uds, "run", "sh", "-c", script],
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    )
     for _ in range(200):
         if os.path.exists(uds):
             break
@@ -358,8 +385,11 @@ def test_the_trace_is_read_until_the_end(bench: tuple[Bench, Datapath], monkeypa
 def test_trace_printk_reaches_the_pipe(bench: tuple[Bench, Datapath]) -> None:
     _, dp = bench
     from tcbpf.datapath import loader
-    text = ('#include "bpf_api.h"\n__section_cls_entry int say(struct __sk_buff *skb)\n{ char f[] = "tcbpf %d\\n";'
-            ' trace_printk(f, sizeof(f), skb->mark); return 0; }\nBPF_LICENSE("GPL");\n')
+
+    text = (
+        '#include "bpf_api.h"\n__section_cls_entry int say(struct __sk_buff *skb)\n{ char f[] = "tcbpf %d\\n";'
+        ' trace_printk(f, sizeof(f), skb->mark); return 0; }\nBPF_LICENSE("GPL");\n'
+    )
     prog = loader.load(dp, load(compile_c(text))).prog
     number = int.from_bytes(os.urandom(3), "big")
     found = threading.Event()
@@ -381,8 +411,10 @@ def test_trace_printk_reaches_the_pipe(bench: tuple[Bench, Datapath]) -> None:
 def test_an_importer_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     uds = str(tmp_path / "uds")
     importer = subprocess.Popen(
-        [sys.executable, "-m", "tcbpf", "tc", "exec", "bpf", "import", uds, "run", "true"], stderr=subprocess.PIPE,
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+        [sys.executable, "-m", "tcbpf", "tc", "exec", "bpf", "import", uds, "run", "true"],
+        stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    )
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         for _ in range(200):
             try:

@@ -17,8 +17,14 @@ def tc(home: Path, *words: str) -> Said:
 
 @pytest.mark.parametrize(
     ("word", "rate"),
-    [("1mbit", 125000), ("512kbit", 64000), ("100kbps", 100000), ("1gibit", (1 << 30) // 8), ("8000", 1000),
-     ("1.5mbit", 187500)],
+    [
+        ("1mbit", 125000),
+        ("512kbit", 64000),
+        ("100kbps", 100000),
+        ("1gibit", (1 << 30) // 8),
+        ("8000", 1000),
+        ("1.5mbit", 187500),
+    ],
 )
 def test_rates(word: str, rate: int) -> None:
     assert read_rate(word) == rate
@@ -36,7 +42,8 @@ def test_what_is_no_rate(word: str) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "text"),
-    [(125000, "1Mbit"), (64000, "512Kbit"), (125, "1Kbit"), (187500, "1500Kbit"), (1, "8bit"), (10**9, "8Gbit")])
+    [(125000, "1Mbit"), (64000, "512Kbit"), (125, "1Kbit"), (187500, "1500Kbit"), (1, "8bit"), (10**9, "8Gbit")],
+)
 def test_rates_are_printed(rate: int, text: str) -> None:
     assert format_rate(rate) == text
 
@@ -47,7 +54,8 @@ def test_sizes_are_printed(size: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "number"), [("10", 10), ("0x1f", 31), ("010", 8), ("0", 0), ("08", None), ("x", None), ("", None)])
+    ("word", "number"), [("10", 10), ("0x1f", 31), ("010", 8), ("0", 0), ("08", None), ("x", None), ("", None)]
+)
 def test_numbers_are_cs(word: str, number: int | None) -> None:
     assert c_number(word) == number
 
@@ -75,7 +83,8 @@ def test_bytecode_of_a_file(tmp_path: Path) -> None:
 
 def test_a_batch_stops_at_the_first_failure_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "batch").write_text(
-        "# a comment\nqdisc add dev lo clsact\n\nqdisc add dev lo \\\n  clsact\nqdisc del dev lo clsact # last\n")
+        "# a comment\nqdisc add dev lo clsact\n\nqdisc add dev lo \\\n  clsact\nqdisc del dev lo clsact # last\n"
+    )
     said = tc(tmp_path, "-batch", "batch")
     assert said.status == 1
     assert said.err == "Error: Exclusivity flag on, cannot modify.\nCommand failed batch:5\n"
@@ -103,17 +112,29 @@ def test_help(tmp_path: Path, words: tuple[str, ...]) -> None:
         (("filter", "add", "dev", "lo", "ingress", "egress"), 255, '"egress" is duplicate parent ID'),
         (("class", "add", "dev", "lo", "classid", "1:1", "htb", "ceil", "1mbit"), 1, '"rate" is required.'),
         (("class", "add", "dev", "lo", "classid", "1:1", "htb", "rate", "fast"), 1, 'Illegal "rate"\nUsage'),
-        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "nosuch"), 255,
-         "Bad action type nosuch"),
-        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action"), 255,
-         "Command line is not complete"),
-        (("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "mirred", "foo"), 1,
-         "mirred option not supported foo"),
+        (
+            ("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "nosuch"),
+            255,
+            "Bad action type nosuch",
+        ),
+        (
+            ("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action"),
+            255,
+            "Command line is not complete",
+        ),
+        (
+            ("filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 0", "action", "mirred", "foo"),
+            1,
+            "mirred option not supported foo",
+        ),
         (("exec", "bpf", "graft", "x"), 255, "Command line is not complete"),
         (("exec", "elf"), 255, 'Executing "elf" is not known'),
         (("-n", "ns", "qdisc", "show"), 1, "only the kernel datapath has them"),
-        (("--datapath", "kernel", "-n", "nosuch-namespace", "qdisc", "show"), 255,
-         'Cannot open network namespace "nosuch-namespace": No such file or directory'),
+        (
+            ("--datapath", "kernel", "-n", "nosuch-namespace", "qdisc", "show"),
+            255,
+            'Cannot open network namespace "nosuch-namespace": No such file or directory',
+        ),
         (("--datapath", "moon", "qdisc", "show"), 1, "no datapath 'moon'"),
     ],
     ids=lambda value: "-".join(value)[-40:] if isinstance(value, tuple) else None,
@@ -127,9 +148,29 @@ def test_actions_of_the_user_datapath(tmp_path: Path) -> None:
     """gact and act_bpf, which the machine that recorded the transcripts has not."""
     assert tc(tmp_path, "qdisc", "add", "dev", "lo", "clsact").status == 0
     (tmp_path / "act.c").write_text(
-        '#include "bpf_api.h"\n__section_act_entry int act(struct __sk_buff *skb) { return TC_ACT_OK; }\nBPF_LICENSE("GPL");\n')
-    said = tc(tmp_path, "filter", "add", "dev", "lo", "ingress", "bpf", "bytecode", "1,6 0 0 4294967295", "flowid", "1:1",
-              "action", "bpf", "obj", "act.c", "action", "drop", "index", "7")
+        '#include "bpf_api.h"\n__section_act_entry int act(struct __sk_buff *skb) { return TC_ACT_OK; }\nBPF_LICENSE("GPL");\n'
+    )
+    said = tc(
+        tmp_path,
+        "filter",
+        "add",
+        "dev",
+        "lo",
+        "ingress",
+        "bpf",
+        "bytecode",
+        "1,6 0 0 4294967295",
+        "flowid",
+        "1:1",
+        "action",
+        "bpf",
+        "obj",
+        "act.c",
+        "action",
+        "drop",
+        "index",
+        "7",
+    )
     assert (said.status, said.err) == (0, "")
     assert tc(tmp_path, "filter", "show", "dev", "lo", "ingress").out.splitlines()[1:] == [
         "filter protocol all pref 49152 bpf chain 0 handle 0x1 flowid 1:1 not_in_hw bytecode '1,6 0 0 4294967295'",
@@ -155,22 +196,70 @@ def test_prio_on_the_user_datapath(tmp_path: Path) -> None:
 
 def test_vlan_and_skbedit_on_the_user_datapath(tmp_path: Path) -> None:
     assert tc(tmp_path, "qdisc", "add", "dev", "lo", "clsact").status == 0
-    said = tc(tmp_path, "filter", "add", "dev", "lo", "egress", "bpf", "bytecode", "1,6 0 0 4294967295",
-              "action", "vlan", "push", "id", "5", "priority", "3", "action", "vlan", "pop", "continue",
-              "action", "skbedit", "priority", "1:2", "mark", "7/0xff", "ptype", "otherhost", "index", "9")
+    said = tc(
+        tmp_path,
+        "filter",
+        "add",
+        "dev",
+        "lo",
+        "egress",
+        "bpf",
+        "bytecode",
+        "1,6 0 0 4294967295",
+        "action",
+        "vlan",
+        "push",
+        "id",
+        "5",
+        "priority",
+        "3",
+        "action",
+        "vlan",
+        "pop",
+        "continue",
+        "action",
+        "skbedit",
+        "priority",
+        "1:2",
+        "mark",
+        "7/0xff",
+        "ptype",
+        "otherhost",
+        "index",
+        "9",
+    )
     assert (said.status, said.err) == (0, "")
     lines = tc(tmp_path, "filter", "show", "dev", "lo", "egress").out.splitlines()
     assert [line for line in lines if "order" in line] == [
-        "\taction order 1: vlan  push id # protocol 802.1Q priority 3 pipe", "\taction order 2: vlan  pop continue",
-        "\taction order 3: skbedit  priority 1:2 mark 7/0xff ptype otherhost pipe"]
+        "\taction order 1: vlan  push id # protocol 802.1Q priority 3 pipe",
+        "\taction order 2: vlan  pop continue",
+        "\taction order 3: skbedit  priority 1:2 mark 7/0xff ptype otherhost pipe",
+    ]
     assert "priority" in tc(tmp_path, "-j", "filter", "show", "dev", "lo", "egress").out
 
 
 def test_actions_alone_stay_until_they_are_flushed(tmp_path: Path) -> None:
     assert tc(tmp_path, "actions", "add", "action", "drop", "index", "4").status == 0
     assert tc(tmp_path, "qdisc", "add", "dev", "lo", "clsact").status == 0
-    assert tc(tmp_path, "filter", "add", "dev", "lo", "egress", "bpf", "bytecode", "1,6 0 0 1", "action", "gact", "drop",
-              "index", "4").status == 0
+    assert (
+        tc(
+            tmp_path,
+            "filter",
+            "add",
+            "dev",
+            "lo",
+            "egress",
+            "bpf",
+            "bytecode",
+            "1,6 0 0 1",
+            "action",
+            "gact",
+            "drop",
+            "index",
+            "4",
+        ).status
+        == 0
+    )
     said = tc(tmp_path, "actions", "del", "action", "gact", "index", "4")
     assert said.status == 255 and said.err.startswith("RTNETLINK answers: Operation not permitted")
     assert tc(tmp_path, "filter", "del", "dev", "lo", "egress").status == 0

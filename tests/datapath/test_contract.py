@@ -61,7 +61,7 @@ def test_hash_elements(datapath: Datapath, type: str) -> None:
     m.update(key(2), bytes(8), BPF_NOEXIST)
     assert {k: m.lookup(k) for k in list(m.raw_keys())} == {key(1): b"abcdefgh", key(2): bytes(8)}
     assert m.delete(key(1)) and list(m.raw_keys()) == [key(2)]
-    assert m.raw.next_key(key(77)) == key(2)           # an unknown key starts over
+    assert m.raw.next_key(key(77)) == key(2)  # an unknown key starts over
 
 
 def test_a_full_hash_takes_no_more_but_changes(datapath: Datapath) -> None:
@@ -111,8 +111,15 @@ def test_lpm_trie_finds_the_longest_prefix(datapath: Datapath) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [spec(entries=0), spec("array", key=8), spec(key=0), spec(value=0), spec("array", entries=0), spec("lpm_trie", key=8),
-     spec(flags=1 << 30)],
+    [
+        spec(entries=0),
+        spec("array", key=8),
+        spec(key=0),
+        spec(value=0),
+        spec("array", entries=0),
+        spec("lpm_trie", key=8),
+        spec(flags=1 << 30),
+    ],
     ids=lambda s: f"{s.type}-{s.key_size}-{s.value_size}-{s.max_entries}-{s.flags:x}",
 )
 def test_maps_that_cannot_be(datapath: Datapath, wrong: MapSpec) -> None:
@@ -200,27 +207,36 @@ def test_log_on_request(datapath: Datapath) -> None:
 
 
 def test_run_gives_verdict_packet_and_context(datapath: Datapath) -> None:
-    prog = datapath.prog_load(code(
-        "r0 = *(u32 *)(r1 + 8)\nr2 = *(u32 *)(r1 + 48)\nr0 += r2\n*(u32 *)(r1 + 8) = r0\nr3 = *(u32 *)(r1 + 0)\n"
-        "*(u32 *)(r1 + 52) = r3\nr0 = -1\nexit"))
+    prog = datapath.prog_load(
+        code(
+            "r0 = *(u32 *)(r1 + 8)\nr2 = *(u32 *)(r1 + 48)\nr0 += r2\n*(u32 *)(r1 + 8) = r0\nr3 = *(u32 *)(r1 + 0)\n"
+            "*(u32 *)(r1 + 52) = r3\nr0 = -1\nexit"
+        )
+    )
     run = prog.run(FRAME, {"mark": 7, "cb": [30, 0, 3, 4, 5]})
     assert run.verdict == -1 and run.packet == FRAME
     assert run.ctx["mark"] == 37 and list(run.ctx["cb"]) == [30, len(FRAME), 3, 4, 5]
 
 
 def test_run_changes_the_packet(datapath: Datapath) -> None:
-    prog = datapath.prog_load(code(
-        "r2 = *(u32 *)(r1 + 76)\nr3 = *(u32 *)(r1 + 80)\nr4 = r2\nr4 += 14\nr0 = 2\nif r4 > r3 goto pc+2\n"
-        "*(u8 *)(r2 + 0) = 0xaa\nr0 = 0\nexit"))
+    prog = datapath.prog_load(
+        code(
+            "r2 = *(u32 *)(r1 + 76)\nr3 = *(u32 *)(r1 + 80)\nr4 = r2\nr4 += 14\nr0 = 2\nif r4 > r3 goto pc+2\n"
+            "*(u8 *)(r2 + 0) = 0xaa\nr0 = 0\nexit"
+        )
+    )
     run = datapath.prog_run(prog, FRAME)
     assert run.verdict == 0 and run.packet == b"\xaa" + FRAME[1:]
 
 
 def test_a_program_names_maps_by_index(datapath: Datapath) -> None:
-    insns = [*assemble(
-        "r1 = 0 ll\nr2 = r10\nr2 += -4\n*(u32 *)(r10 - 4) = 1\ncall 1\nif r0 == 0 goto pc+2\nr1 = 1\n"
-        "lock *(u64 *)(r0 + 0) += r1\nr0 = 0\nexit")]
-    insns[0] = insns[0]._replace(src=5)                # BPF_PSEUDO_MAP_IDX
+    insns = [
+        *assemble(
+            "r1 = 0 ll\nr2 = r10\nr2 += -4\n*(u32 *)(r10 - 4) = 1\ncall 1\nif r0 == 0 goto pc+2\nr1 = 1\n"
+            "lock *(u64 *)(r0 + 0) += r1\nr0 = 0\nexit"
+        )
+    ]
+    insns[0] = insns[0]._replace(src=5)  # BPF_PSEUDO_MAP_IDX
     by_spec = datapath.prog_load(Program.from_bytes(encode(insns), maps=[spec("array")], license="GPL"))
     for _ in range(3):
         by_spec.run(FRAME)
@@ -232,7 +248,7 @@ def test_a_program_names_maps_by_index(datapath: Datapath) -> None:
 
 def test_global_data_is_filled_and_frozen(datapath: Datapath) -> None:
     insns = [*assemble("r1 = 0x400000000 ll\nr0 = *(u32 *)(r1 + 0)\nexit")]
-    insns[0] = insns[0]._replace(src=6, imm=0)         # BPF_PSEUDO_MAP_IDX_VALUE, offset 4
+    insns[0] = insns[0]._replace(src=6, imm=0)  # BPF_PSEUDO_MAP_IDX_VALUE, offset 4
     data = MapSpec(".rodata", "array", 4, 8, 1, flags=0x80, contents=bytes(4) + key(1234), frozen=True)
     prog = datapath.prog_load(Program.from_bytes(encode(insns), maps=[data], license="GPL"))
     assert prog.run(FRAME).verdict == 1234
@@ -241,6 +257,7 @@ def test_global_data_is_filled_and_frozen(datapath: Datapath) -> None:
 
 def test_run_over_a_capture(datapath: Datapath, tmp_path: Path) -> None:
     from tcbpf.net.pcap import Writer, read
+
     with Writer(tmp_path / "in.pcapng") as out:
         for size in (60, 100, 200):
             out.write(FRAME[:14] + bytes(size - 14), ts_ns=size * 1000)
@@ -284,10 +301,14 @@ def test_objects_of_every_instruction_set_and_of_before_bpf_had_a_number(
 ) -> None:
     from tcbpf.lang import compile_c
     from tcbpf.obj import load
-    monkeypatch.setenv("TCBPF_CC", "ziglang")          # not every clang knows v4
+
+    monkeypatch.setenv("TCBPF_CC", "ziglang")  # not every clang knows v4
     signed = "skb->cb[0] = (signed char)skb->mark / (int)(3 + (skb->len & 1)); " if mcpu == "v4" else ""
-    source = ("#include <bpf_api.h>\n__section_cls_entry int f(struct __sk_buff *skb) { " + signed +
-              "return (int)(__builtin_bswap32(skb->mark) ^ (skb->mark < 77 ? 1 : skb->len)); }\n")
+    source = (
+        "#include <bpf_api.h>\n__section_cls_entry int f(struct __sk_buff *skb) { "
+        + signed
+        + "return (int)(__builtin_bswap32(skb->mark) ^ (skb->mark < 77 ? 1 : skb->len)); }\n"
+    )
     raw = compile_c(source, mcpu=mcpu)
     prog = datapath.load(load(raw[:18] + machine.to_bytes(2, "little") + raw[20:]))
     run = prog.run(FRAME, {"mark": 0x12345680})
@@ -306,7 +327,7 @@ def put(table: Map, slot: int, prog: Prog) -> None:
     table.update(key(slot), prog.fileno().to_bytes(4, "little"))
 
 
-KINDS: tuple[dict[str, Any], ...] = ({}, {"type": "sched_act"}, {"attach_type": 46}, {"type": "xdp"})     # 46: BPF_TCX_INGRESS
+KINDS: tuple[dict[str, Any], ...] = ({}, {"type": "sched_act"}, {"attach_type": 46}, {"type": "xdp"})  # 46: BPF_TCX_INGRESS
 
 
 @pytest.mark.parametrize("first", KINDS, ids=str)
@@ -316,7 +337,7 @@ def test_a_program_array_serves_the_kind_that_came_first(datapath: Datapath, fir
     by_filling, by_calling = datapath.map_create(spec("prog_array", value=4)), datapath.map_create(spec("prog_array", value=4))
     assert by_filling.raw.owner_type == 0
     put(by_filling, 0, targets[KINDS.index(first)])
-    by_filling.delete(key(0))                          # it stays what it has become
+    by_filling.delete(key(0))  # it stays what it has become
     datapath.prog_load(calling(by_calling, **first))
     for table in (by_filling, by_calling):
         assert table.raw.owner_type == {"sched_act": 4, "xdp": 6}.get(first.get("type", ""), 3)
@@ -325,8 +346,8 @@ def test_a_program_array_serves_the_kind_that_came_first(datapath: Datapath, fir
                 put(table, 1, target)
                 datapath.prog_load(calling(table, **kind))
             else:
-                refused(lambda: put(table, 1, target), errno.EINVAL)       # noqa: B023
-                said = refused(lambda: datapath.prog_load(calling(table, **kind)), errno.EINVAL)      # noqa: B023
+                refused(lambda: put(table, 1, target), errno.EINVAL)  # noqa: B023
+                said = refused(lambda: datapath.prog_load(calling(table, **kind)), errno.EINVAL)  # noqa: B023
                 assert "program array m is for programs of " in said.detail
 
 
@@ -341,16 +362,16 @@ def test_a_refused_program_leaves_a_program_array_to_others(datapath: Datapath) 
 def test_elements_of_a_program_array(datapath: Datapath) -> None:
     table, prog = datapath.map_create(spec("prog_array", value=4)), datapath.prog_load(code("r0 = 1\nexit"))
     put(table, 3, prog)
-    assert table.lookup(key(3)) == prog.id.to_bytes(4, "little")           # written as a descriptor, read as an id
+    assert table.lookup(key(3)) == prog.id.to_bytes(4, "little")  # written as a descriptor, read as an id
     assert table.lookup(key(2)) is None and table.lookup(key(4)) is None and not table.delete(key(2))
     assert list(table.raw_keys()) == [key(slot) for slot in range(4)]
     other = datapath.prog_load(code("r0 = 1\nexit", type="sched_act"))
-    refused(lambda: put(table, 4, other), errno.E2BIG)                     # the place is looked at first
+    refused(lambda: put(table, 4, other), errno.E2BIG)  # the place is looked at first
     refused(lambda: table.delete(key(4)), errno.E2BIG)
     for fd, wanted in ((table.raw.fileno(), errno.EINVAL), (54321, errno.EBADF)):
-        refused(lambda: table.update(key(0), fd.to_bytes(4, "little")), wanted)     # noqa: B023
+        refused(lambda: table.update(key(0), fd.to_bytes(4, "little")), wanted)  # noqa: B023
     for flags in (BPF_NOEXIST, BPF_EXIST, 4):
-        refused(lambda: table.update(key(3), prog.fileno().to_bytes(4, "little"), flags), errno.EINVAL)     # noqa: B023
+        refused(lambda: table.update(key(3), prog.fileno().to_bytes(4, "little"), flags), errno.EINVAL)  # noqa: B023
 
 
 TAILS = """
@@ -380,6 +401,7 @@ def tails(datapath: Datapath) -> dict[str, Prog]:
     """The programs of TAILS, over one array and one map of how often each ran."""
     from tcbpf.lang import compile_c
     from tcbpf.obj import load
+
     obj = load(compile_c(TAILS))
     return {name: datapath.load(obj, program=name) for name in obj.entries}
 
@@ -387,9 +409,9 @@ def tails(datapath: Datapath) -> dict[str, Prog]:
 @pytest.mark.parametrize(
     ("slots", "run", "verdict", "times"),
     [
-        ({0: "self"}, "self", 3, 34),                  # 33 calls are 34 programs
-        ({1: "a"}, "misses", 42, 1),                   # an empty slot and one out of range cost nothing
-        ({1: "twice"}, "twice", 35, 34),               # one count for all subprograms
+        ({0: "self"}, "self", 3, 34),  # 33 calls are 34 programs
+        ({1: "a"}, "misses", 42, 1),  # an empty slot and one out of range cost nothing
+        ({1: "twice"}, "twice", 35, 34),  # one count for all subprograms
         ({1: "a"}, "twice", 84, 1),
         ({0: "both", 1: "both"}, "both", 3401, 34),
         ({0: "twice", 1: "both"}, "both", 3401, 34),
@@ -400,7 +422,7 @@ def test_thirty_three_tail_calls(
 ) -> None:
     for slot, name in slots.items():
         put(datapath.maps["jmp"], slot, tails[name])
-    for packet in range(1, 3):                         # each packet counts from nothing
+    for packet in range(1, 3):  # each packet counts from nothing
         assert tails[run].run(FRAME).verdict == verdict
         assert datapath.maps["ran"].lookup(key(0)) == (packet * times).to_bytes(4, "little")
 
@@ -459,6 +481,7 @@ def test_a_program_array_is_emptied_when_its_last_user_goes(datapath: Datapath, 
 def test_tail_call_sections_share_their_callers_attach_type(datapath: Datapath) -> None:
     from tcbpf.lang import compile_c
     from tcbpf.obj import load
+
     source = """
 #include "bpf_api.h"
 struct bpf_elf_map __section("maps") jmp = {
@@ -586,7 +609,13 @@ def test_prefs_start_at_49152_and_fall(tc: Tc) -> None:
     tc(Op.ADD, tc.filter())
     tc(Op.ADD, tc.filter(pref=7, protocol=0x800))
     assert [(f.pref, f.handle, f.protocol) for f in tc.shown()] == [
-        (7, 0, 0x800), (7, 1, 0x800), (49151, 0, 3), (49151, 1, 3), (49152, 0, 3), (49152, 1, 3)]
+        (7, 0, 0x800),
+        (7, 1, 0x800),
+        (49151, 0, 3),
+        (49151, 1, 3),
+        (49152, 0, 3),
+        (49152, 1, 3),
+    ]
     assert tc.shown("egress") == []
 
 
@@ -617,8 +646,9 @@ def test_filters_that_cannot_be(tc: Tc) -> None:
     tc(Op.ADD, tc.filter(pref=5, handle=1))
     tc.refused(Op.ADD, tc.filter(pref=5, handle=1), errno.EEXIST, "Filter already exists")
     tc.refused(Op.ADD, tc.filter(pref=5, protocol=0x800), errno.EINVAL, "Protocol mismatch for filter with specified priority")
-    tc.refused(Op.CHANGE, tc.filter(pref=5, handle=2), errno.ENOENT,
-               "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
+    tc.refused(
+        Op.CHANGE, tc.filter(pref=5, handle=2), errno.ENOENT, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter"
+    )
     tc.refused(Op.ADD, tc.filter(pref=9, options=Bpf()), errno.EINVAL, "")
 
 
@@ -626,10 +656,18 @@ def test_deleting_filters(tc: Tc) -> None:
     tc(Op.ADD, CLSACT)
     for pref in (5, 6, 7):
         tc(Op.ADD, tc.filter(pref=pref))
-    tc.refused(Op.DELETE, Filter("em1", HOOKS["ingress"], pref=49, protocol=0), errno.ENOENT,
-               "Filter with specified priority/protocol not found")
-    tc.refused(Op.DELETE, Filter("em1", HOOKS["ingress"], "bpf", pref=5, handle=9, protocol=0), errno.ENOENT,
-               "Specified filter handle not found")
+    tc.refused(
+        Op.DELETE,
+        Filter("em1", HOOKS["ingress"], pref=49, protocol=0),
+        errno.ENOENT,
+        "Filter with specified priority/protocol not found",
+    )
+    tc.refused(
+        Op.DELETE,
+        Filter("em1", HOOKS["ingress"], "bpf", pref=5, handle=9, protocol=0),
+        errno.ENOENT,
+        "Specified filter handle not found",
+    )
     tc(Op.DELETE, Filter("em1", HOOKS["ingress"], "bpf", pref=5, handle=1, protocol=0))
     tc(Op.DELETE, Filter("em1", HOOKS["ingress"], pref=6, protocol=0))
     assert {f.pref for f in tc.shown()} == {7}

@@ -22,6 +22,7 @@ SETTINGS = settings(max_examples=80)
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Datapath, Datapath]]:
     """The user datapath and the kernel's."""
     from tcbpf.datapath.kernel import probe
+
     if why := probe.missing():
         pytest.skip(why)
     home = tmp_path_factory.mktemp("home")
@@ -30,18 +31,30 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Datapath, D
 
 
 SPECS = (
-    MapSpec("m", "hash", 4, 8, 3), MapSpec("m", "array", 4, 8, 3), MapSpec("m", "percpu_hash", 4, 8, 3),
-    MapSpec("m", "percpu_array", 4, 8, 3), MapSpec("m", "lpm_trie", 8, 4, 4, flags=1), MapSpec("m", "hash", 4, 8, 3, flags=1),
-    MapSpec("m", "queue", 0, 4, 3), MapSpec("m", "stack", 0, 4, 3),
+    MapSpec("m", "hash", 4, 8, 3),
+    MapSpec("m", "array", 4, 8, 3),
+    MapSpec("m", "percpu_hash", 4, 8, 3),
+    MapSpec("m", "percpu_array", 4, 8, 3),
+    MapSpec("m", "lpm_trie", 8, 4, 4, flags=1),
+    MapSpec("m", "hash", 4, 8, 3, flags=1),
+    MapSpec("m", "queue", 0, 4, 3),
+    MapSpec("m", "stack", 0, 4, 3),
 )
-MAP_OPS = st.lists(st.tuples(st.sampled_from(["lookup", "update", "delete", "keys", "freeze"]), st.integers(0, 5),
-                             st.integers(0, 255), st.sampled_from([0, 0, 0, 1, 2, 3, 4, 8])), max_size=12)
+MAP_OPS = st.lists(
+    st.tuples(
+        st.sampled_from(["lookup", "update", "delete", "keys", "freeze"]),
+        st.integers(0, 5),
+        st.integers(0, 255),
+        st.sampled_from([0, 0, 0, 1, 2, 3, 4, 8]),
+    ),
+    max_size=12,
+)
 
 
 def key_of(spec: MapSpec, number: int) -> bytes:
     if spec.type == "lpm_trie":
         return (8 * number).to_bytes(4, "little") + bytes([10, number, 0, 0])
-    return number.to_bytes(4, "little")[:spec.key_size]
+    return number.to_bytes(4, "little")[: spec.key_size]
 
 
 @SETTINGS
@@ -70,12 +83,27 @@ def test_maps(both: tuple[Datapath, Datapath], spec: MapSpec, ops: list[tuple[st
 
 
 CREATED = st.builds(
-    MapSpec, st.just("m"),
-    st.sampled_from(["hash", "array", "percpu_hash", "percpu_array", "lru_hash", "lru_percpu_hash", "lpm_trie", "queue",
-                     "stack", "prog_array"]),
-    st.sampled_from([0, 1, 4, 4, 8, 12, 260, 261, 512]), st.sampled_from([0, 1, 4, 4, 8, 40000]),
+    MapSpec,
+    st.just("m"),
+    st.sampled_from(
+        [
+            "hash",
+            "array",
+            "percpu_hash",
+            "percpu_array",
+            "lru_hash",
+            "lru_percpu_hash",
+            "lpm_trie",
+            "queue",
+            "stack",
+            "prog_array",
+        ]
+    ),
+    st.sampled_from([0, 1, 4, 4, 8, 12, 260, 261, 512]),
+    st.sampled_from([0, 1, 4, 4, 8, 40000]),
     st.sampled_from([0, 1, 3, 1000]),
-    flags=st.sampled_from([0, 0, 0, 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0x400, 0x180, 1 << 20]))
+    flags=st.sampled_from([0, 0, 0, 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0x400, 0x180, 1 << 20]),
+)
 
 
 @SETTINGS

@@ -30,9 +30,15 @@ def test_reference_pages_are_what_the_tables_say(docs: ModuleType) -> None:
     assert [name for name in docs.stale() if name.startswith("reference/")] == []
 
 
-@pytest.mark.parametrize(("page", "tables"), [
-    ("instructions", (ALU, END, JUMP, ATOMICS)), ("helpers", (HELPERS,)), ("maps", (MAP_TYPES,)), ("fields", (SKB, XDP)),
-])
+@pytest.mark.parametrize(
+    ("page", "tables"),
+    [
+        ("instructions", (ALU, END, JUMP, ATOMICS)),
+        ("helpers", (HELPERS,)),
+        ("maps", (MAP_TYPES,)),
+        ("fields", (SKB, XDP)),
+    ],
+)
 def test_every_row_is_on_its_page(docs: ModuleType, page: str, tables: tuple) -> None:
     text = docs.page(f"reference/{page}.md")
     for table in tables:
@@ -41,8 +47,10 @@ def test_every_row_is_on_its_page(docs: ModuleType, page: str, tables: tuple) ->
 
 
 def test_deviations_are_collected(docs: ModuleType) -> None:
-    source = ('"""Title.\n\n    Returns: 0.\n    Differs: one, which\n        goes on. And\n             on.\n'
-              '    Source:  x.\n"""\n/* Differs: two */\n')
+    source = (
+        '"""Title.\n\n    Returns: 0.\n    Differs: one, which\n        goes on. And\n             on.\n'
+        '    Source:  x.\n"""\n/* Differs: two */\n'
+    )
     assert docs.differs(source) == ["one, which goes on. And on.", "two"]
     assert docs.differs("nothing\nDiffers: a\n\nnot this") == ["a"]
 

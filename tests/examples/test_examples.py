@@ -80,8 +80,8 @@ def test_dns_guard_drops_the_resolver_marks_https_and_counts(datapath):
 def good_checksums(frame: bytes) -> bool:
     """Whether the IPv4 header and the TCP, UDP or ICMP checksum behind it are right."""
     ip = frame[14:34]
-    length, = struct.unpack("!H", ip[2:4])
-    segment = frame[34:14 + length]
+    (length,) = struct.unpack("!H", ip[2:4])
+    segment = frame[34 : 14 + length]
     if ip[9] == 17 and segment[6:8] == b"\0\0":
         return ones_sum(ip) == 0xFFFF
     source, target = (str(ipaddress.ip_address(part)) for part in (ip[12:16], ip[16:20]))

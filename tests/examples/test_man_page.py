@@ -75,6 +75,7 @@ BPF_LICENSE("GPL");
 def by_hand(made: Bench, name: str, text: str) -> str:
     """Compile as the page does: clang -O2 -target bpf -o NAME.o -c NAME.c, with the directory that we name."""
     from tcbpf.lang.c import INCLUDE
+
     made.source(f"{name}.c", text)
     compiler = find_compiler()
     words = [*compiler.argv, "-O2", "-target", "bpf", f"-I{INCLUDE}", *(f"-isystem{d}" for d in compiler.includes)]
@@ -85,7 +86,7 @@ def by_hand(made: Bench, name: str, text: str) -> str:
 def at(dp: Datapath, parent: int) -> Prog:
     """Return the program of the only filter there."""
     rows = dp.apply(Request(Op.SHOW, Filter("em1", parent, protocol=0)))
-    id, = (row.options.id for row in rows if isinstance(row, Filter) and isinstance(row.options, Bpf) and row.handle)
+    (id,) = (row.options.id for row in rows if isinstance(row, Filter) and isinstance(row.options, Bpf) and row.handle)
     return next(prog for prog in dp.progs() if prog.id == id)
 
 
@@ -118,7 +119,7 @@ def test_port_80_is_spread_over_ports_by_queue(bench: tuple[Bench, Datapath]) ->
     obj = by_hand(made, "demux", DEMUX)
     assert made.tc("filter", "add", "dev", "em1", "ingress", "bpf", "da", "obj", obj).status == 0
     prog = at(dp, HOOKS["ingress"])
-    for queue in range(9) if dp.name == "user" else [0]:                    # BPF_PROG_TEST_RUN takes no queue
+    for queue in range(9) if dp.name == "user" else [0]:  # BPF_PROG_TEST_RUN takes no queue
         frame = tcp(80)
         run = prog.run(frame, {"queue_mapping": queue} if dp.name == "user" else None)
         assert run.verdict == 0
@@ -148,14 +149,18 @@ def test_bytecode_from_an_assembler_and_from_an_expression(
     assert main(["cbpf", *(["asm", str(tmp_path / "source")] if "\n" in text else ["compile", text])]) == 0
     printed = capsys.readouterr().out
     made.source("code", printed)
-    code = printed.strip().rstrip(",").replace("\n", ",")      # as `tr '\n' ','` makes of tcpdump -ddd
+    code = printed.strip().rstrip(",").replace("\n", ",")  # as `tr '\n' ','` makes of tcpdump -ddd
     for mode in (["bytecode", code], ["bytecode-file", "code"]):
         said = made.tc("filter", "add", "dev", "em1", "ingress", "bpf", *mode, "flowid", "1:1")
         assert (said.status, said.err) == (0, "")
         assert f"flowid 1:1 not_in_hw bytecode '{code}'" in made.tc("filter", "show", "dev", "em1", "ingress").out
         assert made.tc("filter", "del", "dev", "em1", "ingress").status == 0
-    frames = {"arp": build.ether(bytes(46), protocol=0x806), "udp": build.ether(build.ipv4(build.udp(b""))), "tcp": tcp(80),
-              "ssh": tcp(22)}
+    frames = {
+        "arp": build.ether(bytes(46), protocol=0x806),
+        "udp": build.ether(build.ipv4(build.udp(b""))),
+        "tcp": tcp(80),
+        "ssh": tcp(22),
+    }
     for name, frame in frames.items():
         with Writer(tmp_path / "one.pcap") as writer:
             writer.write(frame)

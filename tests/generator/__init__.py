@@ -18,16 +18,44 @@ from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Func, Program
 
 _PLAIN: tuple[tuple[int, Callable[[Writer], None]], ...] = (
-    (24, scalars.alu), (6, scalars.constant), (5, scalars.copy), (4, scalars.bound), (3, scalars.sign), (5, scalars.linked),
+    (24, scalars.alu),
+    (6, scalars.constant),
+    (5, scalars.copy),
+    (4, scalars.bound),
+    (3, scalars.sign),
+    (5, scalars.linked),
     (4, scalars.choice),
-    (12, memory.spill), (12, memory.fill), (16, memory.access), (4, memory.atomic), (10, memory.pointer), (8, memory.context),
-    (9, memory.packet), (2, memory.compare), (3, memory.direct), (3, memory.null_check), (2, memory.packet_load),
-    (7, calls.lookup), (14, calls.helper), (2, objects.socket_field), (2, kfuncs.plain),
+    (12, memory.spill),
+    (12, memory.fill),
+    (16, memory.access),
+    (4, memory.atomic),
+    (10, memory.pointer),
+    (8, memory.context),
+    (9, memory.packet),
+    (2, memory.compare),
+    (3, memory.direct),
+    (3, memory.null_check),
+    (2, memory.packet_load),
+    (7, calls.lookup),
+    (14, calls.helper),
+    (2, objects.socket_field),
+    (2, kfuncs.plain),
 )
 _NESTED: tuple[tuple[int, Callable[[Writer, objects.Body], None]], ...] = (
-    (16, control.branch), (4, control.loop), (3, control.call_static), (2, control.call_global), (3, control.callback),
-    (1, control.tail_call), (2, objects.socket), (2, objects.context_socket), (3, objects.ring), (2, objects.dynptr),
-    (2, objects.lock), (1, objects.timer), (1, objects.kernel_pointer), *kfuncs.STATEMENTS,
+    (16, control.branch),
+    (4, control.loop),
+    (3, control.call_static),
+    (2, control.call_global),
+    (3, control.callback),
+    (1, control.tail_call),
+    (2, objects.socket),
+    (2, objects.context_socket),
+    (3, objects.ring),
+    (2, objects.dynptr),
+    (2, objects.lock),
+    (1, objects.timer),
+    (1, objects.kernel_pointer),
+    *kfuncs.STATEMENTS,
 )
 _STATEMENTS = [row[1] for row in _PLAIN] + [row[1] for row in _NESTED]
 _WEIGHTS = [row[0] for row in _PLAIN] + [row[0] for row in _NESTED]
@@ -46,9 +74,9 @@ def body(w: Writer, count: int) -> None:
         statements, weights = (_STATEMENTS, _WEIGHTS) if w.depth <= MAX_DEPTH else _FLAT
         statement = w.rng.choices(statements, weights)[0]
         if statement in _IS_PLAIN:
-            statement(w)                                   # type: ignore[call-arg]
+            statement(w)  # type: ignore[call-arg]
         else:
-            statement(w, body)                             # type: ignore[call-arg]
+            statement(w, body)  # type: ignore[call-arg]
     w.depth -= 1
 
 
@@ -57,7 +85,7 @@ def generate(seed: int) -> Program:
     shared = Shared(seed)
     main = Function("main", True)
     w = Writer(shared, main, (Val("ctx"),))
-    w.ret = 1 if shared.type.returns else -1                # an egress program may return more
+    w.ret = 1 if shared.type.returns else -1  # an egress program may return more
     w.move(CTX, 1)
     if w.chance(0.5):
         memory.packet(w)
@@ -85,8 +113,17 @@ def _laid_out(shared: Shared, main: Function) -> Program:
     if shared.has_btf and len(functions) > 1:
         funcs = tuple(
             Func(starts[id(f)], f.name, ids["xdp " * (xdp and "ctx" in GLOBALS.get(f.name, ())) + f.name], f.is_global)
-            for f in functions)
+            for f in functions
+        )
     return Program(
-        "generated", shared.type.name, tuple(insns), tuple(MAPS[name] for name in shared.maps), license=shared.license,
-        attach_type=shared.attach, kfuncs=tuple(shared.kfuncs), funcs=funcs, btf=btf if funcs else None,
-        raw_func_info=b"".join(struct.pack("<II", f.pc, f.type_id) for f in funcs))
+        "generated",
+        shared.type.name,
+        tuple(insns),
+        tuple(MAPS[name] for name in shared.maps),
+        license=shared.license,
+        attach_type=shared.attach,
+        kfuncs=tuple(shared.kfuncs),
+        funcs=funcs,
+        btf=btf if funcs else None,
+        raw_func_info=b"".join(struct.pack("<II", f.pc, f.type_id) for f in funcs),
+    )

@@ -9,9 +9,16 @@ from tcbpf.obj.btf import GLOBAL, MAGIC, STATIC, Btf, Kind, parse
 
 SKB_CONTEXT, XDP_CONTEXT = "__sk_buff", "xdp_md"
 GLOBALS = {
-    "scalar": ("int",), "scalars": ("int", "long", "char"), "context": ("ctx",), "context_scalar": ("ctx", "int"),
-    "memory": ("int *",), "memory_scalar": ("pair *", "int"), "dynptr": ("bpf_dynptr *",), "nothing": (),
-    "wide": ("wide *", "wide *"), "char": ("char",),
+    "scalar": ("int",),
+    "scalars": ("int", "long", "char"),
+    "context": ("ctx",),
+    "context_scalar": ("ctx", "int"),
+    "memory": ("int *",),
+    "memory_scalar": ("pair *", "int"),
+    "dynptr": ("bpf_dynptr *",),
+    "nothing": (),
+    "wide": ("wide *", "wide *"),
+    "char": ("char",),
 }
 """The global functions that programs may have, by name, and their parameters; "ctx" is the program type's context."""
 

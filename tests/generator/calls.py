@@ -15,11 +15,30 @@ from tcbpf.tables.skb import SKB
 BUFFERS = ((-448, 64), (-224, 32))
 """Where buffers for arguments begin on the stack, and how far they are apart: in the main function, and in others."""
 
-SCOPED = frozenset((
-    "sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp", "sk_release", "ringbuf_reserve", "ringbuf_submit", "ringbuf_discard",
-    "ringbuf_reserve_dynptr", "ringbuf_submit_dynptr", "ringbuf_discard_dynptr", "spin_lock", "spin_unlock", "loop",
-    "for_each_map_elem", "timer_set_callback", "user_ringbuf_drain", "find_vma", "tail_call", "dynptr_from_mem", "kptr_xchg",
-))
+SCOPED = frozenset(
+    (
+        "sk_lookup_tcp",
+        "sk_lookup_udp",
+        "skc_lookup_tcp",
+        "sk_release",
+        "ringbuf_reserve",
+        "ringbuf_submit",
+        "ringbuf_discard",
+        "ringbuf_reserve_dynptr",
+        "ringbuf_submit_dynptr",
+        "ringbuf_discard_dynptr",
+        "spin_lock",
+        "spin_unlock",
+        "loop",
+        "for_each_map_elem",
+        "timer_set_callback",
+        "user_ringbuf_drain",
+        "find_vma",
+        "tail_call",
+        "dynptr_from_mem",
+        "kptr_xchg",
+    )
+)
 """Helpers that other statements call, which give what they take back."""
 
 _SIZES = frozenset((ArgType.CONST_SIZE, ArgType.CONST_SIZE_OR_ZERO, ArgType.CONST_ALLOC_SIZE_OR_ZERO))
@@ -29,8 +48,11 @@ _UNLISTED = {"timer_init": "timed", "timer_start": "timed", "timer_cancel": "tim
 @cache
 def callable_by(type: str) -> tuple[Helper, ...]:
     """Return the helpers that programs of a type may call, without those of SCOPED."""
-    return tuple(row for row in HELPERS if type in row.progs and row.name not in SCOPED
-                 and not any(arg.type is ArgType.PERCPU_BTF_ID for arg in row.args))
+    return tuple(
+        row
+        for row in HELPERS
+        if type in row.progs and row.name not in SCOPED and not any(arg.type is ArgType.PERCPU_BTF_ID for arg in row.args)
+    )
 
 
 @cache
@@ -81,8 +103,12 @@ def call_row(w: Writer, row: Helper, map: str = "", ready: dict[int, Callable[[W
 
 def _source(w: Writer, arg: Arg) -> int | None:
     """Return a register that already holds what an argument needs (0 for nothing needed), None when there is none."""
-    kinds = {ArgType.SOCK_COMMON: ("sockc", "sock", "tcp"), ArgType.BTF_ID_SOCK_COMMON: ("sockc", "sock", "tcp"),
-             ArgType.SOCKET: ("sock",), ArgType.DYNPTR: ("dynptr",)}.get(arg.type)
+    kinds = {
+        ArgType.SOCK_COMMON: ("sockc", "sock", "tcp"),
+        ArgType.BTF_ID_SOCK_COMMON: ("sockc", "sock", "tcp"),
+        ArgType.SOCKET: ("sock",),
+        ArgType.DYNPTR: ("dynptr",),
+    }.get(arg.type)
     if arg.type is ArgType.BTF_ID:
         kinds = ("task",) if arg.btf == "task_struct" else (arg.btf,)
     if kinds is None:
@@ -205,7 +231,7 @@ def _size(w: Writer, reg: int, size: int) -> None:
     w.emit(0xBF, reg, w.rng.choice(found))
     w.emit(AND64, reg, imm=(1 << (size.bit_length() - 1)) - 1)
     if w.chance(0.6):
-        w.emit(ADD64, reg, imm=1)                                    # for a size that may not be zero
+        w.emit(ADD64, reg, imm=1)  # for a size that may not be zero
 
 
 def _result(w: Writer, row: Helper, map: str) -> None:
@@ -249,8 +275,24 @@ def lookup(w: Writer) -> None:
     """Look a map up, and mostly check the result."""
     if w.locked:
         return
-    names = ("array", "array", "hash", "hash", "bss", "percpu", "lru", "trie", "locked", "timed", "kept", "rodata", "readable",
-             "percpu_hash", "outer", "outer_hash")
+    names = (
+        "array",
+        "array",
+        "hash",
+        "hash",
+        "bss",
+        "percpu",
+        "lru",
+        "trie",
+        "locked",
+        "timed",
+        "kept",
+        "rodata",
+        "readable",
+        "percpu_hash",
+        "outer",
+        "outer_hash",
+    )
     name = w.rng.choice(names)
     if w.shared.type.name == "socket_filter" and name == "locked" and not w.noisy():
         name = "hash"

@@ -17,8 +17,7 @@ _STRUCTS = {
     "pair": "struct pair { u64 one; u64 two; };",
 }
 _TYPED = {"locked_hash": "locked", "sk_storage": "pair", "task_storage": "pair", "cgroup_local": "pair"}
-_WORDS = {"ctx": "struct __sk_buff *a{}", "int": "int a{}", "long": "s64 a{}", "char": "char a{}",
-          "int *": "int *a{}"}
+_WORDS = {"ctx": "struct __sk_buff *a{}", "int": "int a{}", "long": "s64 a{}", "char": "char a{}", "int *": "int *a{}"}
 
 
 def as_case(program: Program, title: str, kernel: Verdict, reason: str = "") -> str:

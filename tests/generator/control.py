@@ -41,7 +41,7 @@ def branch(w: Writer, body: Body) -> None:
         w.checked(tested.id)
     body(w, w.rng.choice((1, 1, 2, 3)))
     if w.chance(0.35):
-        over = w.emit(JA) if w.chance(0.9) else w.emit(bpf.JMP32)    # goto or gotol
+        over = w.emit(JA) if w.chance(0.9) else w.emit(bpf.JMP32)  # goto or gotol
         w.patch(at)
         after, w.model = w.model, before
         if tested and null_side:
@@ -65,7 +65,7 @@ def loop(w: Writer, body: Body) -> None:
         return
     w.loops += 1
     if w.chance(0.9):
-        w.clobber()                                        # the body may, and then begins anew
+        w.clobber()  # the body may, and then begins anew
     slot = -8 * w.rng.randrange(14, 18)
     entry = w.model.copy()
     if kind == "slot":
@@ -106,6 +106,7 @@ def loop(w: Writer, body: Body) -> None:
 
 
 # --- functions -----------------------------------------------------------------------------------------------------------
+
 
 def _new_function(w: Writer, *, is_global: bool = False) -> Function | None:
     """Return an empty function of a type that no other has, None when there are enough."""
@@ -159,7 +160,7 @@ def _args(w: Writer, kinds: tuple[str, ...]) -> tuple[Val | None, ...] | None:
                 w.emit(0x7A, FP, 0, -64, 1)
                 w.model.slots[-64] = None
                 w.set(reg, Val("fp", off=-64))
-    return tuple(w.model.regs[1:len(kinds) + 1])
+    return tuple(w.model.regs[1 : len(kinds) + 1])
 
 
 def call_static(w: Writer, body: Body) -> None:
@@ -196,8 +197,15 @@ def call_global(w: Writer, body: Body) -> None:
         return
     sizes = {"int *": 4, "pair *": 16, "wide *": 40}
     inside = tuple(
-        Val("mem", sizes[p], maybe=True, id=w.new_id()) if p in sizes else Val("ctx") if p == "ctx" else
-        Val("dynptr") if p.startswith("bpf") else Val("num") for p in GLOBALS[function.name])
+        Val("mem", sizes[p], maybe=True, id=w.new_id())
+        if p in sizes
+        else Val("ctx")
+        if p == "ctx"
+        else Val("dynptr")
+        if p.startswith("bpf")
+        else Val("num")
+        for p in GLOBALS[function.name]
+    )
     held, w.held = w.held, 0
     _write(w, function, inside, body)
     w.held = held

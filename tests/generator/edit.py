@@ -64,8 +64,9 @@ def splice(program: Program, at: int, remove: int, insert: Sequence[Insn] = ()) 
 def with_code(program: Program, insns: Sequence[Insn], funcs: tuple[Func, ...] | None = None) -> Program:
     """Return the program with other instructions, and functions."""
     funcs = program.funcs if funcs is None else funcs
-    return replace(program, insns=tuple(insns), funcs=funcs,
-                   raw_func_info=b"".join(struct.pack("<II", f.pc, f.type_id) for f in funcs))
+    return replace(
+        program, insns=tuple(insns), funcs=funcs, raw_func_info=b"".join(struct.pack("<II", f.pc, f.type_id) for f in funcs)
+    )
 
 
 def whole(insns: Sequence[Insn]) -> list[tuple[int, int]]:

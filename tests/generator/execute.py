@@ -22,17 +22,56 @@ from tcbpf.verifier import verify
 from tcbpf.verifier.verified import Region
 from tcbpf.vm.executable import Options
 
-SAME_FIELDS = frozenset(("len", "mark", "priority", "data", "data_end", "data_meta", "tc_classid", "tc_index", "queue_mapping",
-                         *(f"cb[{i}]" for i in range(5))))
+SAME_FIELDS = frozenset(
+    (
+        "len",
+        "mark",
+        "priority",
+        "data",
+        "data_end",
+        "data_meta",
+        "tc_classid",
+        "tc_index",
+        "queue_mapping",
+        *(f"cb[{i}]" for i in range(5)),
+    )
+)
 """The context fields that hold the same in a run on any datapath."""
 
-SAME_HELPERS = frozenset((
-    "map_lookup_elem", "map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "map_peek_elem",
-    "skb_load_bytes", "skb_load_bytes_relative", "skb_store_bytes", "skb_pull_data", "skb_cgroup_classid",
-    "csum_diff", "l3_csum_replace", "l4_csum_replace", "csum_update", "csum_level", "loop", "tail_call", "strncmp", "strtol",
-    "strtoul", "ringbuf_reserve", "ringbuf_submit", "ringbuf_discard", "ringbuf_output", "spin_lock", "spin_unlock",
-    "set_hash_invalid", "get_route_realm", "get_cgroup_classid",
-))
+SAME_HELPERS = frozenset(
+    (
+        "map_lookup_elem",
+        "map_update_elem",
+        "map_delete_elem",
+        "map_push_elem",
+        "map_pop_elem",
+        "map_peek_elem",
+        "skb_load_bytes",
+        "skb_load_bytes_relative",
+        "skb_store_bytes",
+        "skb_pull_data",
+        "skb_cgroup_classid",
+        "csum_diff",
+        "l3_csum_replace",
+        "l4_csum_replace",
+        "csum_update",
+        "csum_level",
+        "loop",
+        "tail_call",
+        "strncmp",
+        "strtol",
+        "strtoul",
+        "ringbuf_reserve",
+        "ringbuf_submit",
+        "ringbuf_discard",
+        "ringbuf_output",
+        "spin_lock",
+        "spin_unlock",
+        "set_hash_invalid",
+        "get_route_realm",
+        "get_cgroup_classid",
+    )
+)
 """The helpers that give the same on any datapath."""
 
 SAME_MAPS = frozenset(("array", "hash", "queue", "stack", "prog_array", "ringbuf", "percpu_array", "lru_hash"))
@@ -62,8 +101,10 @@ def is_reproducible(program: Program) -> bool:
     """
     if program.type not in ("sched_cls", "sched_act") or program.kfuncs:
         return False
-    if any(handle.spec.type not in SAME_MAPS or (handle.spec.btf is not None and handle.spec.name != "locked")
-           for handle in program.maps):
+    if any(
+        handle.spec.type not in SAME_MAPS or (handle.spec.btf is not None and handle.spec.name != "locked")
+        for handle in program.maps
+    ):
         return False
     for insn in program.insns:
         if insn.code == JMP | 0x80 and not insn.src:
@@ -85,7 +126,7 @@ def _same_field(program: Program, pc: int) -> bool:
     assert op is not None
     if op.kind is not Kind.LOAD:
         return True
-    field = field_at(SKB, insn.off)                          # through the context as it came: it is never moved
+    field = field_at(SKB, insn.off)  # through the context as it came: it is never moved
     return field is not None and field.name in SAME_FIELDS
 
 
@@ -96,7 +137,8 @@ class Engines:
         self._stack = ExitStack()
         self.all: dict[str, Datapath] = {
             name: self._stack.enter_context(User(str(home / name), options=Options(engine=name, cache=False)))
-            for name in ("interp", "jit")}
+            for name in ("interp", "jit")
+        }
         if kernel:
             self.all["kernel"] = self._stack.enter_context(Kernel())
 

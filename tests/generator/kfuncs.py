@@ -17,8 +17,14 @@ Body = objects.Body
 def _plain(type: str) -> tuple[Kfunc, ...]:
     """Return the functions that programs of a type may call and that take no object: numbers, and memory not looked at."""
     return tuple(
-        row for row in KFUNCS if type in row.progs and not row.flags & {"SLEEPABLE", "ACQUIRE", "RELEASE"} and row.params
-        and not row.ret.pointer and all((not p.pointer and p.type != "void") or p.ends("__ign") for p in row.params))
+        row
+        for row in KFUNCS
+        if type in row.progs
+        and not row.flags & {"SLEEPABLE", "ACQUIRE", "RELEASE"}
+        and row.params
+        and not row.ret.pointer
+        and all((not p.pointer and p.type != "void") or p.ends("__ign") for p in row.params)
+    )
 
 
 def call(w: Writer, name: str) -> None:
@@ -84,7 +90,7 @@ def iterate(w: Writer, body: Body) -> None:
         w.set(0, None)
     body(w, w.rng.choice((1, 1, 2, 3)))
     if w.noisy():
-        w.skip_out(w.emit(0x15, w.number(), imm=7))                  # leaves with the iterator alive
+        w.skip_out(w.emit(0x15, w.number(), imm=7))  # leaves with the iterator alive
     w.patch(w.emit(JA), start)
     w.patch(out)
     w.held, w.loops = w.held - 1, w.loops - 1
@@ -184,8 +190,14 @@ def task(w: Writer, body: Body) -> None:
     """Take a reference to a task or a control group and release it."""
     if w.locked or "bpf_task_from_pid" not in KFUNCS or w.shared.type.name not in KFUNCS["bpf_task_from_pid"].progs:
         return None
-    name, release = w.rng.choice((("bpf_task_from_pid", "bpf_task_release"), ("bpf_task_from_vpid", "bpf_task_release"),
-                                  ("bpf_cgroup_from_id", "bpf_cgroup_release"), ("bpf_lookup_system_key", "bpf_key_put")))
+    name, release = w.rng.choice(
+        (
+            ("bpf_task_from_pid", "bpf_task_release"),
+            ("bpf_task_from_vpid", "bpf_task_release"),
+            ("bpf_cgroup_from_id", "bpf_cgroup_release"),
+            ("bpf_lookup_system_key", "bpf_key_put"),
+        )
+    )
     w.emit(MOV64, 1, imm=1)
     call(w, name)
     reg = w.saved()
@@ -228,6 +240,10 @@ def throw(w: Writer, body: Body) -> None:
 
 
 STATEMENTS: tuple[tuple[int, Callable[[Writer, Body], None]], ...] = (
-    (3, iterate), (2, section), (2, packet_dynptr), (1, task), (1, throw),
+    (3, iterate),
+    (2, section),
+    (2, packet_dynptr),
+    (1, task),
+    (1, throw),
 )
 """With their weights."""

@@ -110,7 +110,7 @@ def atomic(w: Writer) -> None:
     if reg == FP:
         slots = w.model.slots
         off = rng.choice(list(slots)) if slots and not w.noisy() else -8
-        if not slots or (slots.get(off) and slots[off].kind != "num"):       # type: ignore[union-attr]
+        if not slots or (slots.get(off) and slots[off].kind != "num"):  # type: ignore[union-attr]
             w.emit(_code(bpf.ST, bpf.MEM, 8), FP, 0, off, 5)
         w.model.slots[off] = None
     else:
@@ -251,7 +251,7 @@ def compare(w: Writer) -> None:
         if dst in (one, two):
             return None
         w.emit(MOV64X, dst, one)
-        w.emit(0x1F, dst, two)                                       # a number for those who may see addresses
+        w.emit(0x1F, dst, two)  # a number for those who may see addresses
         return w.set(dst, Val("num"))
     row = w.rng.choice(bpf.JUMP.rows)
     w.emit(bpf.JMP | row.code << 4 | bpf.X, one, two, 0)

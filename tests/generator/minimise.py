@@ -55,11 +55,11 @@ def _plainer(best: Program, wrong: Wrong) -> Program:
         for insn in _simpler(best.insns, pc):
             if insn == best.insns[pc]:
                 continue
-            trial = with_code(best, (*best.insns[:pc], insn, *best.insns[pc + 1:]))
+            trial = with_code(best, (*best.insns[:pc], insn, *best.insns[pc + 1 :]))
             if wrong(trial):
                 best = trial
         if size == 2 and best.insns[pc].src == 0 and best.insns[pc + 1].imm:
-            trial = with_code(best, (*best.insns[:pc + 1], Insn(0), *best.insns[pc + 2:]))
+            trial = with_code(best, (*best.insns[: pc + 1], Insn(0), *best.insns[pc + 2 :]))
             best = trial if wrong(trial) else best
     return best
 

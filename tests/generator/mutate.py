@@ -38,7 +38,7 @@ def _take_out(program: Program, rng: random.Random, pool: Sequence[Program]) -> 
 
 def _double(program: Program, rng: random.Random, pool: Sequence[Program]) -> Program:
     at, size = _place(program, rng)
-    return splice(program, at + size, 0, program.insns[at:at + size])
+    return splice(program, at + size, 0, program.insns[at : at + size])
 
 
 def _swap(program: Program, rng: random.Random, pool: Sequence[Program]) -> Program:
@@ -48,11 +48,11 @@ def _swap(program: Program, rng: random.Random, pool: Sequence[Program]) -> Prog
     i = rng.randrange(len(places) - 1)
     (one, size), (two, other) = places[i], places[i + 1]
     insns = program.insns
-    return with_code(program, (*insns[:one], *insns[two:two + other], *insns[one:one + size], *insns[two + other:]))
+    return with_code(program, (*insns[:one], *insns[two : two + other], *insns[one : one + size], *insns[two + other :]))
 
 
 def _change(program: Program, at: int, insn: Insn) -> Program:
-    return with_code(program, (*program.insns[:at], insn, *program.insns[at + 1:]))
+    return with_code(program, (*program.insns[:at], insn, *program.insns[at + 1 :]))
 
 
 def _number(program: Program, rng: random.Random, pool: Sequence[Program]) -> Program:
@@ -108,7 +108,7 @@ def _bring_in(program: Program, rng: random.Random, pool: Sequence[Program]) -> 
     places = whole(other.insns)
     first = rng.randrange(len(places))
     last = min(first + rng.choice((1, 2, 3, 5, 8)), len(places)) - 1
-    run = other.insns[places[first][0]:places[last][0] + places[last][1]]
+    run = other.insns[places[first][0] : places[last][0] + places[last][1]]
     found: list[Insn] = []
     for insn in run:
         if insn.code == LD_IMM64 and insn.src in _MAPPED:
@@ -122,4 +122,16 @@ def _bring_in(program: Program, rng: random.Random, pool: Sequence[Program]) -> 
 
 
 _CHANGES: tuple[Callable[[Program, random.Random, Sequence[Program]], Program], ...] = (
-    _take_out, _take_out, _double, _swap, _number, _number, _offset, _offset, _register, _register, _operation, _bring_in)
+    _take_out,
+    _take_out,
+    _double,
+    _swap,
+    _number,
+    _number,
+    _offset,
+    _offset,
+    _register,
+    _register,
+    _operation,
+    _bring_in,
+)

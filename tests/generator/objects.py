@@ -178,8 +178,9 @@ def _use_dynptr(w: Writer, at: int) -> None:
         w.emit(MOV64, reg, imm=16)
 
     name = w.rng.choice(("dynptr_read", "dynptr_write", "dynptr_data"))
-    ready: dict[int, Body] = {"dynptr_read": {3: pointer}, "dynptr_write": {1: pointer},
-                              "dynptr_data": {1: pointer, 3: size}}[name]
+    ready: dict[int, Body] = {"dynptr_read": {3: pointer}, "dynptr_write": {1: pointer}, "dynptr_data": {1: pointer, 3: size}}[
+        name
+    ]
     if not calls.call_row(w, HELPERS[name], ready=ready) or name != "dynptr_data":
         return
     if w.chance(0.7):

@@ -72,7 +72,7 @@ class Oracle:
             os.close(again)
             return Verdict(False, odd=f"refused with errno {code}, then accepted")
         found = reason(log)
-        if found.message.startswith("number of funcs"):      # changed functions no longer fit their type information
+        if found.message.startswith("number of funcs"):  # changed functions no longer fit their type information
             return Verdict(False, odd=found.message)
         return Verdict(False, found.message, found.processed, log=log)
 
@@ -95,10 +95,14 @@ class Oracle:
                 self._btf[raw] = syscall.btf_load(raw)
             btf_fd = self._btf[raw]
         return syscall.Load(
-            type=PROG_TYPES[program.type].number, insns=encode(with_ids(with_fds(program.insns, fds), program.kfuncs)),
+            type=PROG_TYPES[program.type].number,
+            insns=encode(with_ids(with_fds(program.insns, fds), program.kfuncs)),
             license=program.license.encode(),
-            name=b"generated", attach_type=program.attach_type, btf_fd=btf_fd,
-            func_info=program.raw_func_info if btf_fd else b"")
+            name=b"generated",
+            attach_type=program.attach_type,
+            btf_fd=btf_fd,
+            func_info=program.raw_func_info if btf_fd else b"",
+        )
 
 
 def ask_us(program: Program) -> Verdict:
@@ -110,5 +114,5 @@ def ask_us(program: Program) -> Verdict:
         return Verdict(False, error.message, int(last[1]) if last[:1] == ["processed"] else 0, log=error.log)
     except TcbpfError as error:
         return Verdict(False, odd=f"{type(error).__name__}: {error}")
-    except Exception as error:                               # a crash is what this is here to find
+    except Exception as error:  # a crash is what this is here to find
         return Verdict(False, odd=f"crash: {type(error).__name__}: {error}")

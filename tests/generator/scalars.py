@@ -63,8 +63,8 @@ def sign(w: Writer) -> None:
     if w.held:
         return
     wide = w.rng.choice((bpf.JMP, bpf.JMP32))
-    w.skip_out(w.emit(wide | 0xC0, reg, imm=low))                    # s<
-    w.skip_out(w.emit(wide | 0x60, reg, imm=high))                   # s>
+    w.skip_out(w.emit(wide | 0xC0, reg, imm=low))  # s<
+    w.skip_out(w.emit(wide | 0x60, reg, imm=high))  # s>
     w.set(reg, Val("num", high if not low and wide == bpf.JMP else -1))
 
 

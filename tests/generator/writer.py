@@ -20,8 +20,41 @@ FP, CTX = 10, 6
 MOV64, MOV32, MOV64X, MOV32X, ADD64, ADD64X, SUB64, AND64 = 0xB7, 0xB4, 0xBF, 0xBC, 0x07, 0x0F, 0x17, 0x57
 JA, EXIT, CALL, LD_IMM64, MAY_GOTO = 0x05, 0x95, 0x85, 0x18, 0xE5
 JEQ, JNE, JGT, JLT = 0x15, 0x55, 0x25, 0xA5
-LIMITS = (0, 1, 2, 3, 4, 7, 8, 13, 14, 15, 16, 31, 32, 33, 40, 47, 48, 49, 63, 64, 127, 128, 255, 256, 511, 512, 0x7FFF, 0x8000,
-          0xFFFF, 0x10000, 1 << 29, 0x7FFFFFFE, 0x7FFFFFFF)
+LIMITS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    13,
+    14,
+    15,
+    16,
+    31,
+    32,
+    33,
+    40,
+    47,
+    48,
+    49,
+    63,
+    64,
+    127,
+    128,
+    255,
+    256,
+    511,
+    512,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x10000,
+    1 << 29,
+    0x7FFFFFFE,
+    0x7FFFFFFF,
+)
 SIZES = (1, 2, 4, 8)
 GENERAL = (0, 1, 2, 3, 4, 5, 7, 8, 9)
 STACK = 512
@@ -35,13 +68,13 @@ class Val:
              stands in what it points to (from the frame's end for "fp"), `var` how much may be added to that.
     """
 
-    kind: str                                  # num ctx fp pkt meta end value mem map sock sockc tcp task dynptr key
+    kind: str  # num ctx fp pkt meta end value mem map sock sockc tcp task dynptr key
     size: int = -1
     off: int = 0
     var: int = 0
-    maybe: bool = False                        # may be NULL
-    name: str = ""                             # of the map
-    id: int = 0                                # shared by copies: what is learned of one is learned of all
+    maybe: bool = False  # may be NULL
+    name: str = ""  # of the map
+    id: int = 0  # shared by copies: what is learned of one is learned of all
 
 
 @dataclass(slots=True)
@@ -49,8 +82,8 @@ class Model:
     """What is thought of one point of a function."""
 
     regs: list[Val | None]
-    slots: dict[int, Val | None] = field(default_factory=dict)       # 8-byte slots thought written; None for plain bytes
-    proved: dict[int, int] = field(default_factory=dict)             # bytes of the packet behind pointers of an id
+    slots: dict[int, Val | None] = field(default_factory=dict)  # 8-byte slots thought written; None for plain bytes
+    proved: dict[int, int] = field(default_factory=dict)  # bytes of the packet behind pointers of an id
 
     def copy(self) -> Model:
         """Return one that changes on its own."""
@@ -75,7 +108,7 @@ def _both(a: Val | None, b: Val | None) -> Val | None:
 class Function:
     """One function of the program: its instructions, and where it calls others."""
 
-    name: str = ""                             # of its type; "" for none
+    name: str = ""  # of its type; "" for none
     is_global: bool = False
     insns: list[Insn] = field(default_factory=list)
     calls: list[tuple[int, Function]] = field(default_factory=list)
@@ -88,7 +121,7 @@ class Shared:
         self.rng = random.Random(seed)
         self.type: ProgType = self.rng.choice(_TYPES)
         self.noise = self.rng.choice((0, 0.02, 0.05, 0.1, 0.15, 0.2))
-        self.budget = self.rng.choice((1, 2, 2, 3, 3, 4, 4, 6, 8, 12, 16, 32))   # statements left
+        self.budget = self.rng.choice((1, 2, 2, 3, 3, 4, 4, 6, 8, 12, 16, 32))  # statements left
         self.functions: list[Function] = []
         self.maps: list[str] = []
         self.kfuncs: list[str] = []
@@ -98,8 +131,10 @@ class Shared:
         self.attach = self.rng.choice(tuple({section.attach_type for section in self.type.sections}))
 
 
-_TYPES = [PROG_TYPES[name] for name in ("sched_cls", "sched_cls", "sched_cls", "sched_act", "xdp", "xdp", "socket_filter",
-                                        "cgroup_skb", "cgroup_skb")]
+_TYPES = [
+    PROG_TYPES[name]
+    for name in ("sched_cls", "sched_cls", "sched_cls", "sched_act", "xdp", "xdp", "socket_filter", "cgroup_skb", "cgroup_skb")
+]
 
 
 class Writer:
@@ -109,11 +144,11 @@ class Writer:
         self.shared, self.function, self.level = shared, function, level
         self.rng = shared.rng
         self.model = Model([None, *args, *[None] * (5 - len(args)), None, None, None, None, Val("fp")])
-        self.pinned: set[int] = {CTX}          # registers that statements leave alone
-        self.held = 0                          # references and locks that forbid to leave
+        self.pinned: set[int] = {CTX}  # registers that statements leave alone
+        self.held = 0  # references and locks that forbid to leave
         self.locked = self.in_rcu = False
         self.depth = self.loops = 0
-        self.ret = 1                           # the greatest value to return, -1 for any
+        self.ret = 1  # the greatest value to return, -1 for any
 
     # --- chance --------------------------------------------------------------------------------------------------------
 
@@ -292,7 +327,7 @@ class Writer:
         else:
             code = self.rng.choice((JGT, 0x26, 0x25)) if self.chance(0.8) else 0x65
             if code == 0x65:
-                self.emit(0x75, reg, 0, 1, 0)                        # if r s>= 0 goto +1; r = 0
+                self.emit(0x75, reg, 0, 1, 0)  # if r s>= 0 goto +1; r = 0
                 self.emit(MOV64, reg)
             at = self.emit(code, reg, 0, 0, most)
             self.skip_out(at)

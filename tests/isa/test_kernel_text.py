@@ -62,11 +62,17 @@ def straight(seed: int) -> list[Insn]:
         for cls in (5, 6):
             found += [Insn(cls | row.code << 4, reg(), 0, 0, imm()), Insn(cls | row.code << 4 | 8, reg(), reg(), 0)]
     for size, code in SIZE_CODE.items():
-        found += [Insn(0x61 | code, reg(), reg(), off()), Insn(0x62 | code, reg(), 0, off(), imm()),
-                  Insn(0x63 | code, reg(), reg(), off())]
+        found += [
+            Insn(0x61 | code, reg(), reg(), off()),
+            Insn(0x62 | code, reg(), 0, off(), imm()),
+            Insn(0x63 | code, reg(), reg(), off()),
+        ]
         if size != 8:
-            found += [Insn(0x81 | code, reg(), reg(), off()), Insn(0x20 | code, imm=imm()),
-                      Insn(0x40 | code, 0, reg(), 0, imm())]
+            found += [
+                Insn(0x81 | code, reg(), reg(), off()),
+                Insn(0x20 | code, imm=imm()),
+                Insn(0x40 | code, 0, reg(), 0, imm()),
+            ]
         found += [Insn(0xC3 | code, reg(), reg(), off(), row.imm) for row in ATOMICS if size in row.sizes]
     return [*found, Insn(0x05), Insn(0x06), Insn(0xE5)]
 
@@ -110,6 +116,9 @@ def test_jumps_calls_and_wide_immediates() -> None:
     """)
     error, log = verdict(insns, "sched_cls", log_level=2)
     assert error == 0, log
-    shown = {int(line.partition(":")[0]): line.partition(": ")[2].partition(";")[0].rstrip()
-             for line in log.splitlines() if line[:1].isdigit() and ": (" in line}
+    shown = {
+        int(line.partition(":")[0]): line.partition(": ")[2].partition(";")[0].rstrip()
+        for line in log.splitlines()
+        if line[:1].isdigit() and ": (" in line
+    }
     assert shown == {pc: kernel_text(insns, pc) for pc in range(len(insns)) if pc != 2}

@@ -77,20 +77,23 @@ def test_the_verifier_quotes_the_text() -> None:
     assert caught.value.source == "f.s:2: r0 = *(u8 *)(r1 +0)"
 
 
-@pytest.mark.parametrize(("text", "where", "words"), [
-    (".map m array 4 8\nexit", "1:1", ".map NAME TYPE"),
-    (".map m arry 4 8 1\nexit", "1:8", "no map type arry"),
-    (".map m array 4 x 1\nexit", "1:16", "x is no number"),
-    (".map m array 4 8 1\n.map m hash 4 8 1\nexit", "2:6", "there already"),
-    (".sektion tc\nexit", "1:1", "no directive .sektion"),
-    ("r1 = map[m]\nexit", "1:10", "no map `m`"),
-    (".map flows array 4 8 1\nr1 = map[flow]\nexit", "2:10", "did you mean `flows`"),
-    ("exit\n.section tc\nexit", "1:1", "before the first .section"),
-    (".section tc\n.section xdp\nexit", "1:1", "section tc is empty"),
-    (".section tc\na: goto b\n.section xdp\nb: exit", "2:1", "leaves the function"),
-    (".section tc\nr1 = map[idx:3]\nexit", "2:1", "no map 3"),
-    (".section tc\na: exot", "2:4", "did you mean `exit`"),
-])
+@pytest.mark.parametrize(
+    ("text", "where", "words"),
+    [
+        (".map m array 4 8\nexit", "1:1", ".map NAME TYPE"),
+        (".map m arry 4 8 1\nexit", "1:8", "no map type arry"),
+        (".map m array 4 x 1\nexit", "1:16", "x is no number"),
+        (".map m array 4 8 1\n.map m hash 4 8 1\nexit", "2:6", "there already"),
+        (".sektion tc\nexit", "1:1", "no directive .sektion"),
+        ("r1 = map[m]\nexit", "1:10", "no map `m`"),
+        (".map flows array 4 8 1\nr1 = map[flow]\nexit", "2:10", "did you mean `flows`"),
+        ("exit\n.section tc\nexit", "1:1", "before the first .section"),
+        (".section tc\n.section xdp\nexit", "1:1", "section tc is empty"),
+        (".section tc\na: goto b\n.section xdp\nb: exit", "2:1", "leaves the function"),
+        (".section tc\nr1 = map[idx:3]\nexit", "2:1", "no map 3"),
+        (".section tc\na: exot", "2:4", "did you mean `exit`"),
+    ],
+)
 def test_errors_say_where(text: str, where: str, words: str) -> None:
     with pytest.raises(AsmError) as caught:
         read_text(text, path="x.s")

@@ -52,7 +52,7 @@ def test_every_header_stands_on_its_own(compiler, header, monkeypatch):
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_all_headers_at_once_and_without_the_system_s(compiler, monkeypatch):
     monkeypatch.setenv("TCBPF_CC", compiler)
-    monkeypatch.setattr(c.os.path, "isdir", lambda path: False)              # as on a machine without kernel headers
+    monkeypatch.setattr(c.os.path, "isdir", lambda path: False)  # as on a machine without kernel headers
     everything = "".join(f"#include <{p.relative_to(INCLUDE)}>\n" for p in sorted(INCLUDE.rglob("*.h")))
     standard = "#include <stdint.h>\n#include <stdbool.h>\n#include <stddef.h>\n"
     assert load(compile_c(standard + everything + PROGRAM)).entries == ("prog",)
@@ -60,14 +60,15 @@ def test_all_headers_at_once_and_without_the_system_s(compiler, monkeypatch):
 
 def test_the_system_s_own_headers_are_still_found():
     if not os.path.exists("/usr/include/linux/seg6.h"):
-        return                                                               # a machine without kernel headers
+        return  # a machine without kernel headers
     compile_c("#include <linux/seg6.h>\n#include <linux/if_tunnel.h>\n#include <linux/mpls.h>\n" + PROGRAM)
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_names_of_bpf_api(compiler, monkeypatch):
     monkeypatch.setenv("TCBPF_CC", compiler)
-    obj = load(compile_c("""
+    obj = load(
+        compile_c("""
         #include <bpf_api.h>
         struct bpf_elf_map __section_maps stats = {
             .type = BPF_MAP_TYPE_ARRAY, .size_key = 4, .size_value = 4, .pinning = PIN_GLOBAL_NS, .max_elem = 4 };
@@ -80,11 +81,12 @@ def test_the_names_of_bpf_api(compiler, monkeypatch):
         __section_act_entry int act(struct __sk_buff *skb) { return TC_ACT_OK; }
         __section_tail(42, 0) int tail(struct __sk_buff *skb) { return 0; }
         BPF_LICENSE("GPL");
-    """))
+    """)
+    )
     assert [obj.functions[name].section for name in obj.entries] == ["classifier", "action", "42/0"]
     assert obj.license == "GPL" and obj.maps["stats"].pinning == 2
     codes = {insn.code for insn in obj.functions["cls"].insns}
-    assert {0x30, 0x28, 0x20} <= codes                                       # LD_ABS of 1, 2 and 4 bytes
+    assert {0x30, 0x28, 0x20} <= codes  # LD_ABS of 1, 2 and 4 bytes
 
 
 def test_printing_takes_any_number_of_values():
@@ -144,9 +146,13 @@ def test_our_integers_are_the_compiler_s(by_hand):
     limits = [f"{u}INT{n}_MAX" for u in ("", "U") for n in (*bits, "PTR", "MAX")] + [f"INT{n}_MIN" for n in bits] + ["SIZE_MAX"]
     values = limits + [f"{u}INT{n}_C(7)" for u in ("", "U") for n in (*bits, "MAX")]
     text = "#include <stdint.h>\n" + "".join(
-        [f"{u}{kind} {u}{kind}_0 = -1; int {u}{kind}_s = (({u}{kind})-1 < 0) + sizeof({u}{kind});\n"
-         for u in ("", "u") for kind in kinds]
-        + [f"unsigned long v{i}[] = {{ {v}, sizeof({v}) }};\n" for i, v in enumerate(values)])
+        [
+            f"{u}{kind} {u}{kind}_0 = -1; int {u}{kind}_s = (({u}{kind})-1 < 0) + sizeof({u}{kind});\n"
+            for u in ("", "u")
+            for kind in kinds
+        ]
+        + [f"unsigned long v{i}[] = {{ {v}, sizeof({v}) }};\n" for i, v in enumerate(values)]
+    )
     assert by_hand(text) == by_hand(text, "-ffreestanding")
 
 
@@ -175,7 +181,7 @@ def test_a_warning_is_a_note_each_time(own_cache, tmp_path):
     path = tmp_path / "odd.c"
     path.write_text("int f(void)\n{\n\treturn 5 / 0;\n}\n")
     for _ in range(2):
-        note, = compile(path).notes
+        (note,) = compile(path).notes
         assert "odd.c:3:11: warning: division by zero is undefined" in note
 
 
@@ -227,7 +233,7 @@ def test_what_changes_under_the_compiler_is_not_kept(own_cache, tmp_path, monkey
 
     def disturbed(job, scratch):
         made = real(job, scratch)
-        time.sleep(0.01)                                                     # a file's time is that of the last tick
+        time.sleep(0.01)  # a file's time is that of the last tick
         header.write_text("#define VALUE 2\n")
         return made
 
@@ -241,7 +247,7 @@ def test_a_header_that_comes_before_another_is_noticed(own_cache, tmp_path):
     path, places = tmp_path / "x.c", [tmp_path / "first", tmp_path / "second"]
     for place in places:
         place.mkdir()
-    path.write_text("#include <part/x.h>\n#include \"y.h\"\nint f(void) { return X + Y; }\n")
+    path.write_text('#include <part/x.h>\n#include "y.h"\nint f(void) { return X + Y; }\n')
     (places[1] / "part").mkdir()
     (places[1] / "part" / "x.h").write_text("#define X 1\n")
     (places[1] / "y.h").write_text("#define Y 10\n")
@@ -257,9 +263,14 @@ def test_a_header_that_comes_before_another_is_noticed(own_cache, tmp_path):
     assert value() == 22
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(path.read_bytes()[:100]), lambda path: path.write_bytes(b"{"), lambda path: path.unlink(),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(b"{"),
+        lambda path: path.unlink(),
+    ],
+)
 def test_a_damaged_cache_is_no_cache(own_cache, damage):
     first = compile_c(PROGRAM)
     (path,) = own_cache.iterdir()

@@ -62,7 +62,7 @@ def test_every_structure_lies_as_the_kernel_s(ours, kernel):
         assert row.size == theirs.size, row.name
         if row.name not in OPAQUE:
             wanted = places(kernel, theirs)
-            mine = {name: place for name, place in places(ours, row).items() if name != "res1"}       # became ae and res1
+            mine = {name: place for name, place in places(ours, row).items() if name != "res1"}  # became ae and res1
             assert mine == {name: wanted.get(name) for name in mine}, row.name
     assert checked > 40
 

@@ -46,7 +46,7 @@ class Fake:
 
     def next_key(self, key: bytes | None) -> bytes | None:
         keys = list(self.elements)
-        return next(iter(keys[keys.index(key) + 1:] if key in keys else keys), None)
+        return next(iter(keys[keys.index(key) + 1 :] if key in keys else keys), None)
 
 
 @pytest.fixture(scope="module")

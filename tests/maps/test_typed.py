@@ -56,22 +56,42 @@ def test_a_tuple_of_addresses_and_ports_reads_as_text_and_numbers(btf):
 
 def test_every_kind_of_member_goes_in_and_comes_out(btf):
     value = {
-        "small": -5, "half": 65535, "wide": -(1 << 60), "yes": True, "color": "GREEN", "name": "eth0", "bytes": [1, 2, 3],
-        "h_dest": "aa:bb:cc:dd:ee:ff", "src_ip": "1.2.3.4", "six": "fe80::1", "four": "8.8.8.8", "seq": 7, "remote_ipv6": "::2",
-        "low": 5, "middle": 99, "sign": -3, "either": {"word": 0x04030201, "octets": [1, 2, 3, 4]}, "first": 9, "second": 9,
-        "points": [{"x": 1, "y": -1}, {"x": 2, "y": -2}], "pointer": 0xFFFF888000000000,
+        "small": -5,
+        "half": 65535,
+        "wide": -(1 << 60),
+        "yes": True,
+        "color": "GREEN",
+        "name": "eth0",
+        "bytes": [1, 2, 3],
+        "h_dest": "aa:bb:cc:dd:ee:ff",
+        "src_ip": "1.2.3.4",
+        "six": "fe80::1",
+        "four": "8.8.8.8",
+        "seq": 7,
+        "remote_ipv6": "::2",
+        "low": 5,
+        "middle": 99,
+        "sign": -3,
+        "either": {"word": 0x04030201, "octets": [1, 2, 3, 4]},
+        "first": 9,
+        "second": 9,
+        "points": [{"x": 1, "y": -1}, {"x": 2, "y": -2}],
+        "pointer": 0xFFFF888000000000,
     }
     many = shape(btf, "many")
     assert many.decode(many.encode(value, "v")) == value
     assert many.decode(bytes(many.size))["color"] == "RED"
 
 
-@pytest.mark.parametrize(("name", "value", "raw"), [
-    ("address", "10.0.0.1", bytes([10, 0, 0, 1])),
-    ("port", 53, b"\0\x35"),
-    ("color", "NEGATIVE", b"\xff\xff\xff\xff"),
-    ("real", 1.5, b"\0\0\0\0\0\0\xf8\x3f"),
-])
+@pytest.mark.parametrize(
+    ("name", "value", "raw"),
+    [
+        ("address", "10.0.0.1", bytes([10, 0, 0, 1])),
+        ("port", 53, b"\0\x35"),
+        ("color", "NEGATIVE", b"\xff\xff\xff\xff"),
+        ("real", 1.5, b"\0\0\0\0\0\0\xf8\x3f"),
+    ],
+)
 def test_a_value_of_its_own(btf, name, value, raw):
     assert shape(btf, name).encode(value, "v") == raw
     assert shape(btf, name).decode(raw) == value
@@ -86,28 +106,38 @@ def test_an_unknown_enumerator_stays_a_number(btf):
     assert shape(btf, "color").decode((3).to_bytes(4, "little")) == 3
 
 
-@pytest.mark.parametrize(("name", "value", "words"), [
-    ("address", "10.0.0", "is not an address"),
-    ("color", "BLUE", "one of RED, GREEN, NEGATIVE"),
-    ("plain", 1 << 32, "does not fit into 4 bytes"),
-    ("tuple", {"sadr": 1}, "it has saddr, daddr, sport, dport, proto"),
-    ("tuple", 5, "a dict with saddr"),
-    ("tuple", {"sport": 70000}, "v.sport: 70000 does not fit"),
-    ("many", {"name": "much too long"}, "char[8]"),
-    ("many", {"middle": 128}, "does not fit into 7 bits"),
-    ("many", {"points": [1, 2, 3]}, "list of up to 2"),
-    ("many", b"123", "it has"),
-])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("address", "10.0.0", "is not an address"),
+        ("color", "BLUE", "one of RED, GREEN, NEGATIVE"),
+        ("plain", 1 << 32, "does not fit into 4 bytes"),
+        ("tuple", {"sadr": 1}, "it has saddr, daddr, sport, dport, proto"),
+        ("tuple", 5, "a dict with saddr"),
+        ("tuple", {"sport": 70000}, "v.sport: 70000 does not fit"),
+        ("many", {"name": "much too long"}, "char[8]"),
+        ("many", {"middle": 128}, "does not fit into 7 bits"),
+        ("many", {"points": [1, 2, 3]}, "list of up to 2"),
+        ("many", b"123", "it has"),
+    ],
+)
 def test_a_wrong_value_is_told_what_was_expected(btf, name, value, words):
     with pytest.raises(InputError) as caught:
         shape(btf, name).encode(value, "v")
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(("size", "value", "raw"), [
-    (4, 258, b"\2\1\0\0"), (8, 1, b"\1" + bytes(7)), (4, "10.0.0.1", bytes([10, 0, 0, 1])), (3, "0a0b0c", b"\n\x0b\x0c"),
-    (16, "::1", bytes(15) + b"\1"), (6, "01:02:03:04:05:06", bytes(range(1, 7))),
-])
+@pytest.mark.parametrize(
+    ("size", "value", "raw"),
+    [
+        (4, 258, b"\2\1\0\0"),
+        (8, 1, b"\1" + bytes(7)),
+        (4, "10.0.0.1", bytes([10, 0, 0, 1])),
+        (3, "0a0b0c", b"\n\x0b\x0c"),
+        (16, "::1", bytes(15) + b"\1"),
+        (6, "01:02:03:04:05:06", bytes(range(1, 7))),
+    ],
+)
 def test_without_btf_a_value_is_a_number_or_digits(size, value, raw):
     assert Shape(size).encode(value, "k") == raw
     shown = int.from_bytes(raw, "little") if size in (4, 8) else raw.hex()

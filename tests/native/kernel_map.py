@@ -60,8 +60,9 @@ class KernelMap:
     def _ask(self, command: int, key: bytes | None, value: bytes, flags: int) -> bytes:
         attr, out = ctypes.create_string_buffer(144), ctypes.create_string_buffer(value, max(len(value), 1))
         at = ctypes.create_string_buffer(key, len(key)) if key else None
-        struct.pack_into("<IIQQQ", attr, 0, self._fd, 0, ctypes.addressof(at) if at else 0,
-                         ctypes.addressof(out) if value else 0, flags)
+        struct.pack_into(
+            "<IIQQQ", attr, 0, self._fd, 0, ctypes.addressof(at) if at else 0, ctypes.addressof(out) if value else 0, flags
+        )
         _, error = kernel_oracle.bpf(command, attr)
         if error:
             raise OSError(errno.ENOTSUP if error == 524 else error, os.strerror(error))

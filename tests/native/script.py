@@ -15,8 +15,21 @@ from tcbpf.native.runtime import Env, Skb
 from tcbpf.tables.helpers import HELPERS
 from tcbpf.tables.skb import SKB
 
-FIELDS = ("len", "pkt_type", "protocol", "vlan_present", "vlan_tci", "vlan_proto", "hash", "mark", "gso_size", "gso_segs",
-          "queue_mapping", "tc_index", "wire_len")
+FIELDS = (
+    "len",
+    "pkt_type",
+    "protocol",
+    "vlan_present",
+    "vlan_tci",
+    "vlan_proto",
+    "hash",
+    "mark",
+    "gso_size",
+    "gso_segs",
+    "queue_mapping",
+    "tc_index",
+    "wire_len",
+)
 RECORD = 4096
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
 _TEST_RUN, _LOOKUP = 10, 1
@@ -93,8 +106,16 @@ def kernel(script: Sequence[Call], packet: bytes, ctx: Mapping[str, int] | None 
 def _program(script: Sequence[Call], map_fd: int) -> tuple[list[Insn], list[list[int]]]:
     """Return the program, and for each call the sizes of what it fills."""
     code = [
-        Insn(0xBF, 6, 1), Insn(0x62, 10, 0, -4, 0), Insn(0xBF, 2, 10), Insn(0x07, 2, 0, 0, -4),
-        Insn(0x18, 1, 1, 0, map_fd), Insn(0), Insn(0x85, imm=1), Insn(0x55, 0, 0, 2, 0), Insn(0xB7), Insn(0x95),
+        Insn(0xBF, 6, 1),
+        Insn(0x62, 10, 0, -4, 0),
+        Insn(0xBF, 2, 10),
+        Insn(0x07, 2, 0, 0, -4),
+        Insn(0x18, 1, 1, 0, map_fd),
+        Insn(0),
+        Insn(0x85, imm=1),
+        Insn(0x55, 0, 0, 2, 0),
+        Insn(0xB7),
+        Insn(0x95),
         Insn(0xBF, 7, 0),
     ]
     at, shape = 0, []
@@ -151,8 +172,23 @@ def _test_run(fd: int, packet: bytes, ctx: Mapping[str, int] | None) -> bytes:
     context = ctypes.create_string_buffer(192)
     for name, number in (ctx or {}).items():
         context[SKB[name].off : SKB[name].off + SKB[name].size] = number.to_bytes(SKB[name].size, "little")
-    struct.pack_into("<IIIIQQIIIIQQ", attr, 0, fd, 0, len(packet), len(after), ctypes.addressof(given),
-                     ctypes.addressof(after), 1, 0, 192 if ctx else 0, 0, ctypes.addressof(context) if ctx else 0, 0)
+    struct.pack_into(
+        "<IIIIQQIIIIQQ",
+        attr,
+        0,
+        fd,
+        0,
+        len(packet),
+        len(after),
+        ctypes.addressof(given),
+        ctypes.addressof(after),
+        1,
+        0,
+        192 if ctx else 0,
+        0,
+        ctypes.addressof(context) if ctx else 0,
+        0,
+    )
     _, error = kernel_oracle.bpf(_TEST_RUN, attr)
     assert not error, os.strerror(error)
     return after.raw[: struct.unpack_from("<I", attr, 12)[0]]
@@ -177,8 +213,9 @@ def differences(script: Sequence[Call], packet: bytes, ctx: Mapping[str, int] | 
             found.append(f"{place}: r0 {_signed(a[0])}, the kernel's {_signed(b[0])}")
         if a[1] != b[1]:
             found.append(f"{place}: memory {[x.hex() for x in a[1]]}, the kernel's {[x.hex() for x in b[1]]}")
-        found += [f"{place}: {name} {x:#x}, the kernel's {y:#x}"
-                  for name, x, y in zip(FIELDS, a[2], b[2], strict=True) if x != y]
+        found += [
+            f"{place}: {name} {x:#x}, the kernel's {y:#x}" for name, x, y in zip(FIELDS, a[2], b[2], strict=True) if x != y
+        ]
     if mine.packet != theirs.packet:
         found.append(f"packet {mine.packet.hex()}, the kernel's {theirs.packet.hex()}")
     return found

@@ -64,9 +64,16 @@ def test_pcap(order: str, magic: int, unit: int) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("resolution", "second"), [
-    (b"", 10**6), (b"\x09", 10**9), (b"\x0c", 10**12), (b"\x80", 1), (b"\x94", 1 << 20),
-])
+@pytest.mark.parametrize(
+    ("resolution", "second"),
+    [
+        (b"", 10**6),
+        (b"\x09", 10**9),
+        (b"\x0c", 10**12),
+        (b"\x80", 1),
+        (b"\x94", 1 << 20),
+    ],
+)
 def test_pcapng(order: str, resolution: bytes, second: int) -> None:
     found, status, _ = read(pcapng(order, resolution))
     ticks = [(1 << 32) + 1000 + i for i in range(3)] + [0]
@@ -82,7 +89,7 @@ def test_every_cut_is_noticed(whole: bytes) -> None:
         found, status, capture = read(whole[:size])
         assert found == every[: len(found)]
         if status == END:
-            assert capture.pos == size                     # cut between two records
+            assert capture.pos == size  # cut between two records
         elif status == BAD:
             assert not found and capture.error == NO_CAPTURE and size < 28
         else:

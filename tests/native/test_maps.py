@@ -24,7 +24,7 @@ def test_lru_evicts_the_least_used() -> None:
         made.update(key(i), key(i))
     for i in range(100, 150):
         for hot in range(10):
-            made.update(key(hot), key(hot))                # a use; a look-up by user space is none
+            made.update(key(hot), key(hot))  # a use; a look-up by user space is none
         made.update(key(i), key(i))
     assert len(made) == 100
     assert all(made.lookup(key(hot)) == key(hot) for hot in range(10))
@@ -98,8 +98,8 @@ def test_a_dead_writer_stops_nobody(type: str) -> None:
     if not child:
         os._exit(0)
     os.waitpid(child, 0)
-    made.struct.lock = child | (os.stat("/proc/self/ns/pid").st_ino & 0x7FFFFFFF) << 32     # it died with the lock held,
-    made.struct.free, made.struct.count, made.struct.seq = 0, 3, 1                           # half-way through
+    made.struct.lock = child | (os.stat("/proc/self/ns/pid").st_ino & 0x7FFFFFFF) << 32  # it died with the lock held,
+    made.struct.free, made.struct.count, made.struct.seq = 0, 3, 1  # half-way through
     assert made.delete(keys[0])
     assert made.struct.repaired == 1 and len(made) == 19
     made.update(keys[0], b"back")

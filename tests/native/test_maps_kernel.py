@@ -51,18 +51,22 @@ def some_command(chance: random.Random, spec: MapSpec) -> Callable[[Any], Any]:
     key = some_key(chance, spec)
     size = (spec.value_size + 7) // 8 * 8 * possible_cpus() if spec.type.startswith("percpu") else spec.value_size
     value, flags = chance.randbytes(size), chance.choice((0, 0, 0, 1, 2, 3, 4, 8))
-    if spec.type.startswith("percpu"):                      # padding is not a value's
-        value = b"".join(value[i : i + spec.value_size].ljust((spec.value_size + 7) // 8 * 8, b"\0")
-                         for i in range(0, size, size // possible_cpus()))
-        flags &= 3                                          # BPF_F_CPU and its kin are newer than per-CPU maps
-    return chance.choice((
-        lambda m: answer(lambda: m.update(key, value, flags)),
-        lambda m: answer(lambda: m.update(key, value, flags)),
-        lambda m: answer(lambda: m.lookup(key)),
-        lambda m: answer(lambda: m.delete(key)),
-        lambda m: answer(lambda: m.pop(key)),
-        lambda m: contents(m),
-    ))
+    if spec.type.startswith("percpu"):  # padding is not a value's
+        value = b"".join(
+            value[i : i + spec.value_size].ljust((spec.value_size + 7) // 8 * 8, b"\0")
+            for i in range(0, size, size // possible_cpus())
+        )
+        flags &= 3  # BPF_F_CPU and its kin are newer than per-CPU maps
+    return chance.choice(
+        (
+            lambda m: answer(lambda: m.update(key, value, flags)),
+            lambda m: answer(lambda: m.update(key, value, flags)),
+            lambda m: answer(lambda: m.lookup(key)),
+            lambda m: answer(lambda: m.delete(key)),
+            lambda m: answer(lambda: m.pop(key)),
+            lambda m: contents(m),
+        )
+    )
 
 
 def contents(one: Any) -> Any:
@@ -96,20 +100,72 @@ def test_same(spec: MapSpec, seed: int) -> None:
 
 
 CREATE = (
-    ("array", 4, 0, 1, 0), ("array", 8, 4, 1, 0), ("array", 4, 4, 0, 0), ("array", 4, 4, 1, 1), ("hash", 0, 4, 1, 0),
-    ("hash", 4, 0, 1, 0), ("hash", 4, 4, 0, 0), ("hash", 4, 4, 1, 2), ("hash", 4, 1 << 22, 1, 0), ("hash", 600, 4, 1, 0),
-    ("percpu_hash", 4, 40000, 1, 0), ("percpu_array", 4, 40000, 1, 0), ("percpu_array", 4, 32768, 1, 0),
-    ("lpm_trie", 4, 4, 1, 1), ("lpm_trie", 5, 4, 1, 0), ("lpm_trie", 260, 4, 1, 1), ("lpm_trie", 261, 4, 1, 1),
-    ("lpm_trie", 8, 0, 1, 1), ("queue", 4, 4, 1, 0), ("queue", 0, 4, 0, 0), ("queue", 0, 0, 1, 0), ("stack", 0, 4, 1, 1),
-    ("lru_hash", 4, 4, 10, 1), ("lru_hash", 4, 4, 10, 2), ("prog_array", 4, 4, 3, 0), ("prog_array", 4, 8, 3, 0),
-    ("hash", 4, 4, 1, 1 << 20), ("array", 4, 4, 1, 1 << 10), ("hash", 4, 4, 1, 64), ("hash", 4, 4, 10, 128),
+    ("array", 4, 0, 1, 0),
+    ("array", 8, 4, 1, 0),
+    ("array", 4, 4, 0, 0),
+    ("array", 4, 4, 1, 1),
+    ("hash", 0, 4, 1, 0),
+    ("hash", 4, 0, 1, 0),
+    ("hash", 4, 4, 0, 0),
+    ("hash", 4, 4, 1, 2),
+    ("hash", 4, 1 << 22, 1, 0),
+    ("hash", 600, 4, 1, 0),
+    ("percpu_hash", 4, 40000, 1, 0),
+    ("percpu_array", 4, 40000, 1, 0),
+    ("percpu_array", 4, 32768, 1, 0),
+    ("lpm_trie", 4, 4, 1, 1),
+    ("lpm_trie", 5, 4, 1, 0),
+    ("lpm_trie", 260, 4, 1, 1),
+    ("lpm_trie", 261, 4, 1, 1),
+    ("lpm_trie", 8, 0, 1, 1),
+    ("queue", 4, 4, 1, 0),
+    ("queue", 0, 4, 0, 0),
+    ("queue", 0, 0, 1, 0),
+    ("stack", 0, 4, 1, 1),
+    ("lru_hash", 4, 4, 10, 1),
+    ("lru_hash", 4, 4, 10, 2),
+    ("prog_array", 4, 4, 3, 0),
+    ("prog_array", 4, 8, 3, 0),
+    ("hash", 4, 4, 1, 1 << 20),
+    ("array", 4, 4, 1, 1 << 10),
+    ("hash", 4, 4, 1, 64),
+    ("hash", 4, 4, 10, 128),
     ("array", 4, 4, 1, 8),
-    *(("ringbuf", key, value, entries, flags) for key, value, entries, flags in (
-        (0, 0, 4096, 0), (0, 0, 4095, 0), (0, 0, 12288, 0), (0, 0, 0, 0), (4, 0, 4096, 0), (0, 4, 4096, 0), (0, 0, 4096, 1))),
-    *(("bloom_filter", key, value, entries, flags) for key, value, entries, flags in (
-        (0, 8, 10, 0), (4, 8, 10, 0), (0, 0, 10, 0), (0, 8, 0, 0), (0, 8, 10, 1), (0, 8, 10, 64), (0, (1 << 22) + 1, 10, 0))),
-    *(("perf_event_array", key, value, entries, flags) for key, value, entries, flags in (
-        (4, 4, 8, 0), (4, 4, 8, 2048), (8, 4, 8, 0), (4, 8, 8, 0), (4, 4, 0, 0), (4, 4, 8, 1))),
+    *(
+        ("ringbuf", key, value, entries, flags)
+        for key, value, entries, flags in (
+            (0, 0, 4096, 0),
+            (0, 0, 4095, 0),
+            (0, 0, 12288, 0),
+            (0, 0, 0, 0),
+            (4, 0, 4096, 0),
+            (0, 4, 4096, 0),
+            (0, 0, 4096, 1),
+        )
+    ),
+    *(
+        ("bloom_filter", key, value, entries, flags)
+        for key, value, entries, flags in (
+            (0, 8, 10, 0),
+            (4, 8, 10, 0),
+            (0, 0, 10, 0),
+            (0, 8, 0, 0),
+            (0, 8, 10, 1),
+            (0, 8, 10, 64),
+            (0, (1 << 22) + 1, 10, 0),
+        )
+    ),
+    *(
+        ("perf_event_array", key, value, entries, flags)
+        for key, value, entries, flags in (
+            (4, 4, 8, 0),
+            (4, 4, 8, 2048),
+            (8, 4, 8, 0),
+            (4, 8, 8, 0),
+            (4, 4, 0, 0),
+            (4, 4, 8, 1),
+        )
+    ),
     ("sk_storage", 4, 8, 0, 1),
 )
 

@@ -47,7 +47,7 @@ def test_sizes_and_names(btf):
 
 
 def test_enumerations_of_both_widths(btf):
-    values = {m.name: m.value & 0xFFFFFFFF for m in btf.find("small", Kind.ENUM).members}     # clang 14 knows no signed ones
+    values = {m.name: m.value & 0xFFFFFFFF for m in btf.find("small", Kind.ENUM).members}  # clang 14 knows no signed ones
     assert values == {"A": 1, "B": 0xFFFFFFFE}
     assert btf.find("HUGE_") is None and btf.find("big", Kind.ENUM, Kind.ENUM64) is not None
 
@@ -85,18 +85,21 @@ def test_an_enumeration_of_64_bits():
     assert (row.members[0].name, row.members[0].value) == ("X", -2)
 
 
-@pytest.mark.parametrize(("raw", "words"), [
-    (b"\x9f\xeb", "shorter than its header"),
-    (b"\0" * 24, "magic 0x0"),
-    (blob(0, 31 << 24, 0), "unknown kind 31"),
-    (blob(0, Kind.STRUCT << 24 | 3, 0), "is cut off"),
-    (blob(0, Kind.PTR << 24), "is cut off"),
-    (blob(0, Kind.PTR << 24, 7), "refers to type id 7 of 2"),
-    (blob(9, Kind.INT << 24, 4, 32), "string at 0x9"),
-    (blob(0, Kind.PTR << 24, 0)[:-8], "beyond its"),
-    (blob(0, Kind.STRUCT << 24 | 1, 4, 0, 1, 0), "type 1 contains itself"),
-    (blob(0, Kind.STRUCT << 24 | 1, 4, 0, 2, 0, 0, Kind.ARRAY << 24, 0, 1, 1, 3), "type 1 contains itself"),
-])
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"\x9f\xeb", "shorter than its header"),
+        (b"\0" * 24, "magic 0x0"),
+        (blob(0, 31 << 24, 0), "unknown kind 31"),
+        (blob(0, Kind.STRUCT << 24 | 3, 0), "is cut off"),
+        (blob(0, Kind.PTR << 24), "is cut off"),
+        (blob(0, Kind.PTR << 24, 7), "refers to type id 7 of 2"),
+        (blob(9, Kind.INT << 24, 4, 32), "string at 0x9"),
+        (blob(0, Kind.PTR << 24, 0)[:-8], "beyond its"),
+        (blob(0, Kind.STRUCT << 24 | 1, 4, 0, 1, 0), "type 1 contains itself"),
+        (blob(0, Kind.STRUCT << 24 | 1, 4, 0, 2, 0, 0, Kind.ARRAY << 24, 0, 1, 1, 3), "type 1 contains itself"),
+    ],
+)
 def test_damage_is_found(raw, words):
     with pytest.raises(ObjectError) as caught:
         parse(raw)

@@ -79,7 +79,7 @@ def run(code: tuple[Insn, ...]) -> int:
 
 def test_a_field_moves_and_grows(obj, target):
     load_insn = insns(obj, "offsets", target)[0]
-    assert load_insn.off == 32 and load_insn.code & 0x18 == 0x18             # behind three longs and one; now 8 bytes wide
+    assert load_insn.off == 32 and load_insn.code & 0x18 == 0x18  # behind three longs and one; now 8 bytes wide
 
 
 def test_a_field_of_an_element(obj, target):
@@ -109,20 +109,25 @@ def test_its_own_types_change_nothing(obj):
 def test_a_context_needs_no_kernel(monkeypatch):
     monkeypatch.setattr(btf_index, "VMLINUX", "/nonexistent")
     btf_index.kernel_btf.cache_clear()
-    found = load(compile_c("""
+    found = load(
+        compile_c("""
         struct __sk_buff { unsigned len, pkt_type, mark; } __attribute__((preserve_access_index));
         __attribute__((section("tc"))) int f(struct __sk_buff *skb) { return skb->mark; }
-    """))
+    """)
+    )
     assert any(reloc.kind == "core" for reloc in found.functions["f"].relocs)
     assert link(found).insns[0].off == 8
 
 
-@pytest.mark.parametrize(("relo", "words"), [
-    (CoreRelo(0, 1, "", "field_byte_offset"), "path ''"),
-    (CoreRelo(0, 1, "0:99", "field_byte_offset"), "no member 99"),
-    (CoreRelo(0, 1, "0:0:5", "field_byte_offset"), "has no parts"),
-    (CoreRelo(0, 1, "0", "enumval_value"), "is no enumerator"),
-])
+@pytest.mark.parametrize(
+    ("relo", "words"),
+    [
+        (CoreRelo(0, 1, "", "field_byte_offset"), "path ''"),
+        (CoreRelo(0, 1, "0:99", "field_byte_offset"), "no member 99"),
+        (CoreRelo(0, 1, "0:0:5", "field_byte_offset"), "has no parts"),
+        (CoreRelo(0, 1, "0", "enumval_value"), "is no enumerator"),
+    ],
+)
 def test_a_relocation_that_makes_no_sense(obj, relo, words):
     thing = obj.btf.find("thing", Kind.STRUCT)
     relo = CoreRelo(0, thing.id, relo.access, relo.kind)
@@ -152,16 +157,22 @@ def test_the_kernel_s_own_types():
     assert len(quick) == len(full)
     for name in ("sk_buff", "task_struct", "net_device", "bpf_rcu_read_lock"):
         assert quick.find(name) == full.find(name)
-    found = load(compile_c("""
+    found = load(
+        compile_c("""
         struct net_device { int ifindex; } __attribute__((preserve_access_index));
         struct sk_buff { struct net_device *dev; unsigned len; } __attribute__((preserve_access_index));
         __attribute__((section("tc"))) int f(struct sk_buff *skb) { return skb->len + skb->dev->ifindex; }
-    """))
+    """)
+    )
     offsets = {i.off for i in link(found, target=quick).insns if i.code & 7 == 1}
 
     def place(owner: str, member: str) -> int:
-        path = core.match_member(full, next(m for t in full.named(owner) for m in opened(full, t) if m.name == member),
-                                 full, full.find(owner, Kind.STRUCT))
+        path = core.match_member(
+            full,
+            next(m for t in full.named(owner) for m in opened(full, t) if m.name == member),
+            full,
+            full.find(owner, Kind.STRUCT),
+        )
         return sum(m.offset for _, _, m in path) // 8
 
     assert offsets == {place("sk_buff", "len"), place("sk_buff", "dev"), place("net_device", "ifindex")}

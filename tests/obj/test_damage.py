@@ -35,11 +35,11 @@ def objects() -> list[tuple[bytes, list[tuple[int, int]]]]:
 
 def interesting(raw: bytes) -> list[tuple[int, int]]:
     """Return the byte ranges that a loader reads: headers, and every section but DWARF."""
-    headers, = struct.unpack_from("<Q", raw, 0x28)
+    (headers,) = struct.unpack_from("<Q", raw, 0x28)
     sections = elf.read(raw).sections
     found = [(0, 64), (headers, headers + 64 * len(sections))]
     for section in sections:
-        start, = struct.unpack_from("<Q", raw, headers + 64 * section.index + 24)
+        (start,) = struct.unpack_from("<Q", raw, headers + 64 * section.index + 24)
         if section.data and "debug" not in section.name:
             found.append((start, start + len(section.data)))
     return found
@@ -56,13 +56,13 @@ def damaged(raw: bytes, ranges: list[tuple[int, int]], rng: random.Random) -> by
         elif how < 0.6:
             out[at] ^= 1 << rng.randrange(8)
         elif how < 0.8:
-            out[at & ~3:(at & ~3) + 4] = rng.choice((*WORDS, len(raw), rng.getrandbits(32))).to_bytes(4, "little")
+            out[at & ~3 : (at & ~3) + 4] = rng.choice((*WORDS, len(raw), rng.getrandbits(32))).to_bytes(4, "little")
         elif how < 0.9:
             source = rng.randrange(low, high)
             size = min(high - source, high - at, 16)
-            out[at:at + size] = out[source:source + size]
+            out[at : at + size] = out[source : source + size]
         else:
-            return bytes(out[:rng.randrange(len(out))])
+            return bytes(out[: rng.randrange(len(out))])
     return bytes(out)
 
 
@@ -89,7 +89,7 @@ def run(objects, rounds: int, seed: int) -> tuple[int, int]:
 
 def test_thousands_of_damaged_objects(objects):
     good, refused = run(objects, 4000, seed=1)
-    assert good > 400 and refused > 400                       # the damage is neither harmless nor total
+    assert good > 400 and refused > 400  # the damage is neither harmless nor total
 
 
 @pytest.mark.slow

@@ -24,9 +24,11 @@ def test_sections_symbols_and_relocations_are_those_of_pyelftools(path):
     symbols = list(other.get_section_by_name(".symtab").iter_symbols())
     kind = {"STT_NOTYPE": 0, "STT_OBJECT": 1, "STT_FUNC": 2, "STT_SECTION": 3, "STT_FILE": 4}
     assert [(s.value, s.size, s.type) for s in mine.symbols] == [
-        (s["st_value"], s["st_size"], kind[s["st_info"]["type"]]) for s in symbols]
+        (s["st_value"], s["st_size"], kind[s["st_info"]["type"]]) for s in symbols
+    ]
     assert all(m.name == s.name for m, s in zip(mine.symbols, symbols, strict=True) if m.type != elf.STT_SECTION)
     for index, rows in mine.relocations.items():
-        section, = [s for s in sections if s["sh_type"] == "SHT_REL" and s["sh_info"] == index]
+        (section,) = [s for s in sections if s["sh_type"] == "SHT_REL" and s["sh_info"] == index]
         assert [(r.offset, r.type, r.symbol) for r in rows] == sorted(
-            (r["r_offset"], r["r_info_type"], r["r_info_sym"]) for r in section.iter_relocations())
+            (r["r_offset"], r["r_info_type"], r["r_info_sym"]) for r in section.iter_relocations()
+        )

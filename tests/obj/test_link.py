@@ -44,7 +44,9 @@ def obj() -> Object:
 
 def test_programs_are_listed_with_the_types_of_their_sections(obj):
     assert programs(obj) == (
-        Listed("first", "tc", "sched_cls"), Listed("second", "tc", "sched_cls"), Listed("act", "action", "sched_act"),
+        Listed("first", "tc", "sched_cls"),
+        Listed("second", "tc", "sched_cls"),
+        Listed("act", "action", "sched_act"),
         Listed("drop", "xdp", "xdp", 37),
     )
 
@@ -56,12 +58,15 @@ def test_a_program_is_meant_by_section_or_name(obj):
     assert link(obj, program="act", type="sched_cls").type == "sched_cls"
 
 
-@pytest.mark.parametrize(("ask", "words"), [
-    ({"section": "nosuch"}, "object file doesn't contain sec nosuch"),
-    ({"program": "none"}, "object file doesn't contain prog none"),
-    ({"section": "action", "program": "first"}, "object file doesn't contain prog first"),
-    ({}, "object file has several programs, say which section"),
-])
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        ({"section": "nosuch"}, "object file doesn't contain sec nosuch"),
+        ({"program": "none"}, "object file doesn't contain prog none"),
+        ({"section": "action", "program": "first"}, "object file doesn't contain prog first"),
+        ({}, "object file has several programs, say which section"),
+    ],
+)
 def test_a_program_that_is_not_there_lists_those_that_are(obj, ask, words):
     with pytest.raises(SectionError) as caught:
         link(obj, **ask)
@@ -80,7 +85,7 @@ def test_functions_follow_their_callers_and_calls_reach_them(obj):
 
 def test_a_callback_is_named_by_its_distance(obj):
     program = link(obj, program="second")
-    (pc, insn), = [(pc, i) for pc, i in enumerate(program.insns) if i.code == LD_IMM64 and i.src == 4]
+    ((pc, insn),) = [(pc, i) for pc, i in enumerate(program.insns) if i.code == LD_IMM64 and i.src == 4]
     assert pc + 1 + insn.imm == next(f.pc for f in program.funcs if f.name == "each")
 
 
@@ -90,7 +95,7 @@ def test_maps_are_named_by_index_and_data_by_offset(obj):
     assert all(i.src in (5, 6) for i, _ in loads)
     by_map = {(program.maps[i.imm].spec.name, i.src, offset) for i, offset in loads}
     assert ("counts", 5, 0) in by_map and {(n, s) for n, s, _ in by_map} == {("counts", 5), (".rodata", 6)}
-    assert "total" not in {m.spec.name for m in program.maps}            # only what the program names
+    assert "total" not in {m.spec.name for m in program.maps}  # only what the program names
 
 
 def test_a_live_map_takes_the_place_of_its_specification(obj):
@@ -119,9 +124,17 @@ def test_lines_and_license_come_along(obj):
     assert [line.pc for line in program.lines] == sorted(line.pc for line in program.lines)
 
 
-@pytest.mark.parametrize(("text", "place"), [
-    ("1/2", (1, 2)), ("0x10/017", (16, 15)), ("7/0", (7, 0)), ("tc/ingress", None), ("1/", None), ("1/2/3", None),
-])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("1/2", (1, 2)),
+        ("0x10/017", (16, 15)),
+        ("7/0", (7, 0)),
+        ("tc/ingress", None),
+        ("1/", None),
+        ("1/2/3", None),
+    ],
+)
 def test_the_name_of_a_tail_call_section(text, place):
     assert tail_section(text) == place
 
@@ -135,7 +148,7 @@ def hand(section: str = "tc", *maps: MapSpec, relocs: tuple[Reloc, ...] = ()) ->
 def test_tail_sections_fill_the_array_with_their_id():
     jumps = MapSpec("jumps", "prog_array", 4, 4, 8, id=3)
     assert tail_programs(hand("3/5", jumps)) == (("jumps", 5, "tail"),)
-    assert link(hand("3/5", jumps)).name == "main"                      # a tail-call section is not what is meant
+    assert link(hand("3/5", jumps)).name == "main"  # a tail-call section is not what is meant
     with pytest.raises(ObjectError, match="Tail call key 8 for map 3 out of bounds"):
         tail_programs(hand("3/8", jumps))
     with pytest.raises(ObjectError, match="no program array has id 4"):
@@ -143,21 +156,26 @@ def test_tail_sections_fill_the_array_with_their_id():
 
 
 def test_declared_slots_fill_the_array():
-    declared = load(compile_c("""
+    declared = load(
+        compile_c("""
         #include <bpf_helpers.h>
         int one(struct __sk_buff *skb);
         struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 4); __uint(key_size, 4);
                  __array(values, int (struct __sk_buff *)); } jumps SEC(".maps") = { .values = { [2] = (void *)&one } };
         SEC("tc/one") int one(struct __sk_buff *skb) { return 1; }
         SEC("tc") int main_(struct __sk_buff *skb) { bpf_tail_call(skb, &jumps, 2); return 0; }
-    """))
+    """)
+    )
     assert tail_programs(declared) == (("jumps", 2, "one"),) and link(declared).name == "main_"
 
 
-@pytest.mark.parametrize(("reloc", "words"), [
-    (Reloc(2, "call", "bpf_no_such"), "bpf_no_such is neither defined in the object nor a kernel function"),
-    (Reloc(0, "extern", "CONFIG_HZ"), "external symbol CONFIG_HZ"),
-])
+@pytest.mark.parametrize(
+    ("reloc", "words"),
+    [
+        (Reloc(2, "call", "bpf_no_such"), "bpf_no_such is neither defined in the object nor a kernel function"),
+        (Reloc(0, "extern", "CONFIG_HZ"), "external symbol CONFIG_HZ"),
+    ],
+)
 def test_what_needs_another_kernel_is_refused_by_name(reloc, words):
     with pytest.raises(NotSupported) as caught:
         link(hand(relocs=(reloc,)), program="main")
@@ -165,13 +183,15 @@ def test_what_needs_another_kernel_is_refused_by_name(reloc, words):
 
 
 def test_kfuncs_and_kconfig_are_seen_in_real_objects():
-    relocatable = load(compile_c("""
+    relocatable = load(
+        compile_c("""
         #include <bpf_helpers.h>
         extern void kernel_function(void) __ksym;
         extern int CONFIG_HZ __kconfig;
         SEC("tc") int kfunc(struct __sk_buff *skb) { kernel_function(); return 0; }
         SEC("tc") int config(struct __sk_buff *skb) { return CONFIG_HZ; }
-    """))
+    """)
+    )
     wanted = {"kfunc": "kernel_function", "config": "CONFIG_HZ"}
     for name, words in wanted.items():
         with pytest.raises(NotSupported, match=words):

@@ -61,14 +61,17 @@ def test_a_map_of_maps_has_its_inner_map_and_slots():
     assert outer.inner is not None and (outer.inner.type, outer.inner.max_entries, outer.inner.value_size) == ("array", 3, 8)
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    ("__uint(max_entries, 1); __type(key, __u32);", "no type"),
-    ("__uint(type, 1); __uint(colour, 1);", "unknown field 'colour'"),
-    ("__uint(type, 1); __type(key, __u32); __uint(key_size, 8);", "key_size is"),
-    ("__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __type(key, __u32);", "without an inner map"),
-    ("__uint(type, 1); __uint(pinning, 7);", "pinning 7"),
-    ("__uint(type, 1); int key;", "'key' is not a type"),
-])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("__uint(max_entries, 1); __type(key, __u32);", "no type"),
+        ("__uint(type, 1); __uint(colour, 1);", "unknown field 'colour'"),
+        ("__uint(type, 1); __type(key, __u32); __uint(key_size, 8);", "key_size is"),
+        ("__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __type(key, __u32);", "without an inner map"),
+        ("__uint(type, 1); __uint(pinning, 7);", "pinning 7"),
+        ("__uint(type, 1); int key;", "'key' is not a type"),
+    ],
+)
 def test_a_wrong_btf_map_is_refused_where_it_stands(fields, words):
     with pytest.raises(ObjectError) as caught:
         build(f'struct {{ {fields} }} m SEC(".maps");')
@@ -107,8 +110,12 @@ def test_a_long_or_mixed_legacy_section_is_refused():
 
 
 def test_a_legacy_map_of_maps_finds_its_inner_map_by_id():
-    obj = build(legacy("inner = { .type = 2, .size_key = 4, .size_value = 4, .max_elem = 1, .id = 9, .inner_idx = 3 }",
-                       "outer = { .type = 12, .size_key = 4, .size_value = 4, .max_elem = 8, .inner_id = 9, .inner_idx = -1 }"))
+    obj = build(
+        legacy(
+            "inner = { .type = 2, .size_key = 4, .size_value = 4, .max_elem = 1, .id = 9, .inner_idx = 3 }",
+            "outer = { .type = 12, .size_key = 4, .size_value = 4, .max_elem = 8, .inner_id = 9, .inner_idx = -1 }",
+        )
+    )
     outer = map_of(obj, "outer")
     assert outer.inner is not None and outer.inner.name == "inner" and outer.values == ((3, "inner"),)
     with pytest.raises(ObjectError, match="Map 'outer' cannot be created since no inner map ID defined!"):
@@ -116,15 +123,19 @@ def test_a_legacy_map_of_maps_finds_its_inner_map_by_id():
 
 
 def test_both_kinds_of_maps_in_one_object():
-    obj = build(legacy("old = { 1, 4, 8, 256 }") + 'struct { __uint(type, 2); __uint(max_entries, 1); __type(key, __u32); '
-                '__type(value, __u32); } new SEC(".maps");' + program(
-                    "__u32 k = 0; return bpf_map_lookup_elem(&new, &k) && bpf_map_lookup_elem(&old, &k);"))
+    obj = build(
+        legacy("old = { 1, 4, 8, 256 }") + "struct { __uint(type, 2); __uint(max_entries, 1); __type(key, __u32); "
+        '__type(value, __u32); } new SEC(".maps");'
+        + program("__u32 k = 0; return bpf_map_lookup_elem(&new, &k) && bpf_map_lookup_elem(&old, &k);")
+    )
     assert {r.symbol for r in obj.functions["prog"].relocs if r.kind == "map"} == {"old", "new"}
 
 
 def test_global_data_becomes_array_maps():
-    obj = build('const volatile int limit = 7; int counter = 5; static int hits; int later SEC(".data.late") = 1;'
-                + program("hits++; counter += limit; later++; return hits;"))
+    obj = build(
+        'const volatile int limit = 7; int counter = 5; static int hits; int later SEC(".data.late") = 1;'
+        + program("hits++; counter += limit; later++; return hits;")
+    )
     rodata, data, bss = map_of(obj, ".rodata"), map_of(obj, ".data"), map_of(obj, ".bss")
     assert (rodata.contents, rodata.frozen, rodata.flags) == ((7).to_bytes(4, "little"), True, 1 << 7)
     assert (data.contents, data.frozen, data.type, data.max_entries) == ((5).to_bytes(4, "little"), False, "array", 1)
@@ -143,9 +154,12 @@ def test_a_table_of_pointers_in_constant_data_is_refused():
 
 
 def test_entries_are_the_global_functions_outside_text():
-    obj = build("static __noinline int helper(int x) { return x + 1; } __noinline int shared(int x) { return helper(x) * 2; }"
-                + program("return shared(skb->len);", "tc", "a") + program("return helper(1);", "tc", "b")
-                + program(section="action", name="c"))
+    obj = build(
+        "static __noinline int helper(int x) { return x + 1; } __noinline int shared(int x) { return helper(x) * 2; }"
+        + program("return shared(skb->len);", "tc", "a")
+        + program("return helper(1);", "tc", "b")
+        + program(section="action", name="c")
+    )
     assert obj.entries == ("a", "b", "c") and set(obj.functions) == {"a", "b", "c", "helper", "shared"}
     assert obj.functions["shared"].is_global and not obj.functions["helper"].is_global
     assert obj.functions["a"].relocs[0].symbol == "shared"
@@ -194,18 +208,21 @@ def patched(raw: bytes, at: int, form: str, value: int) -> bytes:
     return bytes(out)
 
 
-@pytest.mark.parametrize(("edit", "words"), [
-    (lambda raw: b"", "not an ELF file"),
-    (lambda raw: b"#include <linux/bpf.h>\n", "not an ELF file"),
-    (lambda raw: raw[:40], "the file ends after 40 bytes"),
-    (lambda raw: raw[:600], "beyond the end of the file"),
-    (lambda raw: patched(raw, 4, "B", 1), "it is a 32-bit file"),
-    (lambda raw: patched(raw, 5, "B", 2), "We are little endian, eBPF object is big endian!"),
-    (lambda raw: patched(raw, 18, "<H", 62), "ELF format error, ELF file not for eBPF? (it is for x86-64"),
-    (lambda raw: patched(raw, 16, "<H", 2), "not a relocatable object"),
-    (lambda raw: patched(raw, 60, "<H", 0), "0 section headers"),
-    (lambda raw: patched(raw, 62, "<H", 999), "section names in section 999"),
-])
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda raw: b"", "not an ELF file"),
+        (lambda raw: b"#include <linux/bpf.h>\n", "not an ELF file"),
+        (lambda raw: raw[:40], "the file ends after 40 bytes"),
+        (lambda raw: raw[:600], "beyond the end of the file"),
+        (lambda raw: patched(raw, 4, "B", 1), "it is a 32-bit file"),
+        (lambda raw: patched(raw, 5, "B", 2), "We are little endian, eBPF object is big endian!"),
+        (lambda raw: patched(raw, 18, "<H", 62), "ELF format error, ELF file not for eBPF? (it is for x86-64"),
+        (lambda raw: patched(raw, 16, "<H", 2), "not a relocatable object"),
+        (lambda raw: patched(raw, 60, "<H", 0), "0 section headers"),
+        (lambda raw: patched(raw, 62, "<H", 999), "section names in section 999"),
+    ],
+)
 def test_what_is_no_object_is_said_in_one_line(raw, edit, words):
     with pytest.raises(ObjectError) as caught:
         load(edit(raw), path="x.o")

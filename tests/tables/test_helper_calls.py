@@ -15,16 +15,25 @@ from tcbpf.tables.progs import PROG_TYPES
 
 pytestmark = pytest.mark.kernel
 
-HARD = {                                               # what only a subprogram, BTF or an object of its own can give
-    ArgType.FUNC, ArgType.TIMER, ArgType.SPIN_LOCK, ArgType.KPTR, ArgType.DYNPTR, ArgType.PERCPU_BTF_ID, ArgType.CONST_STR,
-    ArgType.RINGBUF_MEM, ArgType.BTF_ID,
+HARD = {  # what only a subprogram, BTF or an object of its own can give
+    ArgType.FUNC,
+    ArgType.TIMER,
+    ArgType.SPIN_LOCK,
+    ArgType.KPTR,
+    ArgType.DYNPTR,
+    ArgType.PERCPU_BTF_ID,
+    ArgType.CONST_STR,
+    ArgType.RINGBUF_MEM,
+    ArgType.BTF_ID,
 }
 SIZES = {"ringbuf": (0, 0, 4096, 0), "lpm_trie": (8, 8, 1, 1)}
-ELSEWHERE = {                                          # what these five types may call, but the arguments do not tell
+ELSEWHERE = {  # what these five types may call, but the arguments do not tell
     "sk_release": "takes a reference that a look-up gave",
     "sk_assign": "takes a socket of a look-up, not of the context",
-    "sk_storage_get": "its map needs BTF", "sk_storage_delete": "its map needs BTF",
-    "copy_from_user": "sleepable programs only", "copy_from_user_task": "sleepable programs only",
+    "sk_storage_get": "its map needs BTF",
+    "sk_storage_delete": "its map needs BTF",
+    "copy_from_user": "sleepable programs only",
+    "copy_from_user_task": "sleepable programs only",
 }
 
 
@@ -137,7 +146,7 @@ def test_a_call_with_its_last_argument_left_out_is_refused() -> None:
             insns = program(row, prog, fd, [])
             at = next(i for i, insn in enumerate(insns) if insn.code == 0x85)
             last = len(value(row.args[-1], 1, 0))
-            insns[at - last:at] = [Insn(0xBF, 9, 6)] * last
+            insns[at - last : at] = [Insn(0xBF, 9, 6)] * last
             error, log = verdict(insns, prog)
             if fd >= 0:
                 os.close(fd)

@@ -15,28 +15,66 @@ from tcbpf.tables.helpers import ALL, HELPERS, TC, ArgType, Helper, Mod, Ret, Re
 from tcbpf.tables.progs import PROG_TYPES
 
 EXIT = Insn(0x95)
-LAST_ID = 211                                          # BPF_FUNC_cgrp_storage_delete
+LAST_ID = 211  # BPF_FUNC_cgrp_storage_delete
 REFUSED = ("program of this type cannot use helper", "unknown func", "invalid func")
 
 ARG_NUMBER = {
-    ArgType.CONST_MAP_PTR: 1, ArgType.MAP_KEY: 2, ArgType.MAP_VALUE: 3, ArgType.MEM: 4, ArgType.CONST_SIZE: 6,
-    ArgType.CONST_SIZE_OR_ZERO: 7, ArgType.CTX: 8, ArgType.ANYTHING: 9, ArgType.SPIN_LOCK: 10, ArgType.SOCK_COMMON: 11,
-    ArgType.SOCKET: 12, ArgType.BTF_ID: 13, ArgType.RINGBUF_MEM: 14, ArgType.CONST_ALLOC_SIZE_OR_ZERO: 15,
-    ArgType.BTF_ID_SOCK_COMMON: 16, ArgType.PERCPU_BTF_ID: 17, ArgType.FUNC: 18, ArgType.STACK: 19, ArgType.CONST_STR: 20,
-    ArgType.TIMER: 21, ArgType.KPTR: 22, ArgType.DYNPTR: 23,
+    ArgType.CONST_MAP_PTR: 1,
+    ArgType.MAP_KEY: 2,
+    ArgType.MAP_VALUE: 3,
+    ArgType.MEM: 4,
+    ArgType.CONST_SIZE: 6,
+    ArgType.CONST_SIZE_OR_ZERO: 7,
+    ArgType.CTX: 8,
+    ArgType.ANYTHING: 9,
+    ArgType.SPIN_LOCK: 10,
+    ArgType.SOCK_COMMON: 11,
+    ArgType.SOCKET: 12,
+    ArgType.BTF_ID: 13,
+    ArgType.RINGBUF_MEM: 14,
+    ArgType.CONST_ALLOC_SIZE_OR_ZERO: 15,
+    ArgType.BTF_ID_SOCK_COMMON: 16,
+    ArgType.PERCPU_BTF_ID: 17,
+    ArgType.FUNC: 18,
+    ArgType.STACK: 19,
+    ArgType.CONST_STR: 20,
+    ArgType.TIMER: 21,
+    ArgType.KPTR: 22,
+    ArgType.DYNPTR: 23,
 }
 RET_NUMBER = {
-    RetType.INTEGER: 0, RetType.VOID: 1, RetType.MAP_VALUE: 2, RetType.SOCKET: 3, RetType.TCP_SOCK: 4,
-    RetType.SOCK_COMMON: 5, RetType.MEM: 6, RetType.DYNPTR_MEM: 6, RetType.MEM_OR_BTF_ID: 7, RetType.BTF_ID: 8,
+    RetType.INTEGER: 0,
+    RetType.VOID: 1,
+    RetType.MAP_VALUE: 2,
+    RetType.SOCKET: 3,
+    RetType.TCP_SOCK: 4,
+    RetType.SOCK_COMMON: 5,
+    RetType.MEM: 6,
+    RetType.DYNPTR_MEM: 6,
+    RetType.MEM_OR_BTF_ID: 7,
+    RetType.BTF_ID: 8,
 }
 MOD_BIT = {
-    Mod.MAYBE_NULL: 8, Mod.RDONLY: 9, Mod.RINGBUF: 10, Mod.RELEASE: 13, Mod.UNINIT: 15, Mod.DYNPTR_LOCAL: 16,
-    Mod.DYNPTR_RINGBUF: 17, Mod.FIXED_SIZE: 18, Mod.TRUSTED: 20, Mod.ALIGNED: 25, Mod.WRITE: 26,
+    Mod.MAYBE_NULL: 8,
+    Mod.RDONLY: 9,
+    Mod.RINGBUF: 10,
+    Mod.RELEASE: 13,
+    Mod.UNINIT: 15,
+    Mod.DYNPTR_LOCAL: 16,
+    Mod.DYNPTR_RINGBUF: 17,
+    Mod.FIXED_SIZE: 18,
+    Mod.TRUSTED: 20,
+    Mod.ALIGNED: 25,
+    Mod.WRITE: 26,
 }
-FUNCTION = {                                           # where the kernel's function is not named after the helper
-    "get_prandom_u32": "bpf_user_rnd_u32", "perf_event_output": "bpf_skb_event_output",
-    "sk_lookup_tcp": "bpf_tc_sk_lookup_tcp", "sk_lookup_udp": "bpf_tc_sk_lookup_udp",
-    "skc_lookup_tcp": "bpf_tc_skc_lookup_tcp", "fib_lookup": "bpf_skb_fib_lookup", "check_mtu": "bpf_skb_check_mtu",
+FUNCTION = {  # where the kernel's function is not named after the helper
+    "get_prandom_u32": "bpf_user_rnd_u32",
+    "perf_event_output": "bpf_skb_event_output",
+    "sk_lookup_tcp": "bpf_tc_sk_lookup_tcp",
+    "sk_lookup_udp": "bpf_tc_sk_lookup_udp",
+    "skc_lookup_tcp": "bpf_tc_skc_lookup_tcp",
+    "fib_lookup": "bpf_skb_fib_lookup",
+    "check_mtu": "bpf_skb_check_mtu",
     "redirect_map": "bpf_xdp_redirect_map",
 }
 
@@ -50,8 +88,8 @@ def needs_kernel() -> None:
 
 def number(row: object) -> int:
     """Return the kernel's number of an Arg or a Ret: its type and the bits of what qualifies it."""
-    kind = RET_NUMBER[row.type] if isinstance(row, Ret) else ARG_NUMBER[row.type]     # type: ignore[attr-defined]
-    return kind | sum(1 << bit for mod, bit in MOD_BIT.items() if mod in row.mod)     # type: ignore[attr-defined]
+    kind = RET_NUMBER[row.type] if isinstance(row, Ret) else ARG_NUMBER[row.type]  # type: ignore[attr-defined]
+    return kind | sum(1 << bit for mod, bit in MOD_BIT.items() if mod in row.mod)  # type: ignore[attr-defined]
 
 
 def test_every_mod_and_type_has_its_kernel_number() -> None:
@@ -77,7 +115,7 @@ def test_prototypes_agree_with_the_c_declarations() -> None:
         for param, arg in zip(params, row.args, strict=False):
             if arg.type not in scalars and arg.type is not ArgType.FUNC:
                 assert "*" in param, (row.name, param, arg)
-        if row.name != "task_pt_regs":                 # declared to return long, though it is a pointer
+        if row.name != "task_pt_regs":  # declared to return long, though it is a pointer
             assert ("*" in row.proto.partition("(")[0]) == (row.ret.type not in (RetType.INTEGER, RetType.VOID)), row.name
 
 
@@ -141,7 +179,7 @@ def test_prototypes_are_those_in_the_running_kernel() -> None:
         pytest.skip("/proc/kallsyms hides addresses")
     known: dict[str, list[tuple[tuple[bool, ...], int, tuple[int, ...], tuple[int, ...]]]] = {}
     for name, *proto in kernel_memory.protos():
-        known.setdefault(name, []).append(tuple(proto))                               # type: ignore[arg-type]
+        known.setdefault(name, []).append(tuple(proto))  # type: ignore[arg-type]
     differ, missing_protos = [], []
     for row in HELPERS:
         candidates = known.get(FUNCTION.get(row.name, f"bpf_{row.name}"), [])
@@ -156,4 +194,4 @@ def test_prototypes_are_those_in_the_running_kernel() -> None:
         ):
             differ.append((row, candidates))
     assert not differ, differ
-    assert missing_protos == ["tail_call"]             # has no function: the JIT writes it out
+    assert missing_protos == ["tail_call"]  # has no function: the JIT writes it out

@@ -15,8 +15,32 @@ from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, Kind, Op, op_of
 
 U32, U64 = (1 << 32) - 1, (1 << 64) - 1
-VALUES = (0, 1, 2, 5, 7, 31, 32, 63, 64, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0x12345678, 0x7FFFFFFF, 0x80000000, U32,
-          0x1122334455667788, 0x7FFFFFFFFFFFFFFF, 1 << 63, (1 << 63) + 1, U64 - 4, U64)
+VALUES = (
+    0,
+    1,
+    2,
+    5,
+    7,
+    31,
+    32,
+    63,
+    64,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0x12345678,
+    0x7FFFFFFF,
+    0x80000000,
+    U32,
+    0x1122334455667788,
+    0x7FFFFFFFFFFFFFFF,
+    1 << 63,
+    (1 << 63) + 1,
+    U64 - 4,
+    U64,
+)
 
 
 def u32(x: int) -> int:
@@ -73,26 +97,54 @@ CONDITIONS = """
 6e s32(d) > s32(s)    7e s32(d) >= s32(s)    ae u32(d) < u32(s)       be u32(d) <= u32(s)
 ce s32(d) < s32(s)    de s32(d) <= s32(s)
 """
-MEMORY = {                                             # opcode: (kind, bytes, sign-extended)
-    0x20: (Kind.LD_ABS, 4, False), 0x28: (Kind.LD_ABS, 2, False), 0x30: (Kind.LD_ABS, 1, False),
-    0x40: (Kind.LD_IND, 4, False), 0x48: (Kind.LD_IND, 2, False), 0x50: (Kind.LD_IND, 1, False),
-    0x61: (Kind.LOAD, 4, False), 0x69: (Kind.LOAD, 2, False), 0x71: (Kind.LOAD, 1, False), 0x79: (Kind.LOAD, 8, False),
-    0x81: (Kind.LOAD, 4, True), 0x89: (Kind.LOAD, 2, True), 0x91: (Kind.LOAD, 1, True),
-    0x62: (Kind.STORE, 4, False), 0x6A: (Kind.STORE, 2, False), 0x72: (Kind.STORE, 1, False), 0x7A: (Kind.STORE, 8, False),
-    0x63: (Kind.STORE, 4, False), 0x6B: (Kind.STORE, 2, False), 0x73: (Kind.STORE, 1, False), 0x7B: (Kind.STORE, 8, False),
+MEMORY = {  # opcode: (kind, bytes, sign-extended)
+    0x20: (Kind.LD_ABS, 4, False),
+    0x28: (Kind.LD_ABS, 2, False),
+    0x30: (Kind.LD_ABS, 1, False),
+    0x40: (Kind.LD_IND, 4, False),
+    0x48: (Kind.LD_IND, 2, False),
+    0x50: (Kind.LD_IND, 1, False),
+    0x61: (Kind.LOAD, 4, False),
+    0x69: (Kind.LOAD, 2, False),
+    0x71: (Kind.LOAD, 1, False),
+    0x79: (Kind.LOAD, 8, False),
+    0x81: (Kind.LOAD, 4, True),
+    0x89: (Kind.LOAD, 2, True),
+    0x91: (Kind.LOAD, 1, True),
+    0x62: (Kind.STORE, 4, False),
+    0x6A: (Kind.STORE, 2, False),
+    0x72: (Kind.STORE, 1, False),
+    0x7A: (Kind.STORE, 8, False),
+    0x63: (Kind.STORE, 4, False),
+    0x6B: (Kind.STORE, 2, False),
+    0x73: (Kind.STORE, 1, False),
+    0x7B: (Kind.STORE, 8, False),
     0x18: (Kind.LD_IMM64, 8, False),
 }
 CONTROL = {0x05: Kind.JA, 0x06: Kind.JA, 0x85: Kind.CALL, 0x95: Kind.EXIT, 0xE5: Kind.MAY_GOTO}
-ATOMIC = {                                             # imm: the new value of memory, from d (old memory) and s
-    0x00: "d + s", 0x01: "d + s", 0x40: "d | s", 0x41: "d | s", 0x50: "d & s", 0x51: "d & s", 0xA0: "d ^ s", 0xA1: "d ^ s",
-    0xE1: "s", 0xF1: "s",
+ATOMIC = {  # imm: the new value of memory, from d (old memory) and s
+    0x00: "d + s",
+    0x01: "d + s",
+    0x40: "d | s",
+    0x41: "d | s",
+    0x50: "d & s",
+    0x51: "d & s",
+    0xA0: "d ^ s",
+    0xA1: "d ^ s",
+    0xE1: "s",
+    0xF1: "s",
 }
 
 
 def cells(table: str) -> list[list[str]]:
     """Return the table's cells; cells are two blanks or more apart."""
-    return [cell.split(" ") for line in table.strip().splitlines() for cell in line.split("  ") if cell.strip()
-            for cell in [cell.strip()]]
+    return [
+        cell.split(" ")
+        for line in table.strip().splitlines()
+        for cell in line.split("  ")
+        if cell.strip()
+        for cell in [cell.strip()]
+    ]
 
 
 def meaning(text: str, d: int, s: int) -> int:
@@ -158,8 +210,8 @@ def test_memory_and_control() -> None:
     for code, kind in CONTROL.items():
         op = op_of(code)
         assert op is not None and op.kind is kind
-    assert op_of(0x85, src=1).kind is Kind.CALL_LOCAL and op_of(0x85, src=2).kind is Kind.CALL_KFUNC   # type: ignore[union-attr]
-    assert op_of(0x06).long and not op_of(0x05).long                                                  # type: ignore[union-attr]
+    assert op_of(0x85, src=1).kind is Kind.CALL_LOCAL and op_of(0x85, src=2).kind is Kind.CALL_KFUNC  # type: ignore[union-attr]
+    assert op_of(0x06).long and not op_of(0x05).long  # type: ignore[union-attr]
 
 
 def test_no_other_opcode_exists() -> None:
@@ -169,18 +221,19 @@ def test_no_other_opcode_exists() -> None:
     known |= set(MEMORY) | set(CONTROL) | {0xC3, 0xDB}
     imms = (0, 16)
     assert {code for code in range(256) if any(op_of(code, imm=imm) for imm in imms)} == known
-    assert op_of(0xB7, off=8) is None and op_of(0xBC, off=32) is None          # movsx of an immediate, of 32 bits to 32
+    assert op_of(0xB7, off=8) is None and op_of(0xBC, off=32) is None  # movsx of an immediate, of 32 bits to 32
     assert op_of(0x0F, off=1) is None and op_of(0xDC, imm=24) is None and op_of(0x85, src=3) is None
 
 
 def test_every_row_is_restated() -> None:
-    assert {op_of(c, off=o).row.name for c, o, _ in ALU_CELLS} | {"NEG"} == set(ALU.names())          # type: ignore[union-attr]
-    assert {op_of(c, imm=i).row.name for c, i, _ in UNARY_CELLS} - {"NEG"} == set(END.names())        # type: ignore[union-attr]
-    assert {op_of(c).row.name for c, _ in CONDITION_CELLS} == set(JUMP.names())                       # type: ignore[union-attr]
+    assert {op_of(c, off=o).row.name for c, o, _ in ALU_CELLS} | {"NEG"} == set(ALU.names())  # type: ignore[union-attr]
+    assert {op_of(c, imm=i).row.name for c, i, _ in UNARY_CELLS} - {"NEG"} == set(END.names())  # type: ignore[union-attr]
+    assert {op_of(c).row.name for c, _ in CONDITION_CELLS} == set(JUMP.names())  # type: ignore[union-attr]
     assert set(ATOMIC) == {row.imm for row in ATOMICS} - {0x100, 0x110}
 
 
 # --- the live kernel ----------------------------------------------------------------------------------------------------
+
 
 def wide(reg: int, value: int) -> list[Insn]:
     low, high = value & U32, value >> 32
@@ -191,8 +244,16 @@ def kernel_run(body: list[Insn], count: int) -> list[int]:
     """Run a body that leaves numbers at r7 (the packet), and return `count` of them."""
     size = max(64, 8 * count)
     insns = [
-        Insn(0x61, 7, 1, 76), Insn(0x61, 8, 1, 80), Insn(0xBF, 2, 7), Insn(0x07, 2, imm=size), Insn(0xBD, 2, 8, 2),
-        Insn(0xB7, 0, imm=1), Insn(0x95), *body, Insn(0xB7), Insn(0x95),
+        Insn(0x61, 7, 1, 76),
+        Insn(0x61, 8, 1, 80),
+        Insn(0xBF, 2, 7),
+        Insn(0x07, 2, imm=size),
+        Insn(0xBD, 2, 8, 2),
+        Insn(0xB7, 0, imm=1),
+        Insn(0x95),
+        *body,
+        Insn(0xB7),
+        Insn(0x95),
     ]
     fd, error, log = load(insns)
     assert fd >= 0, (error, log[-500:])
@@ -217,7 +278,7 @@ def test_arithmetic_as_the_kernel_computes_it(width: int) -> None:
         assert op is not None
         if op.width == width:
             for start in range(0, len(pairs), 150):
-                some, body = pairs[start:start + 150], []
+                some, body = pairs[start : start + 150], []
                 for i, (d, s) in enumerate(some):
                     src = 3 if op.use_reg else 0
                     body += [*wide(2, d), *wide(3, s), Insn(code, 2, src, off, imm), Insn(0x7B, 7, 2, 8 * i)]
@@ -233,8 +294,14 @@ def test_conditions_as_the_kernel_takes_them() -> None:
         op = op_of(code)
         assert op is not None
         for start in range(0, len(pairs), 150):
-            some, body = pairs[start:start + 150], []
+            some, body = pairs[start : start + 150], []
             for i, (d, s) in enumerate(some):
-                body += [*wide(2, d), *wide(3, s), Insn(0xB7, 4, imm=1), Insn(code, 2, 3, 1), Insn(0xB7, 4),
-                         Insn(0x7B, 7, 4, 8 * i)]
+                body += [
+                    *wide(2, d),
+                    *wide(3, s),
+                    Insn(0xB7, 4, imm=1),
+                    Insn(code, 2, 3, 1),
+                    Insn(0xB7, 4),
+                    Insn(0x7B, 7, 4, 8 * i),
+                ]
             assert kernel_run(body, len(some)) == [int(bool(by_row(op, d, s))) for d, s in some], hex(code)

@@ -20,7 +20,9 @@ def test_a_prototype_is_taken_apart() -> None:
     row = KFUNCS["bpf_dynptr_slice"]
     assert row.ret == Param("void *")
     assert [(p.type, p.name, p.pointer) for p in row.params] == [
-        ("struct bpf_dynptr *", "p", True), ("u32", "offset", False), ("void *", "buffer__opt", True),
+        ("struct bpf_dynptr *", "p", True),
+        ("u32", "offset", False),
+        ("void *", "buffer__opt", True),
         ("u32", "buffer__szk", False),
     ]
     assert row.has("RET_NULL") and not row.has("ACQUIRE")

@@ -37,8 +37,9 @@ def entries(row: MapType) -> int:
     return {"some": 1, "zero": 0, "one": 1, "power_of_two_pages": 4096}[row.entries]
 
 
-def create(row: MapType, *, key: int | None = None, value: int | None = None, count: int | None = None,
-           flags: int | None = None) -> int:
+def create(
+    row: MapType, *, key: int | None = None, value: int | None = None, count: int | None = None, flags: int | None = None
+) -> int:
     """Create a map of this row with one thing changed; return 0 or the errno."""
     fd, error = open_map(row, key=key, value=value, count=count, flags=flags)
     if fd >= 0:
@@ -46,8 +47,9 @@ def create(row: MapType, *, key: int | None = None, value: int | None = None, co
     return error
 
 
-def open_map(row: MapType, *, key: int | None = None, value: int | None = None, count: int | None = None,
-             flags: int | None = None) -> tuple[int, int]:
+def open_map(
+    row: MapType, *, key: int | None = None, value: int | None = None, count: int | None = None, flags: int | None = None
+) -> tuple[int, int]:
     inner = map_create(2, 4, 4, 1)[0] if row.values == "map" else 0
     try:
         return map_create(
@@ -90,8 +92,17 @@ def test_the_user_datapath_has_what_the_rows_say(tmp_path: Path) -> None:
         for row in MAP_TYPES:
             size = plain(row.value_size, row.value_multiple)
             try:
-                dp.map_create(MapSpec("m", row.name, plain(row.key_size), size, entries(row), row.required_flags,
-                                      inner=inner if row.values == "map" else None))
+                dp.map_create(
+                    MapSpec(
+                        "m",
+                        row.name,
+                        plain(row.key_size),
+                        size,
+                        entries(row),
+                        row.required_flags,
+                        inner=inner if row.values == "map" else None,
+                    )
+                )
                 made.add(row.name)
             except tcbpf.NotSupported:
                 continue
@@ -113,8 +124,8 @@ def test_creation_as_the_kernel_judges_it(name: str) -> None:
     for size, fine in sizes(row.value_size, row.value_multiple).items():
         assert (create(row, value=size) == 0) == fine, ("value", size)
     for bit in range(20):
-        if bit not in (15, 16):                        # *_FD: the kernel looks for the descriptor first
-            value = 32 if name == "stack_trace" else None      # a multiple of both a frame's sizes, 8 and 32 bytes
+        if bit not in (15, 16):  # *_FD: the kernel looks for the descriptor first
+            value = 32 if name == "stack_trace" else None  # a multiple of both a frame's sizes, 8 and 32 bytes
             assert (create(row, value=value, flags=row.required_flags | 1 << bit) == 0) == bool(row.flags & 1 << bit), bit
     if row.required_flags:
         assert create(row, flags=0) == errno.EINVAL
@@ -141,7 +152,8 @@ def test_largest_sizes() -> None:
         if isinstance(row.value_size, tuple) and row.name != "array":
             high = row.value_size[1]
             assert create(row, value=high) == 0 and create(row, value=high + row.value_multiple) == (
-                wrong if row.value_multiple == 1 else errno.EINVAL), row.name
+                wrong if row.value_multiple == 1 else errno.EINVAL
+            ), row.name
         if isinstance(row.key_size, tuple):
             high = row.key_size[1]
             assert create(row, key=high) == 0, row.name
@@ -166,8 +178,13 @@ def call(row: Helper, fd: int) -> list[Insn]:
     return [*insns, Insn(0x85, 0, 0, 0, row.id), Insn(0xB7), Insn(0x95)]
 
 
-MAP_WORDS = ("cannot pass map_type", "expected prog array map", "invalid arg_type for sockmap", "write into map forbidden",
-             "invalid zero-sized read")
+MAP_WORDS = (
+    "cannot pass map_type",
+    "expected prog array map",
+    "invalid arg_type for sockmap",
+    "write into map forbidden",
+    "invalid zero-sized read",
+)
 
 
 @pytest.mark.kernel
@@ -183,7 +200,8 @@ def test_which_helpers_take_the_map(name: str) -> None:
             if ArgType.CONST_MAP_PTR in kinds and not kinds & hard:
                 _, log = verdict(call(row, fd), next(p for p in PROG_TYPES.names() if p in row.progs and p != "sched_act"))
                 refused = any(words in log for words in MAP_WORDS) or (
-                    row.name == "map_push_elem" and "R2 type=fp expected=sock_common" in log)
+                    row.name == "map_push_elem" and "R2 type=fp expected=sock_common" in log
+                )
                 assert refused == (row.name not in MAP_TYPES[name].helpers), (row.name, log.splitlines()[-3:])
     finally:
         os.close(fd)

@@ -89,4 +89,6 @@ def test_every_section_loads(row: ProgType) -> None:
     """A program with the attach type and flags of each section row is accepted by the kernel."""
     for section in row.sections:
         assert accepted("r0 = 0\nexit", row, section.attach_type, section.flags), (
-            section.name, BPF_ATTACH_TYPE[section.attach_type])
+            section.name,
+            BPF_ATTACH_TYPE[section.attach_type],
+        )

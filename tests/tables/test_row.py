@@ -38,8 +38,16 @@ def test_a_duplicate_is_refused(second: Thing) -> None:
 
 
 TABLES = {
-    "actions": actions.ACTIONS, "alu": insns.ALU, "end": insns.END, "jump": insns.JUMP, "atomics": insns.ATOMICS,
-    "helpers": helpers.HELPERS, "maps": maps.MAP_TYPES, "progs": progs.PROG_TYPES, "skb": skb.SKB, "xdp": skb.XDP,
+    "actions": actions.ACTIONS,
+    "alu": insns.ALU,
+    "end": insns.END,
+    "jump": insns.JUMP,
+    "atomics": insns.ATOMICS,
+    "helpers": helpers.HELPERS,
+    "maps": maps.MAP_TYPES,
+    "progs": progs.PROG_TYPES,
+    "skb": skb.SKB,
+    "xdp": skb.XDP,
 }
 
 
@@ -52,8 +60,12 @@ def test_every_table_refuses_a_copy_under_another_name(name: str) -> None:
     keys = [key for key, row in old._by_number.items() if row is rows[0]]
     assert keys
     with pytest.raises(ValueError, match="duplicate row"):
-        Table(*rows, another, name=lambda row: row.name, number=lambda row: next(
-            (k for k, r in old._by_number.items() if r is row), keys[0]))
+        Table(
+            *rows,
+            another,
+            name=lambda row: row.name,
+            number=lambda row: next((k for k, r in old._by_number.items() if r is row), keys[0]),
+        )
 
 
 def test_a_duplicate_stops_the_import() -> None:

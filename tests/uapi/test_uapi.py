@@ -57,7 +57,7 @@ def test_actions() -> None:
 
 def test_opcodes() -> None:
     for row in JUMP:
-        if hasattr(bpf, f"BPF_{row.name}"):            # the others are classic BPF's
+        if hasattr(bpf, f"BPF_{row.name}"):  # the others are classic BPF's
             assert getattr(bpf, f"BPF_{row.name}") == row.code << 4
     assert {bpf.BPF_XCHG, bpf.BPF_CMPXCHG, bpf.BPF_FETCH} <= {row.imm for row in ATOMICS}
 
@@ -74,6 +74,6 @@ def test_no_drift_from_the_running_kernel() -> None:
     if not module.BTF.exists():
         pytest.skip(f"no {module.BTF}")
     problems = module.drift()
-    if release() > (6, 18):                            # a newer kernel may have more, never other numbers
+    if release() > (6, 18):  # a newer kernel may have more, never other numbers
         problems = [problem for problem in problems if "is not here" not in problem]
     assert not problems

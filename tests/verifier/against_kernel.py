@@ -52,7 +52,7 @@ def differences(program: list[Insn]) -> tuple[int, list[Difference]]:
     following, forked = 0, False
     for line in shown(log):
         insn = program[line.pc]
-        if line.target is not None:                          # a branch taken, or a path the kernel forked
+        if line.target is not None:  # a branch taken, or a path the kernel forked
             if line.pc not in branches:
                 found.append(Difference(line.pc, insn, "way", state, "taken", "not taken"))
                 break
@@ -82,7 +82,7 @@ def differences(program: list[Insn]) -> tuple[int, list[Difference]]:
             else:
                 found.append(Difference(line.pc, insn, what, before, state[reg], known))
     else:
-        if branches and not forked:                          # after a fork, paths meet and are cut off
+        if branches and not forked:  # after a fork, paths meet and are cut off
             for pc, (before, _) in branches.items():
                 found.append(Difference(pc, program[pc], "way", before, "not taken", "taken"))
     return compared, found

@@ -141,8 +141,19 @@ class _Shared:
             ids[0] = self.declared.type("int")
         inner = next((spec for spec in getattr(self, "maps_so_far", []) if spec.name == flags.get("inner")), None)
         contents = bytes.fromhex(flags["contents"]) if "contents" in flags else None
-        spec = MapSpec(name, type, sizes[0], sizes[1], int(numbers[2]), int(flags.get("flags", "0"), 0), inner=inner,
-                       contents=contents, frozen="frozen" in flags, key_type=ids[0], value_type=ids[1])
+        spec = MapSpec(
+            name,
+            type,
+            sizes[0],
+            sizes[1],
+            int(numbers[2]),
+            int(flags.get("flags", "0"), 0),
+            inner=inner,
+            contents=contents,
+            frozen="frozen" in flags,
+            key_type=ids[0],
+            value_type=ids[1],
+        )
         self.maps_so_far = [*getattr(self, "maps_so_far", []), spec]
         return spec
 
@@ -187,12 +198,27 @@ class _Shared:
         named = {one or other for one, other in _FUNCTION.findall(text)} & set(made.labels)
         starts = {label: made.labels[label] for label in named | set(self.declared.functions) & set(made.labels)}
         known = words["main"] in self.declared.functions and all(
-            label in self.declared.functions for label, pc in starts.items() if pc)
+            label in self.declared.functions for label, pc in starts.items() if pc
+        )
         funcs: tuple[Func, ...] = ()
         if known:
-            funcs = (Func(0, words["main"], *self.declared.functions[words["main"]]), *(
-                Func(pc, label, *self.declared.functions[label]) for label, pc in sorted(starts.items(), key=lambda row: row[1])
-                if pc))
-        return Program("case", words["type"], made.insns, maps=tuple(used), kfuncs=kfuncs, license=words["license"],
-                       attach_type=int(words["attach"]), btf=self.btf if funcs else None, funcs=funcs,
-                       raw_func_info=raw_func_info(funcs) if funcs else b"")
+            funcs = (
+                Func(0, words["main"], *self.declared.functions[words["main"]]),
+                *(
+                    Func(pc, label, *self.declared.functions[label])
+                    for label, pc in sorted(starts.items(), key=lambda row: row[1])
+                    if pc
+                ),
+            )
+        return Program(
+            "case",
+            words["type"],
+            made.insns,
+            maps=tuple(used),
+            kfuncs=kfuncs,
+            license=words["license"],
+            attach_type=int(words["attach"]),
+            btf=self.btf if funcs else None,
+            funcs=funcs,
+            raw_func_info=raw_func_info(funcs) if funcs else b"",
+        )

@@ -15,10 +15,31 @@ from dataclasses import dataclass, field
 
 from tcbpf.obj.btf import Btf, Kind, parse
 
-SIZED = {"char": (1, 1), "u8": (1, 0), "s8": (1, 1), "u16": (2, 0), "s16": (2, 1), "u32": (4, 0), "int": (4, 1), "u64": (8, 0),
-         "s64": (8, 1)}
-OPAQUE = {"bpf_spin_lock": 4, "bpf_res_spin_lock": 4, "bpf_timer": 16, "bpf_wq": 16, "bpf_list_head": 16, "bpf_list_node": 24,
-          "bpf_rb_root": 16, "bpf_rb_node": 32, "bpf_refcount": 4, "bpf_dynptr": 16, "__sk_buff": 192, "xdp_md": 24}
+SIZED = {
+    "char": (1, 1),
+    "u8": (1, 0),
+    "s8": (1, 1),
+    "u16": (2, 0),
+    "s16": (2, 1),
+    "u32": (4, 0),
+    "int": (4, 1),
+    "u64": (8, 0),
+    "s64": (8, 1),
+}
+OPAQUE = {
+    "bpf_spin_lock": 4,
+    "bpf_res_spin_lock": 4,
+    "bpf_timer": 16,
+    "bpf_wq": 16,
+    "bpf_list_head": 16,
+    "bpf_list_node": 24,
+    "bpf_rb_root": 16,
+    "bpf_rb_node": 32,
+    "bpf_refcount": 4,
+    "bpf_dynptr": 16,
+    "__sk_buff": 192,
+    "xdp_md": 24,
+}
 POINTEE_TAGS = {"kptr", "kptr_untrusted", "percpu_kptr"}
 _TOKEN = re.compile(r"\w+|[{}();,*\[\]:]")
 
@@ -31,7 +52,7 @@ class Declarations:
     strings: bytearray = field(default_factory=lambda: bytearray(b"\0"))
     named: dict[str, int] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=lambda: {0: 0})
-    functions: dict[str, tuple[int, bool]] = field(default_factory=dict)     # name: type id, whether it is global
+    functions: dict[str, tuple[int, bool]] = field(default_factory=dict)  # name: type id, whether it is global
 
     def btf(self) -> Btf:
         """Return what has been declared."""
@@ -132,7 +153,7 @@ def _declaration(made: Declarations, tokens: list[str]) -> None:
     while tokens[0] == "[":
         end = tokens.index("]")
         made.add(Kind.DECL_TAG, "".join(tokens[1:end]), made.functions[name][0], struct.pack("<i", -1))
-        del tokens[:end + 1]
+        del tokens[: end + 1]
     tokens.pop(0)
 
 
@@ -154,7 +175,7 @@ def _member(made: Declarations, tokens: list[str]) -> tuple[str, int, str]:
             count = int(inside)
         else:
             tag = inside
-        del tokens[:end + 1]
+        del tokens[: end + 1]
     if tag in POINTEE_TAGS:
         id, tag = made.add(Kind.TYPE_TAG, tag, id), ""
     for _ in range(stars):

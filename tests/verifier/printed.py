@@ -67,8 +67,16 @@ def parse(text: str) -> Scalar:
     value, mask = 0, MAX
     if bits := _BITS.search(text):
         value, mask = int(bits[1], 16), int(bits[2], 16)
-    bounds = {"umin": 0, "umax": MAX, "smin": SMIN, "smax": SMAX,
-              "umin32": 0, "umax32": HALF_MAX, "smin32": HALF_SMIN, "smax32": HALF_SMAX}
+    bounds = {
+        "umin": 0,
+        "umax": MAX,
+        "smin": SMIN,
+        "smax": SMAX,
+        "umin32": 0,
+        "umax32": HALF_MAX,
+        "smin32": HALF_SMIN,
+        "smax32": HALF_SMAX,
+    }
     for part in _BITS.sub("", text[7:-1]).split(","):
         *names, number = part.split("=")
         for name in names:

@@ -17,12 +17,24 @@ def result(row: Alu | End, width: int, x: int, y: int) -> int:
     signed_x, signed_y = (x ^ sign) - sign, (y ^ sign) - sign
     by = y & width - 1
     quotient = 0
-    if signed_y:                                             # towards zero
+    if signed_y:  # towards zero
         quotient = abs(signed_x) // abs(signed_y) * (1 if (signed_x < 0) == (signed_y < 0) else -1)
     gives = {
-        "ADD": x + y, "SUB": x - y, "MUL": x * y, "DIV": x // y if y else 0, "MOD": x % y if y else x,
-        "SDIV": quotient, "SMOD": signed_x - quotient * signed_y, "OR": x | y, "AND": x & y, "XOR": x ^ y,
-        "LSH": x << by, "RSH": x >> by, "ARSH": signed_x >> by, "NEG": -x, "MOV": y,
+        "ADD": x + y,
+        "SUB": x - y,
+        "MUL": x * y,
+        "DIV": x // y if y else 0,
+        "MOD": x % y if y else x,
+        "SDIV": quotient,
+        "SMOD": signed_x - quotient * signed_y,
+        "OR": x | y,
+        "AND": x & y,
+        "XOR": x ^ y,
+        "LSH": x << by,
+        "RSH": x >> by,
+        "ARSH": signed_x >> by,
+        "NEG": -x,
+        "MOV": y,
     }
     if row.name in gives:
         return gives[row.name] & keep
@@ -37,5 +49,11 @@ def holds(row: Jump, width: int, x: int, y: int) -> bool:
     if row.name.startswith("JS") and row.name != "JSET":
         x, y = (x ^ sign) - sign, (y ^ sign) - sign
     return {
-        "EQ": x == y, "NE": x != y, "ET": x & y != 0, "GT": x > y, "GE": x >= y, "LT": x < y, "LE": x <= y,
+        "EQ": x == y,
+        "NE": x != y,
+        "ET": x & y != 0,
+        "GT": x > y,
+        "GE": x >= y,
+        "LT": x < y,
+        "LE": x <= y,
     }[row.name[-2:]]

@@ -32,8 +32,11 @@ class Case:
 
 def cases() -> list[Case]:
     """Return the cases that the sources state."""
-    return [Case(path, found[4], found[1], "" if found[2] == "-" else found[2], found[3])
-            for path in sorted(BROKEN.glob("*.c")) for found in _CASE.finditer(path.read_text())]
+    return [
+        Case(path, found[4], found[1], "" if found[2] == "-" else found[2], found[3])
+        for path in sorted(BROKEN.glob("*.c"))
+        for found in _CASE.finditer(path.read_text())
+    ]
 
 
 @cache

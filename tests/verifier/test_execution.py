@@ -25,7 +25,7 @@ from verifier.watch import Enough, Outside, States, states, watching
 VECTORS = Path(__file__).parent.parent / "vectors"
 CASES = json.loads((VECTORS / "bpf_conformance.json").read_text())
 FILTERS = json.loads(gzip.decompress((VECTORS / "libpcap_apply.json.gz").read_bytes()))
-MAP_VALUE = 6                                                # src of an LD_IMM64 that names a place in a map by its index
+MAP_VALUE = 6  # src of an LD_IMM64 that names a place in a map by its index
 EXIT = Insn(0x95)
 both = pytest.mark.parametrize("whole", [True, False], ids=["whole", "as verified"])
 
@@ -58,11 +58,19 @@ def watch(user: User, found: States, packets: Iterable[bytes]) -> int:
 
 # --- vectors ---------------------------------------------------------------------------------------------------------
 
+
 def wrapped(case: dict[str, str]) -> Program:
     """Return a classifier that calls the vector with its memory, the packet, and keeps r0 in a map."""
     length = len(bytes.fromhex(case["mem"]))
-    enter = [Insn(0x61, 2, 1, 80), Insn(0x61, 1, 1, 76), Insn(0xBF, 3, 1), Insn(0x07, 3, imm=length), Insn(0xB7, 0),
-             Insn(0x2D, 3, 2, 5), Insn(0xB7, 2, imm=length)]
+    enter = [
+        Insn(0x61, 2, 1, 80),
+        Insn(0x61, 1, 1, 76),
+        Insn(0xBF, 3, 1),
+        Insn(0x07, 3, imm=length),
+        Insn(0xB7, 0),
+        Insn(0x2D, 3, 2, 5),
+        Insn(0xB7, 2, imm=length),
+    ]
     leave = [Insn(0x18, 1, MAP_VALUE), Insn(0), Insn(0x7B, 1), EXIT]
     if not length:
         enter = [Insn(0xB7, 1), Insn(0xB7, 2)]
@@ -79,7 +87,7 @@ def test_conformance_vectors(user: User, whole: bool) -> None:
         try:
             found = states(wrapped(case), whole=whole)
         except VerifierError:
-            continue                                         # takes what only XDP has, or too long when nothing is cut off
+            continue  # takes what only XDP has, or too long when nothing is cut off
         ran += watch(user, found, [bytes.fromhex(case["mem"]).ljust(64, b"\0")]) > 0
     assert ran > 280
 
@@ -97,12 +105,13 @@ def test_libpcaps_filters(user: User, whole: bool) -> None:
 
 # --- generated programs ----------------------------------------------------------------------------------------------
 
+
 def generated(user: User, whole: bool, seeds: range) -> int:
     """Watch the accepted programs of these seeds; return how many ran."""
     ran = 0
     for seed in seeds:
         program = generate(seed)
-        if program.type == "xdp":                            # not run here
+        if program.type == "xdp":  # not run here
             continue
         try:
             ran += watch(user, states(program, whole=whole), packets_of(seed)) > 0
@@ -126,13 +135,13 @@ def test_thousands_of_generated_programs(user: User, whole: bool) -> None:
 
 # --- a fault is seen -------------------------------------------------------------------------------------------------
 
+
 def classifier(*insns: Insn) -> Program:
     return Program("fault", "sched_cls", insns, license="GPL")
 
 
 def test_a_sum_that_is_too_narrow_is_seen(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = classifier(
-        Insn(0x61, 0, 1, 0), Insn(0x57, 0, imm=255), Insn(0x07, 0, imm=100), Insn(0x57, 0, imm=0xFFFF), EXIT)
+    program = classifier(Insn(0x61, 0, 1, 0), Insn(0x57, 0, imm=255), Insn(0x07, 0, imm=100), Insn(0x57, 0, imm=0xFFFF), EXIT)
     assert watch(user, states(program, whole=True), [bytes(200)]) == 5
     add = transfer.ScalarAlgebra.add
 
@@ -148,8 +157,18 @@ def test_a_sum_that_is_too_narrow_is_seen(user: User, monkeypatch: pytest.Monkey
 def test_a_number_not_marked_is_seen(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ways meet with different numbers; a jump that only one of them takes leads to code that was cut off."""
     program = classifier(
-        Insn(0x61, 2, 1, 0), Insn(0xB7, 3, imm=1), Insn(0x25, 2, 0, 1, 100), Insn(0xB7, 3, imm=2),
-        *[Insn(0x07, 2, imm=1)] * 8, Insn(0x05), Insn(0xB7, 0), Insn(0x15, 3, 0, 1, 2), EXIT, Insn(0xB7, 0, imm=1), EXIT)
+        Insn(0x61, 2, 1, 0),
+        Insn(0xB7, 3, imm=1),
+        Insn(0x25, 2, 0, 1, 100),
+        Insn(0xB7, 3, imm=2),
+        *[Insn(0x07, 2, imm=1)] * 8,
+        Insn(0x05),
+        Insn(0xB7, 0),
+        Insn(0x15, 3, 0, 1, 2),
+        EXIT,
+        Insn(0xB7, 0, imm=1),
+        EXIT,
+    )
     for whole in (True, False):
         assert watch(user, states(program, whole=whole), [bytes(64), bytes(200)]) > 20
     for module in (alu, jump):

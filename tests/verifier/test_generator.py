@@ -79,12 +79,21 @@ def test_every_helper_is_called(programs: list[Program]) -> None:
 
 # --- changing programs ---------------------------------------------------------------------------------------------------
 
-JUMPS = Program("p", "sched_cls", (
-    Insn(0x15, 1, 0, 3, 0),                            # 0: if r1 == 0 goto 4
-    Insn(0xB7, 0), Insn(0xB7, 2), Insn(0x05, off=-3),  # 1: goto 1
-    Insn(0x85, 0, 1, 0, 1),                            # 4: call 6
-    Insn(0x95), Insn(0xB7, 0), Insn(0x95),
-), funcs=(Func(0, "a", 1), Func(6, "b", 2)))
+JUMPS = Program(
+    "p",
+    "sched_cls",
+    (
+        Insn(0x15, 1, 0, 3, 0),  # 0: if r1 == 0 goto 4
+        Insn(0xB7, 0),
+        Insn(0xB7, 2),
+        Insn(0x05, off=-3),  # 1: goto 1
+        Insn(0x85, 0, 1, 0, 1),  # 4: call 6
+        Insn(0x95),
+        Insn(0xB7, 0),
+        Insn(0x95),
+    ),
+    funcs=(Func(0, "a", 1), Func(6, "b", 2)),
+)
 
 
 def aims(program: Program) -> list[int | None]:

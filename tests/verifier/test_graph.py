@@ -39,74 +39,126 @@ static _Bool less(struct bpf_rb_node *a, const struct bpf_rb_node *b) { return I
 char _license[] SEC("license") = "GPL";
 """
 CASES = {
-    "an object that is freed": ("""
-        struct item *p = NEW(item); if (!p) return 0; p->key = 1; DROP(p); return 0;""", ""),
-    "an object that is lost": ("""
-        struct item *p = NEW(item); if (!p) return 0; return p->key & 1;""", "Unreleased reference"),
-    "an object that may be none": ("""
-        struct item *p = NEW(item); DROP(p); return 0;""", "Possibly NULL pointer passed to trusted arg0"),
-    "an object used after it was freed": ("""
-        struct item *p = NEW(item); if (!p) return 0; DROP(p); return p->key & 1;""", "invalid mem access 'scalar'"),
-    "a node touched as data": ("""
+    "an object that is freed": (
+        """
+        struct item *p = NEW(item); if (!p) return 0; p->key = 1; DROP(p); return 0;""",
+        "",
+    ),
+    "an object that is lost": (
+        """
+        struct item *p = NEW(item); if (!p) return 0; return p->key & 1;""",
+        "Unreleased reference",
+    ),
+    "an object that may be none": (
+        """
+        struct item *p = NEW(item); DROP(p); return 0;""",
+        "Possibly NULL pointer passed to trusted arg0",
+    ),
+    "an object used after it was freed": (
+        """
+        struct item *p = NEW(item); if (!p) return 0; DROP(p); return p->key & 1;""",
+        "invalid mem access 'scalar'",
+    ),
+    "a node touched as data": (
+        """
         struct item *p = NEW(item); if (!p) return 0; *(long *)&p->list = 0; DROP(p); return 0;""",
-        "direct access to bpf_list_node is disallowed"),
-    "beyond the object": ("""
+        "direct access to bpf_list_node is disallowed",
+    ),
+    "beyond the object": (
+        """
         struct item *p = NEW(item); if (!p) return 0; ((long *)p)[200] = 0; DROP(p); return 0;""",
-        "access beyond struct item at off 1600 size 8"),
-    "into a list and out again": ("""
+        "access beyond struct item at off 1600 size 8",
+    ),
+    "into a list and out again": (
+        """
         struct bpf_list_node *n; struct item *p = NEW(item); if (!p) return 0;
         bpf_spin_lock(&lock); bpf_list_push_front_impl(&list, &p->list, 0, 0); n = bpf_list_pop_front(&list);
         bpf_spin_unlock(&lock);
         if (n) DROP(ITEM(n, list));
-        return 0;""", ""),
-    "into a list without the lock": ("""
+        return 0;""",
+        "",
+    ),
+    "into a list without the lock": (
+        """
         struct item *p = NEW(item); if (!p) return 0;
-        bpf_list_push_front_impl(&list, &p->list, 0, 0); return 0;""", "bpf_spin_lock at off="),
-    "into a list under another lock": ("""
+        bpf_list_push_front_impl(&list, &p->list, 0, 0); return 0;""",
+        "bpf_spin_lock at off=",
+    ),
+    "into a list under another lock": (
+        """
         struct item *p = NEW(item); if (!p) return 0;
         bpf_spin_lock(&other); bpf_list_push_front_impl(&list, &p->list, 0, 0); bpf_spin_unlock(&other);
-        return 0;""", "held lock and object are not in the same allocation"),
-    "a list's node at a wrong place": ("""
+        return 0;""",
+        "held lock and object are not in the same allocation",
+    ),
+    "a list's node at a wrong place": (
+        """
         struct item *p = NEW(item); if (!p) return 0;
         bpf_spin_lock(&lock); bpf_list_push_front_impl(&list, (void *)&p->tree, 0, 0); bpf_spin_unlock(&lock);
-        return 0;""", "bpf_list_node not found at offset="),
-    "read while the lock is held": ("""
+        return 0;""",
+        "bpf_list_node not found at offset=",
+    ),
+    "read while the lock is held": (
+        """
         __u64 key; struct item *p = NEW(item); if (!p) return 0;
         bpf_spin_lock(&lock); bpf_list_push_front_impl(&list, &p->list, 0, 0); key = p->key; bpf_spin_unlock(&lock);
-        return key & 1;""", ""),
-    "put in twice": ("""
+        return key & 1;""",
+        "",
+    ),
+    "put in twice": (
+        """
         struct item *p = NEW(item); if (!p) return 0;
         bpf_spin_lock(&lock);
         bpf_list_push_front_impl(&list, &p->list, 0, 0); bpf_list_push_front_impl(&list, &p->list, 0, 0);
         bpf_spin_unlock(&lock);
-        return 0;""", "arg#1 expected pointer to allocated object"),
-    "into a tree, and the first out": ("""
+        return 0;""",
+        "arg#1 expected pointer to allocated object",
+    ),
+    "into a tree, and the first out": (
+        """
         struct bpf_rb_node *n; struct item *p = NEW(item); if (!p) return 0;
         bpf_spin_lock(&lock); bpf_rbtree_add_impl(&tree, &p->tree, less, 0, 0);
         n = bpf_rbtree_first(&tree); if (n) n = bpf_rbtree_remove(&tree, n);
         bpf_spin_unlock(&lock);
         if (n) DROP(ITEM(n, tree));
-        return 0;""", ""),
-    "the first of a tree is only borrowed": ("""
+        return 0;""",
+        "",
+    ),
+    "the first of a tree is only borrowed": (
+        """
         struct bpf_rb_node *n; struct item *p = NEW(item); if (!p) return 0;
         DROP(p);
         bpf_spin_lock(&lock); n = bpf_rbtree_first(&tree); bpf_spin_unlock(&lock);
-        return n ? ITEM(n, tree)->key & 1 : 0;""", "invalid mem access 'scalar'"),
-    "counted twice, freed twice": ("""
+        return n ? ITEM(n, tree)->key & 1 : 0;""",
+        "invalid mem access 'scalar'",
+    ),
+    "counted twice, freed twice": (
+        """
         struct item *q, *p = NEW(item); if (!p) return 0;
-        q = bpf_refcount_acquire_impl(p, 0); DROP(p); DROP(q); return 0;""", ""),
-    "counted twice, freed once": ("""
+        q = bpf_refcount_acquire_impl(p, 0); DROP(p); DROP(q); return 0;""",
+        "",
+    ),
+    "counted twice, freed once": (
+        """
         struct item *q, *p = NEW(item); if (!p) return 0;
-        q = bpf_refcount_acquire_impl(p, 0); DROP(p); return q != 0;""", "Unreleased reference"),
-    "exchanged with a map": ("""
+        q = bpf_refcount_acquire_impl(p, 0); DROP(p); return q != 0;""",
+        "Unreleased reference",
+    ),
+    "exchanged with a map": (
+        """
         int key = 0; struct slot *s = bpf_map_lookup_elem(&stash, &key); struct item *old, *p = NEW(item);
         if (!s || !p) { if (p) DROP(p); return 0; }
         old = bpf_kptr_xchg(&s->item, p);
         if (old) DROP(old);
-        return 0;""", ""),
-    "what the map gave is kept": ("""
+        return 0;""",
+        "",
+    ),
+    "what the map gave is kept": (
+        """
         int key = 0; struct slot *s = bpf_map_lookup_elem(&stash, &key);
-        return s && bpf_kptr_xchg(&s->item, 0);""", "Unreleased reference"),
+        return s && bpf_kptr_xchg(&s->item, 0);""",
+        "Unreleased reference",
+    ),
 }
 
 
@@ -120,5 +172,5 @@ def compiler_with_type_tags(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_verdict_and_words(name: str, tmp_path: Path) -> None:
     body, message = CASES[name]
     ours, theirs = both(HEAD + f'SEC("tc") int prog(struct __sk_buff *skb)\n{{{body}\n}}\n', tmp_path)
-    assert message in ours and bool(message) == bool(ours)           # registers and slots are the compiler's
+    assert message in ours and bool(message) == bool(ours)  # registers and slots are the compiler's
     assert theirs is None or theirs == ours

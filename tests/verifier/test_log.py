@@ -23,8 +23,8 @@ from tcbpf.verifier.words.log_reader import comparable
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SEEDS = 250
 OTHER_WORDS = (
-    "verifier bug: No program to jit at insn",          # names the place after the kernel's rewriting: see verifier/cfg.py
-    "Invalid format string",                            # the kernel has no word for arguments that are not of 8 bytes each
+    "verifier bug: No program to jit at insn",  # names the place after the kernel's rewriting: see verifier/cfg.py
+    "Invalid format string",  # the kernel has no word for arguments that are not of 8 bytes each
 )
 FETCHING, FETCH = (0xC3, 0xDB), 1
 pytestmark = [
@@ -88,7 +88,7 @@ def test_generated_programs(level: int) -> None:
     for seed in range(SEEDS):
         program = generate(seed)
         if level == 2 and any(insn.code in FETCHING and insn.imm & FETCH for insn in program.insns):
-            continue                                   # precision differs: see verifier/precision.py
+            continue  # precision differs: see verifier/precision.py
         ours, kernels = written(verify, program, level), comparable(oracle.log(program, level | STATS))
         if ours != kernels and not any(words in ours for words in OTHER_WORDS):
             lines = zip(ours.splitlines(), kernels.splitlines(), strict=False)

@@ -22,7 +22,11 @@ PRINTED = [
     "scalar(umax=0xffffffffffffffe3,smax32=0x7ffffffe)",
     "scalar(smin=0x800000000000001f,smax=0x7fffffff7fffffff,umin=smin32=umin32=31,umax=0xffffffff7fffffff,"
     "umax32=0x7fffffff,var_off=(0x0; 0xffffffff7fffffff))",
-    "0", "-1", "0x8000", "-32768", "0xffffffffffff7fff",
+    "0",
+    "-1",
+    "0x8000",
+    "-32768",
+    "0xffffffffffff7fff",
 ]
 
 
@@ -67,6 +71,7 @@ def test_sign_spread_forks():
 
 
 # --- numbers inside stay inside --------------------------------------------------------------------------------------
+
 
 def anywhere(rng: random.Random) -> tuple[Scalar, int]:
     """Return a scalar and a number in it: an unknown, narrowed by masks, bounds and sizes around that number."""

@@ -38,8 +38,9 @@ def test_result_holds_every_result(abstract, concrete):
             assert concrete(x, y) & MAX in result, (a, b, x, y, result)
 
 
-@pytest.mark.parametrize(("abstract", "concrete"), [case for case in BINARY if case[0] is not tnum.mul],
-                         ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    ("abstract", "concrete"), [case for case in BINARY if case[0] is not tnum.mul], ids=lambda case: case.__name__
+)
 def test_result_is_the_smallest_there_is(abstract, concrete):
     """All but mul lose nothing that a tnum can hold."""
     for a, b in itertools.product(SMALL, SMALL):

@@ -11,8 +11,15 @@ from tcbpf.tables.skb import SKB
 from tcbpf.verifier import Region, verify
 
 GUARDED = (
-    Insn(0x61, 2, 1, 76), Insn(0x61, 3, 1, 80), Insn(0xBF, 4, 2), Insn(0x07, 4, imm=14), Insn(0x2D, 4, 3, 2),
-    Insn(0x71, 0, 2, 13), Insn(0x95), Insn(0xB7), Insn(0x95),
+    Insn(0x61, 2, 1, 76),
+    Insn(0x61, 3, 1, 80),
+    Insn(0xBF, 4, 2),
+    Insn(0x07, 4, imm=14),
+    Insn(0x2D, 4, 3, 2),
+    Insn(0x71, 0, 2, 13),
+    Insn(0x95),
+    Insn(0xB7),
+    Insn(0x95),
 )
 
 

@@ -57,9 +57,10 @@ def ask(privilege: str, question: Callable[[T], R], items: Sequence[T]) -> list[
 
     Raises:  NotSupported where the kernel does not allow that.
     """
+
     def child(end: object) -> None:
         drop(privilege)
-        end.send([question(item) for item in items])                # type: ignore[attr-defined]
+        end.send([question(item) for item in items])  # type: ignore[attr-defined]
 
     context = multiprocessing.get_context("fork")
     with allowed():
@@ -68,7 +69,7 @@ def ask(privilege: str, question: Callable[[T], R], items: Sequence[T]) -> list[
         process.start()
         theirs.close()
         try:
-            return ours.recv()                                       # type: ignore[no-any-return]
+            return ours.recv()  # type: ignore[no-any-return]
         except EOFError:
             raise RuntimeError(f"the child without privilege died: {os.strerror(process.exitcode or 0)}") from None
         finally:

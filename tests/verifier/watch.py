@@ -136,7 +136,7 @@ class Watched(ProgramMachine):
             raise Enough
         found, pc = self.found, self.pc
         calls = [frame.back - 1 for frame in self.frames]
-        first = 0                                            # a function verified by itself knows nothing of its callers
+        first = 0  # a function verified by itself knows nothing of its callers
         for depth, inside in enumerate([*calls, pc]):
             if depth and found.is_global(inside):
                 first = depth
@@ -147,15 +147,14 @@ class Watched(ProgramMachine):
         live = found.live[pc]
         if not any(self._within(visit, live, first) for visit in visits):
             regs = " ".join(f"r{i}={self.regs[i]:#x}" for i in range(11) if live >> i & 1)
-            lines = "\n".join("  " + " ".join(f"r{i}={_said(visit.regs[i])}" for i in range(11) if live >> i & 1)
-                              for visit in visits[:20])
+            lines = "\n".join(
+                "  " + " ".join(f"r{i}={_said(visit.regs[i])}" for i in range(11) if live >> i & 1) for visit in visits[:20]
+            )
             raise Outside(f"pc {pc}, {found.program.insns[pc]}: {regs}\n{lines}")
 
     def _within(self, visit: Visit, live: int, first: int) -> bool:
         relied = visit.relied(self.found.whole)
-        return all(
-            self._holds(visit.regs[i], self.regs[i], bool(relied >> i & 1), first) for i in range(11) if live >> i & 1
-        )
+        return all(self._holds(visit.regs[i], self.regs[i], bool(relied >> i & 1), first) for i in range(11) if live >> i & 1)
 
     def _holds(self, reg: Reg, value: int, relied: bool, first: int) -> bool:
         """Tell whether a register can hold the value."""

@@ -14,8 +14,14 @@ from tcbpf.tables.skb import SKB, field_at
 from tcbpf.verifier.verified import Aux, Region, Subprog, Verified
 
 
-def verified(*insns: Insn, maps: tuple[MapSpec, ...] = (), subprogs: tuple[Subprog, ...] = (), type: str = "sched_cls",
-             regions: dict[int, Region] | None = None, dead: tuple[int, ...] = ()) -> Verified:
+def verified(
+    *insns: Insn,
+    maps: tuple[MapSpec, ...] = (),
+    subprogs: tuple[Subprog, ...] = (),
+    type: str = "sched_cls",
+    regions: dict[int, Region] | None = None,
+    dead: tuple[int, ...] = (),
+) -> Verified:
     """Return what the verifier would hand on: context accesses go through r1 or r6, `regions` says what others reach."""
     aux = []
     for pc, insn in enumerate(insns):
@@ -52,8 +58,13 @@ def a_map(spec: MapSpec) -> Place:
     """Return a map in ordinary memory."""
     header = struct("tcbpf_map")
     shape = struct("tcbpf_shape")(
-        type=MAP_TYPES[spec.type].number, key_size=spec.key_size, value_size=spec.value_size,
-        max_entries=spec.max_entries, flags=spec.flags, cpus=1)
+        type=MAP_TYPES[spec.type].number,
+        key_size=spec.key_size,
+        value_size=spec.value_size,
+        max_entries=spec.max_entries,
+        flags=spec.flags,
+        cpus=1,
+    )
     end = ctypes.c_uint64()
     plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
     size = plan(ctypes.addressof(shape), ctypes.addressof(end))

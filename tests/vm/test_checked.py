@@ -61,15 +61,18 @@ def test_an_atomic_must_be_aligned(run):
     assert "aligned" in stopped(run, Insn(0xDB, 1, 2, 1, 0), EXIT, mem=bytes(16)).what
 
 
-@pytest.mark.parametrize("insns, says", [
-    ((Insn(0xBF, 11, 0), EXIT), "R11 is invalid"),
-    ((Insn(0xB7, 10, 0), EXIT), "frame pointer is read only"),
-    ((Insn(0x18, 1, 0), EXIT), "inside LD_IMM64"),
-    ((Insn(0x18, 1, 0),), "without its second slot"),
-    ((Insn(0x18, 1, 5), Insn(0), EXIT), "needs a context"),
-    ((Insn(0x20, 0, 0), EXIT), "needs a context"),
-    ((Insn(0x85, 0, 1, 0, 9), EXIT), "outside the program"),
-])
+@pytest.mark.parametrize(
+    "insns, says",
+    [
+        ((Insn(0xBF, 11, 0), EXIT), "R11 is invalid"),
+        ((Insn(0xB7, 10, 0), EXIT), "frame pointer is read only"),
+        ((Insn(0x18, 1, 0), EXIT), "inside LD_IMM64"),
+        ((Insn(0x18, 1, 0),), "without its second slot"),
+        ((Insn(0x18, 1, 5), Insn(0), EXIT), "needs a context"),
+        ((Insn(0x20, 0, 0), EXIT), "needs a context"),
+        ((Insn(0x85, 0, 1, 0, 9), EXIT), "outside the program"),
+    ],
+)
 def test_what_is_refused_before_it_runs(insns, says):
     with pytest.raises(InputError, match=says):
         checked.check(insns)

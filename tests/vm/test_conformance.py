@@ -49,15 +49,18 @@ def test_protocol(case, engine, monkeypatch, capsys):
     assert int(out.out, 16) == int(case["expected"], 16) and out.out.endswith("\n") and not out.err
 
 
-@pytest.mark.parametrize("words, stdin, says", [
-    (["--engine", "gpu"], "", "no engine 'gpu'"),
-    (["zz"], "", "the memory is not hex bytes"),
-    ([""], "95", "not whole instructions"),
-    ([""], "", "an empty program"),
-    (["", "00"], "", "unexpected argument"),
-    ([""], "8b 00 00 00 00 00 00 00", "unknown opcode 0x8b"),
-    ([""], "bf 01 00 00 00 00 00 00", "a path leaves the program"),
-])
+@pytest.mark.parametrize(
+    "words, stdin, says",
+    [
+        (["--engine", "gpu"], "", "no engine 'gpu'"),
+        (["zz"], "", "the memory is not hex bytes"),
+        ([""], "95", "not whole instructions"),
+        ([""], "", "an empty program"),
+        (["", "00"], "", "unexpected argument"),
+        ([""], "8b 00 00 00 00 00 00 00", "unknown opcode 0x8b"),
+        ([""], "bf 01 00 00 00 00 00 00", "a path leaves the program"),
+    ],
+)
 def test_bad_input_is_one_line(words, stdin, says, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
     assert tcbpf(["conformance-plugin", *words]) == 2

@@ -69,8 +69,14 @@ def test_narrow_fields_keep_what_lies_beside_them(engine):
     packet = Packet(bytes(64))
     packet.raw.u.queue_mapping = 7
     value = mov(2, 0x12345)
-    assert run(verified(value, Insn(0x63, 1, 2, 72), Insn(0x63, 1, 2, 44), Insn(0x63, 1, 2, 12), Insn(0x61, 0, 1, 72), EXIT),
-               engine, packet) == 0x2345
+    assert (
+        run(
+            verified(value, Insn(0x63, 1, 2, 72), Insn(0x63, 1, 2, 44), Insn(0x63, 1, 2, 12), Insn(0x61, 0, 1, 72), EXIT),
+            engine,
+            packet,
+        )
+        == 0x2345
+    )
     assert (packet.raw.u.tc_classid, packet.raw.u.tc_index, packet.raw.u.queue_mapping) == (0x2345, 0x2345, 7)
     run(verified(mov(2, 9), Insn(0x63, 1, 2, 12), mov(0, 0), EXIT), engine, packet)
     assert packet.raw.u.queue_mapping == 9
@@ -79,16 +85,38 @@ def test_narrow_fields_keep_what_lies_beside_them(engine):
 def test_the_packet_is_read_and_written_in_place(engine):
     packet = Packet(bytes(range(64)))
     program = verified(
-        Insn(0x61, 2, 1, 76), Insn(0x61, 3, 1, 80), copy(4, 2), Insn(0x07, 4, 0, 0, 14), mov(0, -1), Insn(0x2D, 4, 3, 2),
-        Insn(0x69, 0, 2, 12), Insn(0x72, 2, 0, 1, 0xAB), EXIT, regions={6: Region.PACKET, 7: Region.PACKET})
+        Insn(0x61, 2, 1, 76),
+        Insn(0x61, 3, 1, 80),
+        copy(4, 2),
+        Insn(0x07, 4, 0, 0, 14),
+        mov(0, -1),
+        Insn(0x2D, 4, 3, 2),
+        Insn(0x69, 0, 2, 12),
+        Insn(0x72, 2, 0, 1, 0xAB),
+        EXIT,
+        regions={6: Region.PACKET, 7: Region.PACKET},
+    )
     assert run(program, engine, packet) == 0x0D0C
     assert packet.bytes[:3] == b"\x00\xab\x02"
     assert run(program, engine, Packet(bytes(10))) == (1 << 64) - 1
 
 
 def test_the_stack(engine):
-    assert run(verified(Insn(0x7A, 10, 0, -8, 5), mov(2, 3), Insn(0x73, 10, 2, -7), copy(3, 10), Insn(0x07, 3, 0, 0, -8),
-                        Insn(0x69, 0, 3, 0), EXIT), engine) == 0x0305
+    assert (
+        run(
+            verified(
+                Insn(0x7A, 10, 0, -8, 5),
+                mov(2, 3),
+                Insn(0x73, 10, 2, -7),
+                copy(3, 10),
+                Insn(0x07, 3, 0, 0, -8),
+                Insn(0x69, 0, 3, 0),
+                EXIT,
+            ),
+            engine,
+        )
+        == 0x0305
+    )
 
 
 def test_dead_code_is_left_out(engine):
@@ -97,8 +125,19 @@ def test_dead_code_is_left_out(engine):
 
 
 LOOKUP = (
-    Insn(0x62, 10, 0, -4, 3), copy(2, 10), Insn(0x07, 2, 0, 0, -4), *the_map(1), call(1),
-    Insn(0x15, 0, 0, 4, 0), mov(1, 5), Insn(0xDB, 0, 1, 0, 0), Insn(0x79, 0, 0, 0), EXIT, mov(0, -1), EXIT)
+    Insn(0x62, 10, 0, -4, 3),
+    copy(2, 10),
+    Insn(0x07, 2, 0, 0, -4),
+    *the_map(1),
+    call(1),
+    Insn(0x15, 0, 0, 4, 0),
+    mov(1, 5),
+    Insn(0xDB, 0, 1, 0, 0),
+    Insn(0x79, 0, 0, 0),
+    EXIT,
+    mov(0, -1),
+    EXIT,
+)
 
 
 def test_an_array(engine):
@@ -111,8 +150,18 @@ def test_an_array(engine):
 
 def test_a_hash(engine):
     flows = a_map(HASH)
-    update = (Insn(0x62, 10, 0, -4, 3), Insn(0x7A, 10, 0, -16, 100), copy(2, 10), Insn(0x07, 2, 0, 0, -4),
-              copy(3, 10), Insn(0x07, 3, 0, 0, -16), mov(4, 0), *the_map(1), call(2), EXIT)
+    update = (
+        Insn(0x62, 10, 0, -4, 3),
+        Insn(0x7A, 10, 0, -16, 100),
+        copy(2, 10),
+        Insn(0x07, 2, 0, 0, -4),
+        copy(3, 10),
+        Insn(0x07, 3, 0, 0, -16),
+        mov(4, 0),
+        *the_map(1),
+        call(2),
+        EXIT,
+    )
     assert run(verified(*LOOKUP, maps=(HASH,)), engine, maps=[flows]) == (1 << 64) - 1
     assert run(verified(*update, maps=(HASH,)), engine, maps=[flows]) == 0
     assert run(verified(*LOOKUP, maps=(HASH,)), engine, maps=[flows]) == 105
@@ -130,9 +179,17 @@ def test_a_map_that_is_not_constant(engine):
 
 def test_global_data(engine):
     data = a_map(MapSpec(".data", "array", 4, 64, 1))
-    program = verified(Insn(0x18, 2, 6, 0, 0), Insn(0, imm=16), Insn(0x79, 3, 2, 0), Insn(0x07, 3, 0, 0, 1),
-                       Insn(0x7B, 2, 3, 0), copy(0, 3), EXIT, maps=(data.spec,),
-                       regions={2: Region.MAP_VALUE, 4: Region.MAP_VALUE})
+    program = verified(
+        Insn(0x18, 2, 6, 0, 0),
+        Insn(0, imm=16),
+        Insn(0x79, 3, 2, 0),
+        Insn(0x07, 3, 0, 0, 1),
+        Insn(0x7B, 2, 3, 0),
+        copy(0, 3),
+        EXIT,
+        maps=(data.spec,),
+        regions={2: Region.MAP_VALUE, 4: Region.MAP_VALUE},
+    )
     assert [run(program, engine, maps=[data]) for _ in range(2)] == [1, 2]
 
 
@@ -149,25 +206,55 @@ def test_an_unknown_helper_is_refused(engine):
 
 def test_subprograms_have_frames_of_their_own(engine):
     program = verified(
-        Insn(0x7A, 10, 0, -8, 1), mov(6, 7), copy(1, 10), Insn(0x07, 1, 0, 0, -8), Insn(0x85, 0, 1, 0, 4),
-        Insn(0x79, 1, 10, -8), Insn(0x0F, 0, 1), Insn(0x0F, 0, 6), EXIT,
-        mov(6, 99), Insn(0x7A, 10, 0, -8, 50), Insn(0x79, 2, 1, 0), Insn(0x07, 2, 0, 0, 20), Insn(0x7B, 1, 2, 0),
-        Insn(0x79, 0, 10, -8), EXIT,
+        Insn(0x7A, 10, 0, -8, 1),
+        mov(6, 7),
+        copy(1, 10),
+        Insn(0x07, 1, 0, 0, -8),
+        Insn(0x85, 0, 1, 0, 4),
+        Insn(0x79, 1, 10, -8),
+        Insn(0x0F, 0, 1),
+        Insn(0x0F, 0, 6),
+        EXIT,
+        mov(6, 99),
+        Insn(0x7A, 10, 0, -8, 50),
+        Insn(0x79, 2, 1, 0),
+        Insn(0x07, 2, 0, 0, 20),
+        Insn(0x7B, 1, 2, 0),
+        Insn(0x79, 0, 10, -8),
+        EXIT,
         subprogs=(Subprog(0, 9, "main", 8), Subprog(9, 16, "sub", 8)),
-        regions={11: Region.STACK, 13: Region.STACK, 5: Region.STACK})
+        regions={11: Region.STACK, 13: Region.STACK, 5: Region.STACK},
+    )
     assert run(program, engine) == 50 + 21 + 7
 
 
 def test_bpf_loop_calls_back(engine):
     program = verified(
-        Insn(0x7A, 10, 0, -8, 0), mov(1, 10), Insn(0x18, 2, 4, 0, 6), Insn(0), copy(3, 10), Insn(0x07, 3, 0, 0, -8), mov(4, 0),
-        call(181), Insn(0x79, 1, 10, -8),
-        Insn(0x27, 0, 0, 0, 1000), Insn(0x0F, 0, 1), EXIT,
-        Insn(0x79, 3, 2, 0), Insn(0x0F, 3, 1), Insn(0x7B, 2, 3, 0), mov(0, 0), Insn(0x55, 1, 0, 1, 4), mov(0, 1), EXIT,
+        Insn(0x7A, 10, 0, -8, 0),
+        mov(1, 10),
+        Insn(0x18, 2, 4, 0, 6),
+        Insn(0),
+        copy(3, 10),
+        Insn(0x07, 3, 0, 0, -8),
+        mov(4, 0),
+        call(181),
+        Insn(0x79, 1, 10, -8),
+        Insn(0x27, 0, 0, 0, 1000),
+        Insn(0x0F, 0, 1),
+        EXIT,
+        Insn(0x79, 3, 2, 0),
+        Insn(0x0F, 3, 1),
+        Insn(0x7B, 2, 3, 0),
+        mov(0, 0),
+        Insn(0x55, 1, 0, 1, 4),
+        mov(0, 1),
+        EXIT,
         subprogs=(Subprog(0, 12, "main", 8), Subprog(12, 19, "each", 0, callback=True)),
-        regions={8: Region.STACK, 12: Region.STACK, 14: Region.STACK})
-    program = program.__class__(**{**{f: getattr(program, f) for f in program.__dataclass_fields__},
-                                   "program": program.program})
+        regions={8: Region.STACK, 12: Region.STACK, 14: Region.STACK},
+    )
+    program = program.__class__(
+        **{**{f: getattr(program, f) for f in program.__dataclass_fields__}, "program": program.program}
+    )
     insns = list(program.program.insns)
     assert insns[2].src == 4 and 2 + 1 + insns[2].imm + 3 == 12
     insns[2] = insns[2]._replace(imm=9)
@@ -224,14 +311,23 @@ def test_a_tail_call_in_a_subprogram_returns_to_its_caller(engine):
     jumps = a_map(JUMPS)
     jump_to(jumps, 2, 1)
     program = verified(
-        Insn(0x85, 0, 1, 0, 2), Insn(0x07, 0, 0, 0, 1), EXIT, *tail_call(2), mov(0, 0), EXIT, maps=(JUMPS,),
-        subprogs=(Subprog(0, 3, "main", 0), Subprog(3, 10, "sub", 0)))
+        Insn(0x85, 0, 1, 0, 2),
+        Insn(0x07, 0, 0, 0, 1),
+        EXIT,
+        *tail_call(2),
+        mov(0, 0),
+        EXIT,
+        maps=(JUMPS,),
+        subprogs=(Subprog(0, 3, "main", 0), Subprog(3, 10, "sub", 0)),
+    )
     tails = TailCalls(compile(verified(mov(0, 42), EXIT), [], engine))
     assert run(program, engine, maps=[jumps], env=tails.env) == 43
 
 
-@pytest.mark.parametrize("size, code, offset, want", [
-    (1, 0x30, 1, 0x01), (2, 0x28, 2, 0x0203), (4, 0x20, 4, 0x04050607), (4, 0x20, 62, 0), (2, 0x48, 1, 0x0405)])
+@pytest.mark.parametrize(
+    "size, code, offset, want",
+    [(1, 0x30, 1, 0x01), (2, 0x28, 2, 0x0203), (4, 0x20, 4, 0x04050607), (4, 0x20, 62, 0), (2, 0x48, 1, 0x0405)],
+)
 def test_legacy_packet_loads(engine, size, code, offset, want):
     start = (copy(6, 1), mov(7, 3))
     load = Insn(code, 0, 7 if code & 0x40 else 0, 0, offset)

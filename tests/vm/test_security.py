@@ -43,7 +43,7 @@ def test_no_page_is_writable_and_executable():
         return {row[0] for row in mappings() if "w" in row[2] and "x" in row[2]}
 
     compile(verified(EXIT), [], Options(cache=False))
-    before = both()                                                    # ctypes' own trampolines, where libffi makes them so
+    before = both()  # ctypes' own trampolines, where libffi makes them so
     kept = [compile(verified(Insn(0xB7, 0, 0, 0, i), EXIT), [], Options(cache=False)) for i in range(3)]
     pages = [Pages(Image(b"\xc3" * n, b"x" * m, {"prog": 0})) for n in (1, 4096, 9000) for m in (0, 1, 5000)]
     everything = list(mappings())
@@ -65,7 +65,7 @@ def test_code_starts_at_a_random_place_and_the_rest_traps():
         offsets.add(page.start % PAGE)
         around = ctypes.string_at(page._base, page.size)
         hole = page.start - page._base
-        assert around[:hole] == b"\xcc" * hole and around[hole + 100:] == b"\xcc" * (page.size - hole - 100)
+        assert around[:hole] == b"\xcc" * hole and around[hole + 100 :] == b"\xcc" * (page.size - hole - 100)
         page.close()
     assert len(offsets) > 15 and all(offset % 64 == 0 for offset in offsets)
 
@@ -106,10 +106,16 @@ def test_blinding_leaves_no_constant(name):
     assert compile(program, [], Options(harden=2)).code != hidden.code, "the keys are new each time"
 
 
-@pytest.mark.parametrize(("said", "wanted"), [
-    ({}, Options()), ({"ENABLE": "1", "HARDEN": "0"}, Options()), ({"ENABLE": "0"}, Options(engine="interp")),
-    ({"HARDEN": "1"}, Options(harden=1)), ({"HARDEN": "2"}, Options(harden=2)),
-])
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({}, Options()),
+        ({"ENABLE": "1", "HARDEN": "0"}, Options()),
+        ({"ENABLE": "0"}, Options(engine="interp")),
+        ({"HARDEN": "1"}, Options(harden=1)),
+        ({"HARDEN": "2"}, Options(harden=2)),
+    ],
+)
 def test_the_environment_has_the_sysctl_s_numbers(said, wanted, monkeypatch):
     for name in ("ENABLE", "HARDEN"):
         monkeypatch.delenv(f"TCBPF_JIT_{name}", raising=False)
@@ -127,8 +133,9 @@ def test_another_number_is_refused(name, number, monkeypatch):
 
 def test_a_command_shows_and_runs_what_the_environment_says(tmp_path, monkeypatch, capsys):
     (tmp_path / "p.s").write_text(f"*(u32 *)(r1 + 8) = {SECRET}\nr0 = 0\nexit\n")
-    (tmp_path / "one.pcap").write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
-                                        + struct.pack("<IIII", 0, 0, 60, 60) + bytes(60))
+    (tmp_path / "one.pcap").write_bytes(
+        struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + struct.pack("<IIII", 0, 0, 60, 60) + bytes(60)
+    )
     path, capture = str(tmp_path / "p.s"), str(tmp_path / "one.pcap")
 
     def said(*words):
@@ -145,8 +152,10 @@ def test_a_command_shows_and_runs_what_the_environment_says(tmp_path, monkeypatc
         assert (status == 0 and "xor" in text) if enable == "1" else (status == 2 and "is interpreted" in text)
         assert said("run", path, capture)[0] == 0
     monkeypatch.setenv("TCBPF_JIT_HARDEN", "3")
-    assert said("run", path, capture) == (2, "tcbpf: TCBPF_JIT_HARDEN: no number '3' "
-                                             "(0, 1 to blind constants without CAP_BPF, or 2 to blind them always)\n")
+    assert said("run", path, capture) == (
+        2,
+        "tcbpf: TCBPF_JIT_HARDEN: no number '3' (0, 1 to blind constants without CAP_BPF, or 2 to blind them always)\n",
+    )
 
 
 def test_privilege_decides_at_harden_1(monkeypatch):
@@ -167,11 +176,28 @@ def test_blinded_programs_mean_the_same(insns):
 def test_blinding_keeps_calls_maps_and_callbacks():
     data = a_map(DATA)
     program = verified(
-        Insn(0xB7, 1, imm=10), Insn(0x18, 2, 4, 0, 8), Insn(0), Insn(0xB7, 3), Insn(0xB7, 4), Insn(0x85, imm=181),
-        Insn(0x85, 0, 1, 0, 4), Insn(0x18, 1, 6), Insn(0, imm=16), Insn(0x79, 0, 1, 0), EXIT,
-        Insn(0x18, 4, 6), Insn(0, imm=16), Insn(0xB7, 0), Insn(0x79, 5, 4, 0), Insn(0x07, 5, imm=3), Insn(0x7B, 4, 5, 0), EXIT,
-        maps=(DATA,), subprogs=(Subprog(0, 11, "main", 0), Subprog(11, 18, "each", 0, callback=True)),
-        regions={9: Region.MAP_VALUE, 14: Region.MAP_VALUE, 16: Region.MAP_VALUE})
+        Insn(0xB7, 1, imm=10),
+        Insn(0x18, 2, 4, 0, 8),
+        Insn(0),
+        Insn(0xB7, 3),
+        Insn(0xB7, 4),
+        Insn(0x85, imm=181),
+        Insn(0x85, 0, 1, 0, 4),
+        Insn(0x18, 1, 6),
+        Insn(0, imm=16),
+        Insn(0x79, 0, 1, 0),
+        EXIT,
+        Insn(0x18, 4, 6),
+        Insn(0, imm=16),
+        Insn(0xB7, 0),
+        Insn(0x79, 5, 4, 0),
+        Insn(0x07, 5, imm=3),
+        Insn(0x7B, 4, 5, 0),
+        EXIT,
+        maps=(DATA,),
+        subprogs=(Subprog(0, 11, "main", 0), Subprog(11, 18, "each", 0, callback=True)),
+        regions={9: Region.MAP_VALUE, 14: Region.MAP_VALUE, 16: Region.MAP_VALUE},
+    )
     insns = list(program.program.insns)
     insns[1], insns[6] = insns[1]._replace(imm=11 - 2), insns[6]._replace(imm=11 - 7)
     object.__setattr__(program.program, "insns", tuple(insns))
@@ -203,8 +229,15 @@ def test_the_cache_is_used_and_by_content(cached, monkeypatch):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: raw[:-2] + bytes([raw[-2] ^ 1]) + raw[-1:],
-                                    lambda raw: b"", lambda raw: b"x" * len(raw)])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:-1],
+        lambda raw: raw[:-2] + bytes([raw[-2] ^ 1]) + raw[-1:],
+        lambda raw: b"",
+        lambda raw: b"x" * len(raw),
+    ],
+)
 def test_a_damaged_file_is_made_anew(cached, damage):
     program = verified(Insn(0xB7, 0, imm=5), EXIT)
     compile(program, [], Options())
@@ -232,12 +265,18 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     assert compile(verified(Insn(0xB7, 0, imm=5), EXIT), [], Options()).run(Packet(bytes(64)), an_env()) == 5
 
 
-@pytest.mark.parametrize("text, says", [
-    ("@x = internal global i64 5\ndefine i64 @prog() { %v = atomicrmw add ptr @x, i64 1 seq_cst ret i64 %v }", "writable"),
-    ("declare i64 @outside()\ndefine i64 @prog() { %v = call i64 @outside() ret i64 %v }", "outside"),
-    ("@x = constant [2 x ptr] [ptr @prog, ptr @x]\ndefine ptr @prog(i64 %i) "
-     "{ %p = getelementptr ptr, ptr @x, i64 %i %v = load ptr, ptr %p ret ptr %v }", "machine code with"),
-])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("@x = internal global i64 5\ndefine i64 @prog() { %v = atomicrmw add ptr @x, i64 1 seq_cst ret i64 %v }", "writable"),
+        ("declare i64 @outside()\ndefine i64 @prog() { %v = call i64 @outside() ret i64 %v }", "outside"),
+        (
+            "@x = constant [2 x ptr] [ptr @prog, ptr @x]\ndefine ptr @prog(i64 %i) "
+            "{ %p = getelementptr ptr, ptr @x, i64 %i %v = load ptr, ptr %p ret ptr %v }",
+            "machine code with",
+        ),
+    ],
+)
 def test_code_that_needs_more_than_itself_is_refused(text, says):
     with pytest.raises(InternalError, match=says):
         link(llvm.compile_object(text, ["prog"]), ["prog"])
@@ -245,15 +284,21 @@ def test_code_that_needs_more_than_itself_is_refused(text, says):
 
 @pytest.fixture(scope="module")
 def memory_functions():
-    kinds = {"memmove": ("ptr", "ptr", "i64"), "memset": ("ptr", "i32", "i64"), "memcpy": ("ptr", "ptr", "i64"),
-             "memcmp": ("ptr", "ptr", "i64")}
+    kinds = {
+        "memmove": ("ptr", "ptr", "i64"),
+        "memset": ("ptr", "i32", "i64"),
+        "memcpy": ("ptr", "ptr", "i64"),
+        "memcmp": ("ptr", "ptr", "i64"),
+    }
     calls = ""
     for name, arguments in kinds.items():
         result = "i32" if name == "memcmp" else "ptr"
         passed = ", ".join(f"{kind} %{i}" for i, kind in enumerate(arguments))
-        calls += (f"declare {result} @{name}({', '.join(arguments)})\n"
-                  f"define {result} @call_{name}({', '.join(arguments)}) noinline {{ "
-                  f"%r = call {result} @{name}({passed}) ret {result} %r }}\n")
+        calls += (
+            f"declare {result} @{name}({', '.join(arguments)})\n"
+            f"define {result} @call_{name}({', '.join(arguments)}) noinline {{ "
+            f"%r = call {result} @{name}({passed}) ret {result} %r }}\n"
+        )
     names = [f"call_{name}" for name in plain.NAMES[:4]]
     pages = Pages(link(llvm.compile_object(calls, names), names))
     kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -267,12 +312,12 @@ def test_memory_functions(memory_functions, data, to, from_, n):
     buffer = ctypes.create_string_buffer(data, len(data))
     base = ctypes.addressof(buffer)
     expected = bytearray(data)
-    expected[to:to + n] = data[from_:from_ + n]
+    expected[to : to + n] = data[from_ : from_ + n]
     memory_functions["memmove"](base + to, base + from_, n)
     assert buffer.raw == expected
-    a, b = expected[to:to + n], expected[from_:from_ + n]
+    a, b = expected[to : to + n], expected[from_ : from_ + n]
     said = memory_functions["memcmp"](base + to, base + from_, n)
     assert (said > 0) - (said < 0) == (a > b) - (a < b)
     memory_functions["memset"](base + to, 7, n)
-    expected[to:to + n] = bytes([7]) * n
+    expected[to : to + n] = bytes([7]) * n
     assert buffer.raw == expected

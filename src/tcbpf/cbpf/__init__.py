@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from tcbpf.cbpf.text import parse, to_c, to_dd, to_decimal, to_lines
 
 _HOME = {
-    "assemble": "asm", "check": "rules", "compile_expression": "expression", "run": "step",
+    "assemble": "asm",
+    "check": "rules",
+    "compile_expression": "expression",
+    "run": "step",
     **dict.fromkeys(("Converted", "as_program", "convert", "over_capture"), "conversion"),
     **dict.fromkeys(("disassemble", "listing"), "disasm"),
     **dict.fromkeys(("Classic", "Filter", "from_bytes", "to_bytes"), "insn"),
@@ -36,9 +39,31 @@ _HOME = {
 }
 
 __all__ = [
-    "Classic", "Converted", "Filter", "as_program", "assemble", "attach", "attach_reuseport", "check", "compile_expression",
-    "convert", "detach", "detach_reuseport", "disassemble", "from_bytes", "join_fanout", "listing", "lock", "over_capture",
-    "parse", "run", "to_bytes", "to_c", "to_dd", "to_decimal", "to_lines",
+    "Classic",
+    "Converted",
+    "Filter",
+    "as_program",
+    "assemble",
+    "attach",
+    "attach_reuseport",
+    "check",
+    "compile_expression",
+    "convert",
+    "detach",
+    "detach_reuseport",
+    "disassemble",
+    "from_bytes",
+    "join_fanout",
+    "listing",
+    "lock",
+    "over_capture",
+    "parse",
+    "run",
+    "to_bytes",
+    "to_c",
+    "to_dd",
+    "to_decimal",
+    "to_lines",
 ]
 
 

@@ -29,9 +29,9 @@ _EXTENSIONS = {word: row for row in EXTENSIONS for word in (row.name, row.alias)
 
 
 class _Token(NamedTuple):
-    kind: str                                # "number", "word", "mark", "end"
+    kind: str  # "number", "word", "mark", "end"
     text: str
-    at: int                                  # offset in the source
+    at: int  # offset in the source
 
 
 class _Operand(NamedTuple):
@@ -253,8 +253,9 @@ class _Parser:
         if skip < 0:
             self.fail(f"label {label!r} lies behind: a conditional jump goes forward", line.at)
         if skip > 255:
-            self.fail(f"label {label!r} is {skip} instructions away, a conditional jump reaches 255", line.at,
-                      hint="jump over a `ja`")
+            self.fail(
+                f"label {label!r} is {skip} instructions away, a conditional jump reaches 255", line.at, hint="jump over a `ja`"
+            )
         return skip
 
 

@@ -31,8 +31,11 @@ def rows(text: str, path: str) -> Iterator[tuple[int, int, int, int]]:
     for n, match in enumerate(_ROW.finditer(text)):
         fields = [field for field in _CAST.sub("", match["args"] or match["fields"] or "").split(",") if field.strip()]
         if len(fields) != (2 if match["macro"] == "BPF_STMT" else 4):
-            raise InputError(f"Error at instruction {n}!", where=path, hint="{ code, jt, jf, k }, BPF_STMT(code, k), "
-                             "BPF_JUMP(code, k, jt, jf)")
+            raise InputError(
+                f"Error at instruction {n}!",
+                where=path,
+                hint="{ code, jt, jf, k }, BPF_STMT(code, k), BPF_JUMP(code, k, jt, jf)",
+            )
         code, *rest = (_value(field, n, path) for field in fields)
         match match["macro"]:
             case "BPF_STMT":
@@ -64,5 +67,8 @@ def _number(word: str, n: int, path: str) -> int:
     try:
         return int(digits, 8 if digits.isdigit() and digits[0] == "0" else 0)
     except ValueError:
-        raise InputError(f"Error at instruction {n}!", where=path, hint=f"{word!r} is neither a number nor a name of "
-                         "linux/filter.h or linux/if_ether.h") from None
+        raise InputError(
+            f"Error at instruction {n}!",
+            where=path,
+            hint=f"{word!r} is neither a number nor a name of linux/filter.h or linux/if_ether.h",
+        ) from None

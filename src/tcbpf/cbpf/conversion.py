@@ -23,12 +23,27 @@ from tcbpf.tables.skb import SKB
 
 A, TMP, CTX, X, FP = 0, 2, 6, 7, 10
 
-_FIELDS = {"proto": "protocol", "type": "pkt_type", "ifidx": "ifindex", "mark": "mark", "queue": "queue_mapping",
-           "rxhash": "hash", "vlan_tci": "vlan_tci", "vlan_avail": "vlan_present", "vlan_tpid": "vlan_proto"}
+_FIELDS = {
+    "proto": "protocol",
+    "type": "pkt_type",
+    "ifidx": "ifindex",
+    "mark": "mark",
+    "queue": "queue_mapping",
+    "rxhash": "hash",
+    "vlan_tci": "vlan_tci",
+    "vlan_avail": "vlan_present",
+    "vlan_tpid": "vlan_proto",
+}
 """Extensions that are a load of a context field; those held in network order are swapped."""
 
-_CALLS = {"cpu": "get_smp_processor_id", "rand": "get_prandom_u32", "poff": "classic_pay_offset", "nla": "classic_nlattr",
-          "nlan": "classic_nlattr_nest", "hatype": "classic_hatype"}
+_CALLS = {
+    "cpu": "get_smp_processor_id",
+    "rand": "get_prandom_u32",
+    "poff": "classic_pay_offset",
+    "nla": "classic_nlattr",
+    "nlan": "classic_nlattr_nest",
+    "hatype": "classic_hatype",
+}
 """Extensions that are a call."""
 
 _OF_DEVICE = ("ifidx", "hatype")
@@ -146,13 +161,15 @@ def _load_store(row: Form, insn: Classic, length: str) -> list[Insn]:
         case Mode.MEM:
             return [Insn(bpf.LDX | bpf.MEM | bpf.W, register, FP, _mem_off(insn.k))]
         case Mode.MSH:
-            return [Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
-                    Insn(bpf.LD | bpf.ABS | bpf.B, imm=_imm(insn.k)),
-                    Insn(bpf.ALU32 | 0x50, A, imm=0xF),
-                    Insn(bpf.ALU32 | 0x60, A, imm=2),
-                    Insn(bpf.ALU64 | 0xB0 | bpf.X, TMP, X),
-                    Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
-                    Insn(bpf.ALU64 | 0xB0 | bpf.X, A, TMP)]
+            return [
+                Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
+                Insn(bpf.LD | bpf.ABS | bpf.B, imm=_imm(insn.k)),
+                Insn(bpf.ALU32 | 0x50, A, imm=0xF),
+                Insn(bpf.ALU32 | 0x60, A, imm=2),
+                Insn(bpf.ALU64 | 0xB0 | bpf.X, TMP, X),
+                Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
+                Insn(bpf.ALU64 | 0xB0 | bpf.X, A, TMP),
+            ]
         case Mode.IND:
             return [Insn(insn.code, src=X, imm=_imm(insn.k))]
         case _:
@@ -164,16 +181,24 @@ def _extension(insn: Classic) -> list[Insn]:
     if off == ALU_XOR_X:
         return [Insn(bpf.ALU32 | 0xA0 | bpf.X, A, X)]
     row = EXTENSIONS.at(off)
-    assert row is not None                                   # check() saw it
-    before = [Insn(bpf.LDX | bpf.MEM | bpf.W, TMP, CTX, SKB["ifindex"].off), Insn(bpf.JMP | 0x50, TMP, off=1),
-              Insn(bpf.JMP | 0x90)] if row.name in _OF_DEVICE else []
+    assert row is not None  # check() saw it
+    before = (
+        [Insn(bpf.LDX | bpf.MEM | bpf.W, TMP, CTX, SKB["ifindex"].off), Insn(bpf.JMP | 0x50, TMP, off=1), Insn(bpf.JMP | 0x90)]
+        if row.name in _OF_DEVICE
+        else []
+    )
     if row.name in _FIELDS:
         field = SKB[_FIELDS[row.name]]
         swap = [Insn(0xDC, A, imm=16)] if field.big_endian else []
         return [*before, Insn(bpf.LDX | bpf.MEM | bpf.W, A, CTX, field.off), *swap]
     call = _CALLS[row.name]
-    return [*before, Insn(bpf.ALU64 | 0xB0 | bpf.X, 1, CTX), Insn(bpf.ALU64 | 0xB0 | bpf.X, 2, A),
-            Insn(bpf.ALU64 | 0xB0 | bpf.X, 3, X), Insn(bpf.JMP | 0x80, imm=(HELPERS.get(call) or CONVERTED[call]).id)]
+    return [
+        *before,
+        Insn(bpf.ALU64 | 0xB0 | bpf.X, 1, CTX),
+        Insn(bpf.ALU64 | 0xB0 | bpf.X, 2, A),
+        Insn(bpf.ALU64 | 0xB0 | bpf.X, 3, X),
+        Insn(bpf.JMP | 0x80, imm=(HELPERS.get(call) or CONVERTED[call]).id),
+    ]
 
 
 def _jump_size(insn: Classic) -> int:

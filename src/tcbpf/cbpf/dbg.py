@@ -20,7 +20,7 @@ from tcbpf.errors import InputError
 from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, SKF_AD_OFF, U32, Mode
 
 MAX_BREAKPOINTS = 64
-_HEX = ("ld", "ldx", "and", "or", "xor", "ret")              # mnemonics whose immediate is shown so; jumps too
+_HEX = ("ld", "ldx", "and", "or", "xor", "ret")  # mnemonics whose immediate is shown so; jumps too
 
 HELP = """\
 load bpf FILTER      take a filter: bytecode, a file, an expression
@@ -56,11 +56,11 @@ class Debugger:
     extension: Callable[[bytes], Extension] = lambda packet: no_extension
     program: Filter = ()
     packets: Sequence[Captured] = ()
-    selected: int = 0                                        # index of the packet
+    selected: int = 0  # index of the packet
     history: list[State] = field(default_factory=lambda: [State()])
     breakpoints: list[int] = field(default_factory=list)
-    stopped: State | None = None                             # where `run` stopped, and will not stop again
-    passes: int = 0                                          # of a run that has not ended
+    stopped: State | None = None  # where `run` stopped, and will not stop again
+    passes: int = 0  # of a run that has not ended
     fails: int = 0
     done: bool = False
 
@@ -241,8 +241,14 @@ class Debugger:
 
 
 COMMANDS: dict[str, Callable[[Debugger, str], Iterator[str]]] = {
-    "load": Debugger.load, "select": Debugger.select, "run": Debugger.run, "step": Debugger.step,
-    "breakpoint": Debugger.breakpoint, "disassemble": Debugger.disassemble, "dump": Debugger.dump, "quit": Debugger.quit,
+    "load": Debugger.load,
+    "select": Debugger.select,
+    "run": Debugger.run,
+    "step": Debugger.step,
+    "breakpoint": Debugger.breakpoint,
+    "disassemble": Debugger.disassemble,
+    "dump": Debugger.dump,
+    "quit": Debugger.quit,
     "help": Debugger.help,
 }
 
@@ -291,7 +297,7 @@ def dump_packet(packet: bytes, read: tuple[int, int] | None) -> Iterator[str]:
     first, last = (read[0], read[0] + read[1] - 1) if read else (-1, -1)
     for base in range(0, len(packet), 16):
         cells = ""
-        for off, byte in enumerate(packet[base:base + 16], base):
+        for off, byte in enumerate(packet[base : base + 16], base):
             cells += ("[" if off == first else " " if off != last + 1 or not read else "") + f"{byte:02x}"
             cells += "]" if off == last else ""
         yield f"{base:3}:{cells}"

@@ -16,7 +16,10 @@ _HEX = {"ld", "ldx", "and", "or", "xor"}
 
 
 _LISTED = {row.off: row.name for row in EXTENSIONS} | {
-    EXTENSIONS["rand"].off: "random", EXTENSIONS["vlan_avail"].off: "vlanp", ALU_XOR_X: "xor_x"}
+    EXTENSIONS["rand"].off: "random",
+    EXTENSIONS["vlan_avail"].off: "vlanp",
+    ALU_XOR_X: "xor_x",
+}
 """What the listing calls the extensions, by offset."""
 
 

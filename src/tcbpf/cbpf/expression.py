@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tcbpf.cbpf.insn import Filter
 
-SIZE = 8                       # sizeof(struct sock_filter)
+SIZE = 8  # sizeof(struct sock_filter)
 SNAPLEN = 262144
 """tcpdump's default, which an unoptimised `ret` of a match holds."""
 

@@ -10,8 +10,23 @@ from collections.abc import Sequence
 from tcbpf.cbpf.insn import Classic, targets
 from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, SKF_AD_OFF, Form, Mode
 
-_EXTENSION = {"proto": 2, "type": 2, "ifidx": 4, "hatype": 4, "mark": 1, "queue": 1, "rxhash": 1, "vlan_tci": 1,
-              "vlan_avail": 3, "vlan_tpid": 2, "poff": 4, "nla": 4, "nlan": 4, "cpu": 4, "rand": 4}
+_EXTENSION = {
+    "proto": 2,
+    "type": 2,
+    "ifidx": 4,
+    "hatype": 4,
+    "mark": 1,
+    "queue": 1,
+    "rxhash": 1,
+    "vlan_tci": 1,
+    "vlan_avail": 3,
+    "vlan_tpid": 2,
+    "poff": 4,
+    "nla": 4,
+    "nlan": 4,
+    "cpu": 4,
+    "rand": 4,
+}
 _PROLOGUE, _CACHE_DATA = 3, 4
 _FARTHEST = (1 << 15) - 1
 

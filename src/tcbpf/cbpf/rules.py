@@ -31,8 +31,12 @@ def check(program: Sequence[Classic]) -> None:
     _check_memory(program)
     far = too_far(program)
     if far is not None:
-        raise FilterError("the jump is longer than the kernel's conversion to extended BPF can make it", pc=far, rule="reach",
-                          hint="a converted jump, and its way from the start, have 15 bits; a load becomes up to 16 of them")
+        raise FilterError(
+            "the jump is longer than the kernel's conversion to extended BPF can make it",
+            pc=far,
+            rule="reach",
+            hint="a converted jump, and its way from the start, have 15 bits; a load becomes up to 16 of them",
+        )
 
 
 def _check_one(pc: int, insn: Classic, size: int) -> None:
@@ -57,8 +61,7 @@ def _check_one(pc: int, insn: Classic, size: int) -> None:
     if row.branch:
         for name, skip in (("jt", insn.jt), ("jf", insn.jf)):
             if pc + 1 + skip >= size:
-                raise FilterError(f"{name} {skip} leaves the program", pc=pc, rule="jump",
-                                  hint=_room(size - pc - 2))
+                raise FilterError(f"{name} {skip} leaves the program", pc=pc, rule="jump", hint=_room(size - pc - 2))
 
 
 def _room(left: int) -> str:

@@ -19,6 +19,7 @@ SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_DETACH_REUSEPORT_BPF = 51
 SOL_PACKET, PACKET_FANOUT, PACKET_FANOUT_DATA = 263, 18, 22
 PACKET_FANOUT_CBPF, PACKET_FANOUT_EBPF = 6, 7
 
+
 class HasFileno(Protocol):
     """A loaded program of the kernel datapath."""
 
@@ -80,7 +81,7 @@ def _set(sock: socket.socket, level: int, classic: int, extended: int, program: 
         return
     check(program)
     raw = to_bytes(program)
-    array = ctypes.create_string_buffer(raw, len(raw))       # alive until the kernel has copied it
+    array = ctypes.create_string_buffer(raw, len(raw))  # alive until the kernel has copied it
     _setsockopt(sock, level, classic, bytes(_Fprog(len(program), ctypes.addressof(array))), asked)
 
 

@@ -93,7 +93,7 @@ def _move(row: Form, insn: Classic, packet: bytes, after: State, extension: Exte
     match row.mode:
         case Mode.MEM if row.name in ("st", "stx"):
             value = after.x if row.name == "stx" else after.a
-            return replace(after, m=(*after.m[:insn.k], value, *after.m[insn.k + 1:]))
+            return replace(after, m=(*after.m[: insn.k], value, *after.m[insn.k + 1 :]))
         case Mode.MEM:
             value = after.m[insn.k]
         case Mode.IMM:
@@ -121,7 +121,7 @@ def _load(row: Form, insn: Classic, packet: bytes, after: State) -> State:
     off = packet_offset((insn.k + after.x) & U32 if row.mode is Mode.IND else insn.k)
     if off < 0 or off + row.size > len(packet):
         return replace(after, pc=after.pc - 1, result=0)
-    value = int.from_bytes(packet[off:off + row.size], "big")
+    value = int.from_bytes(packet[off : off + row.size], "big")
     after = replace(after, read=(off, row.size))
     return replace(after, x=(value & 0xF) << 2) if row.mode is Mode.MSH else replace(after, a=value)
 

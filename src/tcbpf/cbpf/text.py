@@ -1,7 +1,7 @@
 """The forms a compiled classic filter is written in, read and written.
 
-    decimal    4,40 0 0 12,21 0 1 2048,6 0 0 65535,6 0 0 0,      bpf_asm, tc; newlines for commas: tcpdump -ddd
-    c          { 0x28,  0,  0, 0x0000000c },                     bpf_asm -c; tcpdump -dd
+decimal    4,40 0 0 12,21 0 1 2048,6 0 0 65535,6 0 0 0,      bpf_asm, tc; newlines for commas: tcpdump -ddd
+c          { 0x28,  0,  0, 0x0000000c },                     bpf_asm -c; tcpdump -dd
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def parse(text: str, *, path: str = "<bytecode>") -> Filter:
 
 def is_bytecode(text: str) -> bool:
     """Tell whether `text` is one of the forms that parse() reads, rather than a program's source."""
-    text = re.sub(r";[^\n]*", "", _COMMENT.sub(" ", text)).lstrip()            # bpf_asm's comments may hold anything
+    text = re.sub(r";[^\n]*", "", _COMMENT.sub(" ", text)).lstrip()  # bpf_asm's comments may hold anything
     return text[:1].isdigit() or carray.is_array(text)
 
 
@@ -73,11 +73,13 @@ def _counted(parts: list[str], path: str) -> Filter:
     if not 0 < count <= MAX_INSNS:
         raise InputError(f"{count} instructions", where=path, hint=f"1 to {MAX_INSNS}")
     if len(rows) > count:
-        raise InputError("Real program length exceeds encoded length parameter!", where=path,
-                         hint=f"{count} said, {len(rows)} there")
+        raise InputError(
+            "Real program length exceeds encoded length parameter!", where=path, hint=f"{count} said, {len(rows)} there"
+        )
     if len(rows) < count:
-        raise InputError("Parsed program length is less than encoded length parameter!", where=path,
-                         hint=f"{count} said, {len(rows)} there")
+        raise InputError(
+            "Parsed program length is less than encoded length parameter!", where=path, hint=f"{count} said, {len(rows)} there"
+        )
     return tuple(_insn(n, _numbers(n, row, path), path) for n, row in enumerate(rows))
 
 

@@ -53,18 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, late = parser.parse_known_args(argv)
     if late and ("words" not in args or any(word.startswith("-") for word in late)):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
-    if late:                                           # words of a verb that takes any number, behind an option
+    if late:  # words of a verb that takes any number, behind an option
         args.words += late
     return guard(lambda: import_verb(args.verb).main(args))
 
 
 def plain_command(argv: Sequence[str]) -> Callable[[], int] | None:
     """Return what runs a command that is read without argparse, or None."""
-    words = next((words for words in PLAIN if tuple(argv[:len(words)]) == words), None)
+    words = next((words for words in PLAIN if tuple(argv[: len(words)]) == words), None)
     if words is None:
         return None
     module = importlib.import_module(f"tcbpf.cli.{PLAIN[words]}")
-    args = module.read(argv[len(words):])
+    args = module.read(argv[len(words) :])
     return None if args is None else lambda: module.main(args)
 
 
@@ -76,8 +76,11 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="tcbpf", description="Write, verify, run, step and attach tc/BPF programs.")
     parser.add_argument("--version", action="version", version=f"tcbpf {tcbpf.__version__}")
-    parser.add_argument("--include-dir", action="store_true",
-                        help='print where bpf_api.h is: clang -O2 -target bpf -I"$(tcbpf --include-dir)" -c foo.c')
+    parser.add_argument(
+        "--include-dir",
+        action="store_true",
+        help='print where bpf_api.h is: clang -O2 -target bpf -I"$(tcbpf --include-dir)" -c foo.c',
+    )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (_, line) in VERBS.items():
         if verb in (name, "") or verb not in VERBS:
@@ -130,5 +133,5 @@ def guard(run: Callable[[], int]) -> int:
 
 def fail(error: object, status: int) -> int:
     """Print `error` as tcbpf prints all of them, and return `status`."""
-    sys.stderr.write(f"tcbpf: {error}\n")               # at once, so that commands in parallel do not mix
+    sys.stderr.write(f"tcbpf: {error}\n")  # at once, so that commands in parallel do not mix
     return status

@@ -26,8 +26,13 @@ WHICH: Rows = {
 """Which of a file's programs is meant: one of these."""
 
 PROGRAM: Rows = {"program": {"metavar": "PROGRAM", "help": "a C source (.c) or an object file (.o)"}}
-DATAPATH: Rows = {"--datapath": {
-    "choices": ("user", "kernel"), "default": "", "help": "in this process (user, the default), or the live kernel"}}
+DATAPATH: Rows = {
+    "--datapath": {
+        "choices": ("user", "kernel"),
+        "default": "",
+        "help": "in this process (user, the default), or the live kernel",
+    }
+}
 JSON: Rows = {"--json": {"action": "store_true", "help": "print JSON"}}
 
 
@@ -72,6 +77,7 @@ class Source:
         """
         if self.path.endswith(".c"):
             from tcbpf.lang.c import compiled
+
             return compiled(self.path)
         with open(self.path, "rb") as file:
             return file.read(), ""
@@ -85,9 +91,11 @@ class Source:
         raw, warnings = self.contents
         if self.path.endswith(".s"):
             from tcbpf.lang import assembly
+
             obj = assembly.read_bytes(raw, path=self.path)
         else:
             from tcbpf.lang import c
+
             obj = c.read(self.path, raw, warnings)
         self.say(obj.notes)
         return obj
@@ -114,6 +122,7 @@ def unpinned(obj: Object) -> Object:
     from dataclasses import replace
 
     from tcbpf.obj.program import PIN_NONE
+
     return replace(obj, maps={name: replace(spec, pinning=PIN_NONE) for name, spec in obj.maps.items()})
 
 

@@ -61,6 +61,7 @@ def program(text: str, path: str, section: str) -> tuple[Insn, ...]:
         return assemble(text, path=path)
     from tcbpf.lang.assembly import read_text as read_object
     from tcbpf.obj import link
+
     return link(read_object(text, path=path), section=section).insns
 
 

@@ -93,18 +93,20 @@ def run_kernel(insns: Sequence[Insn], memory: bytes) -> int:
 def _wrapped(insns: Sequence[Insn], length: int, value_fd: int) -> list[Insn]:
     """Return an XDP program that calls `insns` with r1 and r2 set, and stores r0 in a map's first value."""
     enter = [
-        Insn(0x61, 2, 1, 4),                                           # r2 = ctx->data_end
-        Insn(0x61, 1, 1, 0),                                           # r1 = ctx->data
-        Insn(0xBF, 3, 1), Insn(0x07, 3, 0, 0, length),                 # r3 = r1 + length
+        Insn(0x61, 2, 1, 4),  # r2 = ctx->data_end
+        Insn(0x61, 1, 1, 0),  # r1 = ctx->data
+        Insn(0xBF, 3, 1),
+        Insn(0x07, 3, 0, 0, length),  # r3 = r1 + length
         Insn(0xB7, 0),
-        Insn(0x2D, 3, 2, 5),                                           # if r3 > r2 goto exit
+        Insn(0x2D, 3, 2, 5),  # if r3 > r2 goto exit
         Insn(0xB7, 2, 0, 0, length),
     ]
     if not length:
         enter = [Insn(0xB7, 1), Insn(0xB7, 2)]
     leave = [
-        Insn(0x18, 1, PSEUDO_MAP_VALUE, 0, value_fd), Insn(0),
-        Insn(0x7B, 1, 0, 0),                                           # *(u64 *)value = r0
+        Insn(0x18, 1, PSEUDO_MAP_VALUE, 0, value_fd),
+        Insn(0),
+        Insn(0x7B, 1, 0, 0),  # *(u64 *)value = r0
         Insn(0x95),
     ]
     return [*enter, Insn(0x85, 0, PSEUDO_CALL, 0, len(leave)), *leave, *insns]

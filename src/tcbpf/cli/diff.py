@@ -73,10 +73,20 @@ def show(args: argparse.Namespace, path: str, name: str, outcome: Outcome) -> No
     """Print one outcome."""
     diff = outcome.difference
     if args.json:
-        print(json.dumps({"object": args.program, "program": name, "capture": path, "packets": outcome.packets,
-                          "skipped": outcome.skipped, "identical": diff is None,
-                          "difference": diff and {"packet": diff.packet, "what": diff.what, "user": repr(diff.user),
-                                                  "kernel": repr(diff.kernel)}}))
+        print(
+            json.dumps(
+                {
+                    "object": args.program,
+                    "program": name,
+                    "capture": path,
+                    "packets": outcome.packets,
+                    "skipped": outcome.skipped,
+                    "identical": diff is None,
+                    "difference": diff
+                    and {"packet": diff.packet, "what": diff.what, "user": repr(diff.user), "kernel": repr(diff.kernel)},
+                }
+            )
+        )
         return
     skipped = f", {outcome.skipped} outside what BPF_PROG_TEST_RUN takes" if outcome.skipped else ""
     if diff is None:
@@ -98,9 +108,10 @@ def compare(obj: Object, path: str, name: str, limit: int = 0) -> Outcome:
     """
     from tcbpf.datapath.kernel.progs import untaken
     from tcbpf.net.pcap import read
+
     outcome = Outcome()
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})         # per-CPU map values of both lie on this CPU
+    os.sched_setaffinity(0, {min(before)})  # per-CPU map values of both lie on this CPU
     try:
         with open_datapath("user") as user, open_datapath("kernel") as kernel:
             ours, theirs = (dp.load(obj, program=name) for dp in (user, kernel))

@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("input", metavar="FILE|HEX", nargs="?", default="-",
-                        help="an object (.o), a source (.c, .s), bytecode, or its bytes in hexadecimal (standard input)")
+    parser.add_argument(
+        "input",
+        metavar="FILE|HEX",
+        nargs="?",
+        default="-",
+        help="an object (.o), a source (.c, .s), bytecode, or its bytes in hexadecimal (standard input)",
+    )
     parser.add_argument("--section", default="", metavar="S", help="only the functions of this ELF section")
     parser.add_argument("--bytes", action="store_true", help="show each instruction's bytes")
-    parser.add_argument("--jit", action="store_true",
-                        help="the machine code of each program of an object on the user datapath; TCBPF_JIT_HARDEN=2 blinds it")
+    parser.add_argument(
+        "--jit",
+        action="store_true",
+        help="the machine code of each program of an object on the user datapath; TCBPF_JIT_HARDEN=2 blinds it",
+    )
     add_json(parser)
 
 
@@ -51,6 +59,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -76,9 +85,20 @@ class Block:
 
     def as_json(self) -> dict[str, Any]:
         """Return the block as JSON's types; `pc` counts slots."""
-        return {"function": self.name, "section": self.section, "type": self.type, "insns": [
-            {"pc": row.pc, "bytes": encode(row.insns).hex(), "text": row.text,
-             **({"file": row.file, "line": row.line, "source": row.source} if row.line else {})} for row in self.rows]}
+        return {
+            "function": self.name,
+            "section": self.section,
+            "type": self.type,
+            "insns": [
+                {
+                    "pc": row.pc,
+                    "bytes": encode(row.insns).hex(),
+                    "text": row.text,
+                    **({"file": row.file, "line": row.line, "source": row.source} if row.line else {}),
+                }
+                for row in self.rows
+            ],
+        }
 
     def render(self, paint: Paint, *, bytes: bool) -> Iterator[str]:
         """Yield the lines for a person. Without colours and bytes they are assembly text, symbols aside."""
@@ -123,6 +143,7 @@ class Paint:
 
 # --- where it comes from ----------------------------------------------------------------------------------------------
 
+
 def read(name: str, section: str) -> Iterator[Block]:
     """Yield what a file, standard input or hexadecimal digits hold.
 
@@ -154,6 +175,7 @@ def machine_code(name: str, section: str) -> Iterator[tuple[str, str]]:
     from tcbpf.datapath.user import User
     from tcbpf.datapath.user.prog import UserProg
     from tcbpf.obj import programs
+
     obj = unpinned(read_object(name))
     with User() as dp:
         for listed in programs(obj):
@@ -191,8 +213,9 @@ def from_text(text: str, where: str) -> bytes:
             return b"".join(encode([c_row(row)]) for row in rows)
         return bytes.fromhex("".join(word.removeprefix("0x") for word in re.split(r"[\s,]+", bare)))
     except (ValueError, TypeError):
-        raise InputError("this is neither bytecode nor its bytes in hexadecimal", where=where,
-                         hint="assembly text goes to `tcbpf asm`") from None
+        raise InputError(
+            "this is neither bytecode nor its bytes in hexadecimal", where=where, hint="assembly text goes to `tcbpf asm`"
+        ) from None
 
 
 def c_row(row: str) -> Insn:
@@ -203,8 +226,12 @@ def c_row(row: str) -> Insn:
 def of_insns(insns: tuple[Insn, ...], name: str = "", section: str = "", type: str = "") -> Block:
     lines = listing(insns)
     ends = [pc for pc, _ in lines[1:]] + [len(insns)]
-    return Block(name, section, type, tuple(
-        Shown(pc, insns[pc:end], text, target(insns[pc], pc)) for (pc, text), end in zip(lines, ends, strict=True)))
+    return Block(
+        name,
+        section,
+        type,
+        tuple(Shown(pc, insns[pc:end], text, target(insns[pc], pc)) for (pc, text), end in zip(lines, ends, strict=True)),
+    )
 
 
 def target(insn: Insn, pc: int) -> int | None:
@@ -221,12 +248,14 @@ def of_object(obj: Object, section: str) -> Iterator[Block]:
     Raises:  InputError when no function is in the section that was asked for.
     """
     from tcbpf.obj import section_type
+
     names = [*obj.entries, *(name for name in obj.functions if name not in obj.entries)]
     chosen = [obj.functions[name] for name in names if not section or obj.functions[name].section == section]
     if not chosen:
         there = ", ".join(sorted({code.section for code in obj.functions.values()})) or "no code at all"
-        raise InputError(f"no function in section {section!r}" if section else "no function", where=obj.path,
-                         hint=f"there is {there}")
+        raise InputError(
+            f"no function in section {section!r}" if section else "no function", where=obj.path, hint=f"there is {there}"
+        )
     for code in chosen:
         yield of_code(code, section_type(code.section)[0] if code.name in obj.entries else "")
 
@@ -241,8 +270,17 @@ def of_code(code: Code, type: str) -> Block:
         text, line = row.text, lines.get(row.pc)
         if (reloc := named.get(row.pc)) is not None:
             text = symbolic(row, reloc.kind, reloc.symbol, reloc.offset)
-        rows.append(Shown(row.pc, row.insns, text, row.target, line.file if line else "", line.line if line else 0,
-                          line.text if line else ""))
+        rows.append(
+            Shown(
+                row.pc,
+                row.insns,
+                text,
+                row.target,
+                line.file if line else "",
+                line.line if line else 0,
+                line.text if line else "",
+            )
+        )
     return Block(plain.name, plain.section, plain.type, tuple(rows))
 
 

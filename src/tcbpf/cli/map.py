@@ -44,8 +44,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = WORDS
-    parser.add_argument("what", choices=("show", "list", "dump", "lookup", "update", "delete", "push", "peek", "pop", "records",
-                                         "create", "pin", "unpin"))
+    parser.add_argument(
+        "what",
+        choices=(
+            "show",
+            "list",
+            "dump",
+            "lookup",
+            "update",
+            "delete",
+            "push",
+            "peek",
+            "pop",
+            "records",
+            "create",
+            "pin",
+            "unpin",
+        ),
+    )
     parser.add_argument("words", nargs="*", metavar="WORD")
     parser.add_argument("--hex", action="store_true", help="keys and values are bytes, in hexadecimal")
     parser.add_argument("--follow", action="store_true", help="records: go on until interrupted")

@@ -36,6 +36,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, title: str =
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
+
         grid = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left")
         for name, right in zip(head, numeric, strict=True):
             grid.add_column(name, justify="right" if right else "left", no_wrap=True)

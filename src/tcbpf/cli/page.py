@@ -34,5 +34,6 @@ def write(path: str, verb: str, subject: str, body: str, style: str = "") -> Non
     whole = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
         f"<title>tcbpf {escape(verb)} {escape(subject)}</title>\n<style>{STYLE}{style}</style>\n"
-        f"<h1>tcbpf {escape(verb)} <code>{escape(subject)}</code></h1>\n{body}\n</html>\n")
+        f"<h1>tcbpf {escape(verb)} <code>{escape(subject)}</code></h1>\n{body}\n</html>\n"
+    )
     newfile.write(path, whole.encode())

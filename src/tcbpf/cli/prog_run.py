@@ -32,8 +32,17 @@ def main(args: argparse.Namespace) -> int:
     if args.data_out:
         newfile.write(args.data_out, run.packet)
     if args.json:
-        print(json.dumps({"verdict": run.verdict, "name": verdict_name(run.verdict), "duration_ns": run.duration_ns,
-                          "ctx": dict(run.ctx), "packet": run.packet.hex()}))
+        print(
+            json.dumps(
+                {
+                    "verdict": run.verdict,
+                    "name": verdict_name(run.verdict),
+                    "duration_ns": run.duration_ns,
+                    "ctx": dict(run.ctx),
+                    "packet": run.packet.hex(),
+                }
+            )
+        )
         return 0
     name = verdict_name(run.verdict)
     print(f"verdict {run.verdict}" + (f" ({name})" if name else "") + f", {run.duration_ns} ns")
@@ -61,7 +70,7 @@ def hexdump(packet: bytes, *, before: bytes) -> list[str]:
     """Return 16 bytes a line, with `*` before a line that the program changed."""
     lines = []
     for off in range(0, len(packet), 16):
-        row = packet[off:off + 16]
-        mark = " " if row == before[off:off + 16] else "*"
+        row = packet[off : off + 16]
+        mark = " " if row == before[off : off + 16] else "*"
         lines.append(f"{mark} {off:04x}  {row.hex(' ', 1)}")
     return lines

@@ -63,6 +63,7 @@ def obey(debugger: Debugger, line: str) -> int:
 def terminal(commands: Iterable[str], name: str) -> Iterator[None]:
     """Give the terminal's lines a history that outlives the session, and complete the names of commands."""
     import readline
+
     path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "tcbpf" / f"{name}_history"
     readline.set_history_length(HISTORY)
     readline.set_completer(lambda text, n: dict(enumerate(f"{word} " for word in commands if word.startswith(text))).get(n))

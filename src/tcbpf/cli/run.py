@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from tcbpf.obj.program import Program
 
 
-ROWS = PROGRAM | WHICH | {
-    "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file of Ethernet frames"},
-    "--out": {"metavar": "FILE", "help": "write the packets that pass, as the program left them, to this pcapng or .pcap"},
-    "--limit": {"type": int, "default": 0, "metavar": "N", "help": "stop after N packets"},
-    "--maps": {"action": "store_true", "help": "print the maps afterwards"},
-} | JSON | DATAPATH
+ROWS = (
+    PROGRAM
+    | WHICH
+    | {
+        "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file of Ethernet frames"},
+        "--out": {"metavar": "FILE", "help": "write the packets that pass, as the program left them, to this pcapng or .pcap"},
+        "--limit": {"type": int, "default": 0, "metavar": "N", "help": "stop after N packets"},
+        "--maps": {"action": "store_true", "help": "print the maps afterwards"},
+    }
+    | JSON
+    | DATAPATH
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,14 +61,19 @@ def main(args: Any) -> int:
         if args.maps:
             maps = {m.spec.name: list(m.items()) for m in dp.maps.values() if m.spec.type != "prog_array"}
     report: dict[str, Any] = {
-        "program": prog.name, "datapath": datapath, "packets": stats.packets, "bytes": stats.bytes,
+        "program": prog.name,
+        "datapath": datapath,
+        "packets": stats.packets,
+        "bytes": stats.bytes,
         "verdicts": {str(verdict): count for verdict, count in sorted(stats.verdicts.items())},
-        "duration_ns": stats.duration_ns, "skipped": stats.skipped,
+        "duration_ns": stats.duration_ns,
+        "skipped": stats.skipped,
     }
     if args.out:
         report["kept"] = stats.kept
     if args.json:
         import json
+
         if args.maps:
             report["maps"] = {name: [{"key": k, "value": v} for k, v in items] for name, items in maps.items()}
         print(json.dumps(report, default=str))
@@ -78,6 +89,7 @@ def on_trial(source: Source, section: str, name: str) -> Trial | None:
 
     def link() -> tuple[Program, tuple[str, ...]]:
         from tcbpf.obj.link import link
+
         obj = source.object
         return link(unpinned(obj), section=section, program=name), obj.notes
 
@@ -93,14 +105,21 @@ def on_trial(source: Source, section: str, name: str) -> Trial | None:
 def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None:
     """Print the report for a person."""
     from tcbpf.cli.output import rate, table, verdict_name
+
     packets = report["packets"]
-    table(("verdict", "", "packets", "share"),
-          [(number, verdict_name(int(number)), count, f"{100 * count / packets:.1f}%")
-           for number, count in report["verdicts"].items()],
-          title=f"{report['program']} on the {report['datapath']} datapath")
-    print(f"{packets} packets, {report['bytes']} bytes, {rate(packets, report['duration_ns'])}"
-          + (f", {report['kept']} kept" if "kept" in report else "")
-          + (f"; {report['skipped']} not run: larger or smaller than this datapath takes" if report["skipped"] else ""))
+    table(
+        ("verdict", "", "packets", "share"),
+        [
+            (number, verdict_name(int(number)), count, f"{100 * count / packets:.1f}%")
+            for number, count in report["verdicts"].items()
+        ],
+        title=f"{report['program']} on the {report['datapath']} datapath",
+    )
+    print(
+        f"{packets} packets, {report['bytes']} bytes, {rate(packets, report['duration_ns'])}"
+        + (f", {report['kept']} kept" if "kept" in report else "")
+        + (f"; {report['skipped']} not run: larger or smaller than this datapath takes" if report["skipped"] else "")
+    )
     for name, items in maps.items():
         table(("key", "value"), [(text(k), text(v)) for k, v in items], title=f"map {name}")
 

@@ -14,9 +14,9 @@ TC_H_ROOT, TC_H_UNSPEC = 0xFFFFFFFF, 0
 TC_H_CLSACT = TC_H_INGRESS = 0xFFFFFFF1
 TC_H_MIN_INGRESS, TC_H_MIN_EGRESS = 0xFFF2, 0xFFF3
 ETH_P_ALL = 0x0003
-PRIOMAP = (1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)       # prio's band of each priority, where nothing else is said
+PRIOMAP = (1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)  # prio's band of each priority, where nothing else is said
 SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8
-NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW = 1, 2, 4                    # of an action (TCA_ACT_FLAGS_*)
+NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW = 1, 2, 4  # of an action (TCA_ACT_FLAGS_*)
 
 
 def handle_of(major: int, minor: int) -> int:
@@ -47,11 +47,11 @@ class Link:
 
     name: str
     index: int = 0
-    kind: str = "dummy"                      # "dummy", "veth", "ifb", "vxlan", "lo", ...
+    kind: str = "dummy"  # "dummy", "veth", "ifb", "vxlan", "lo", ...
     address: str = ""
     mtu: int = 0
     up: bool = False
-    peer: str = ""                           # veth
+    peer: str = ""  # veth
     peer_index: int = 0
     qdisc: str = "noop"
     options: dict[str, object] = field(default_factory=dict)
@@ -71,8 +71,8 @@ class Qdisc:
     parent: int = TC_H_ROOT
     options: dict[str, object] = field(default_factory=dict)
     stats: Stats = Stats()
-    refcnt: int = 0                          # as dumped; tc prints it for the root qdisc
-    ingress_block: int = 0                   # the block of filters that it shares with others, 0 for one of its own
+    refcnt: int = 0  # as dumped; tc prints it for the root qdisc
+    ingress_block: int = 0  # the block of filters that it shares with others, 0 for one of its own
     egress_block: int = 0
 
 
@@ -107,18 +107,18 @@ class Action:
 
     kind: str
     index: int = 0
-    control: str = "pipe"                    # a name of tables.actions in tc's words, "goto chain N", "jump N"
+    control: str = "pipe"  # a name of tables.actions in tc's words, "goto chain N", "jump N"
     options: dict[str, object] = field(default_factory=dict)
     stats: Stats = Stats()
-    ref: int = 0                             # dumped: holders of the action
-    bind: int = 0                            # dumped: filters among them
-    installed: int = -1                      # -1: just now, or not told
+    ref: int = 0  # dumped: holders of the action
+    bind: int = 0  # dumped: filters among them
+    installed: int = -1  # -1: just now, or not told
     used: int = -1
-    first_used: int = -1                     # -1: never
-    hw_stats: str = ""                       # dumped: "disabled" for one that was made alone, not with a filter
-    cookie: bytes = b""                      # at most 16, for the user's own use
-    flags: int = 0                           # NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW
-    hw_stats_asked: str = ""                 # "immediate", "delayed", "disabled"
+    first_used: int = -1  # -1: never
+    hw_stats: str = ""  # dumped: "disabled" for one that was made alone, not with a filter
+    cookie: bytes = b""  # at most 16, for the user's own use
+    flags: int = 0  # NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW
+    hw_stats_asked: str = ""  # "immediate", "delayed", "disabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ class Bpf:
     """
 
     prog: object | None = None
-    bytecode: tuple[tuple[int, int, int, int], ...] = ()          # (code, jt, jf, k)
-    name: str = ""                                                # "foo.o:[p1]", "FILE:[*fsobj]"
-    classid: int = 0                                              # flowid
+    bytecode: tuple[tuple[int, int, int, int], ...] = ()  # (code, jt, jf, k)
+    name: str = ""  # "foo.o:[p1]", "FILE:[*fsobj]"
+    classid: int = 0  # flowid
     direct_action: bool = False
-    gen_flags: int = 0                                            # SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW
+    gen_flags: int = 0  # SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW
     id: int = 0
     tag: bytes = b""
     jited: bool = False
@@ -164,12 +164,12 @@ class Filter:
     parent: int
     kind: str = ""
     protocol: int = ETH_P_ALL
-    pref: int = 0                                                 # 0 lets the datapath choose
+    pref: int = 0  # 0 lets the datapath choose
     chain: int = 0
     handle: int = 0
     options: Bpf | dict[str, object] = field(default_factory=dict)
     actions: tuple[Action, ...] = ()
-    block: int = 0                                                # with it, dev and parent say nothing
+    block: int = 0  # with it, dev and parent say nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Chain:
 
     dev: str
     parent: int = 0
-    number: int | None = None                                     # None: 0, and for SHOW every one
+    number: int | None = None  # None: 0, and for SHOW every one
     block: int = 0
 
 

@@ -7,7 +7,7 @@ Source:  include/net/pkt_sched.h; tc/tc_core.c of iproute2 6.1.
 
 from __future__ import annotations
 
-TICKS_PER_US = 15.625                    # one tick is 64 ns; /proc/net/psched says so on every kernel since 2.6.31
+TICKS_PER_US = 15.625  # one tick is 64 ns; /proc/net/psched says so on every kernel since 2.6.31
 
 
 def xmit_time(rate: int, size: int, ticks_per_us: float = TICKS_PER_US) -> int:

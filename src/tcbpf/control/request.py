@@ -11,13 +11,13 @@ from tcbpf.control.objects import TcObject
 class Op(Enum):
     """What to do. The words are tc(8)'s; each stands for an rtnetlink message type and its flags."""
 
-    ADD = "add"                  # NEW, CREATE|EXCL
-    REPLACE = "replace"          # NEW, CREATE|REPLACE
-    CHANGE = "change"            # NEW
-    LINK = "link"                # NEW, REPLACE: a qdisc that is there, put elsewhere
+    ADD = "add"  # NEW, CREATE|EXCL
+    REPLACE = "replace"  # NEW, CREATE|REPLACE
+    CHANGE = "change"  # NEW
+    LINK = "link"  # NEW, REPLACE: a qdisc that is there, put elsewhere
     DELETE = "delete"
     GET = "get"
-    SHOW = "show"                # dump: the object's set fields select (dev, parent, chain, ...)
+    SHOW = "show"  # dump: the object's set fields select (dev, parent, chain, ...)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Datapath(Protocol):
     Raises:  VerifierError from prog_load; MapError, TcError, SysError with the kernel's errno; NotSupported as probed.
     """
 
-    name: str                                # "user" or "kernel"
+    name: str  # "user" or "kernel"
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...

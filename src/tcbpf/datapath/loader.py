@@ -43,8 +43,16 @@ class Loaded:
 
 
 def load(
-    dp: Datapath, obj: Object, *, section: str = "", program: str = "", type: str = "", pin_root: str = "",
-    scopes: Mapping[int, str] | None = None, maps: Mapping[str, Map] | None = None, log_level: int = 0,
+    dp: Datapath,
+    obj: Object,
+    *,
+    section: str = "",
+    program: str = "",
+    type: str = "",
+    pin_root: str = "",
+    scopes: Mapping[int, str] | None = None,
+    maps: Mapping[str, Map] | None = None,
+    log_level: int = 0,
 ) -> Loaded:
     """Load one program of `obj`, all its maps, and the programs in its tail-call slots.
 
@@ -60,18 +68,26 @@ def load(
             return _load(dp, obj, section, program, type, pin_root, scopes, maps, log_level)
         except SysError as error:
             if error.errno != errno.EEXIST:
-                raise                                  # another loader pinned the same map meanwhile: adopt its
+                raise  # another loader pinned the same map meanwhile: adopt its
     return _load(dp, obj, section, program, type, pin_root, scopes, maps, log_level)
 
 
 def _load(
-    dp: Datapath, obj: Object, section: str, program: str, type: str, pin_root: str, scopes: Mapping[int, str] | None,
-    maps: Mapping[str, Map] | None, log_level: int,
+    dp: Datapath,
+    obj: Object,
+    section: str,
+    program: str,
+    type: str,
+    pin_root: str,
+    scopes: Mapping[int, str] | None,
+    maps: Mapping[str, Map] | None,
+    log_level: int,
 ) -> Loaded:
     """Do what `load` says, once."""
     given = dict(maps or {})
-    places = {name: path for name, spec in obj.maps.items()
-              if name not in given and (path := pin_path(spec, obj, pin_root, scopes))}
+    places = {
+        name: path for name, spec in obj.maps.items() if name not in given and (path := pin_path(spec, obj, pin_root, scopes))
+    }
     adopted = {name: found for name, path in places.items() if (found := _open_pin(dp, path, obj.maps[name])) is not None}
     there = given | adopted
     live = {name: there[name] if name in there else new_map(dp, spec) for name, spec in obj.maps.items()}
@@ -79,11 +95,11 @@ def _load(
     linked = link(obj, section=section, program=program, type=type, maps=live)
     loaded = Loaded(_loaded(dp, linked, log_level), live)
     for name, slot, function in tail_programs(obj):
-        if name in given:                              # whoever made it has filled it
+        if name in given:  # whoever made it has filled it
             continue
         if (tail := loaded.tails.get(function)) is None:
             called = link(obj, program=function, type=type, maps=live)
-            if tail_section(called.section):           # such a section has no attach type; an array's programs share one
+            if tail_section(called.section):  # such a section has no attach type; an array's programs share one
                 called = replace(called, attach_type=linked.attach_type)
             tail = loaded.tails[function] = _loaded(dp, called, log_level)
         try:
@@ -153,8 +169,11 @@ def pin_path(spec: MapSpec, obj: Object, pin_root: str = "", scopes: Mapping[int
         return f"{WORK_DIR}/{obj.sha1}/{spec.name}"
     scope = (read_scopes()[0] if scopes is None else scopes).get(spec.pinning)
     if scope is None:
-        raise InputError(f"map {spec.name} is pinned in scope {spec.pinning}, which nothing names", where=obj.path,
-                         hint=f"a line \"{spec.pinning} DIRECTORY\" in /etc/iproute2/bpf_pinning")
+        raise InputError(
+            f"map {spec.name} is pinned in scope {spec.pinning}, which nothing names",
+            where=obj.path,
+            hint=f'a line "{spec.pinning} DIRECTORY" in /etc/iproute2/bpf_pinning',
+        )
     return f"{BPFFS}/{scope.strip('/')}/{spec.name}"
 
 
@@ -204,9 +223,13 @@ Differs = tuple[str, str, str]
 
 def differences(wanted: MapSpec, pinned: MapSpec) -> tuple[Differs, ...]:
     """Return what differs between the map an object wants and a pinned one."""
-    rows = (("Type", wanted.type, pinned.type), ("Size key", wanted.key_size, pinned.key_size),
-            ("Size value", wanted.value_size, pinned.value_size), ("Max elems", wanted.max_entries, pinned.max_entries),
-            ("Flags", f"{wanted.flags:#x}", f"{pinned.flags:#x}"))
+    rows = (
+        ("Type", wanted.type, pinned.type),
+        ("Size key", wanted.key_size, pinned.key_size),
+        ("Size value", wanted.value_size, pinned.value_size),
+        ("Max elems", wanted.max_entries, pinned.max_entries),
+        ("Flags", f"{wanted.flags:#x}", f"{pinned.flags:#x}"),
+    )
     return tuple((word, str(mine), str(theirs)) for word, mine, theirs in rows if mine != theirs)
 
 

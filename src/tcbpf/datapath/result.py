@@ -26,6 +26,4 @@ class PcapStats(SimpleNamespace):
     def __init__(
         self, packets: int, bytes: int, verdicts: Mapping[int, int], duration_ns: int, kept: int = 0, skipped: int = 0
     ) -> None:
-        super().__init__(
-            packets=packets, bytes=bytes, verdicts=verdicts, duration_ns=duration_ns, kept=kept, skipped=skipped
-        )
+        super().__init__(packets=packets, bytes=bytes, verdicts=verdicts, duration_ns=duration_ns, kept=kept, skipped=skipped)

@@ -146,7 +146,7 @@ class _Program:
     def line(self, text: str, number: int) -> None:
         """Assemble one line: labels, then at most one instruction."""
         comment = _COMMENT.search(text)
-        body = text[:comment.start()] if comment else text
+        body = text[: comment.start()] if comment else text
         logged = _LOGGED.match(body)
         assert logged is not None
         hint = int(logged[1], 16) if logged[1] else None
@@ -176,13 +176,17 @@ class _Program:
             if name in HELPER_IDS:
                 return HELPER_IDS[name]
         known = [*HELPER_IDS, *self.labels]
-        self.refuse(f"`{token.text}` is neither a helper nor a label", token, line,
-                    self.like(token.text, known) or self.like(f"bpf_{token.text}", known))
+        self.refuse(
+            f"`{token.text}` is neither a helper nor a label",
+            token,
+            line,
+            self.like(token.text, known) or self.like(f"bpf_{token.text}", known),
+        )
 
     @staticmethod
     def like(word: str, known: object) -> str:
         """Return a hint that names what is spelled like `word`, or ""."""
-        close = difflib.get_close_matches(word, list(known), n=1)                    # type: ignore[call-overload]
+        close = difflib.get_close_matches(word, list(known), n=1)  # type: ignore[call-overload]
         return f"did you mean `{close[0]}`?" if close else ""
 
     def refuse(self, what: str, token: Token, line: int, hint: str = "") -> NoReturn:
@@ -196,7 +200,8 @@ class _Line:
         self.program, self.number, self.hint = program, number, hint
         self.tokens = [
             Token(match.lastgroup or "", match[match.lastgroup or 0], match.start(match.lastgroup or 0) + 1)
-            for match in _TOKEN.finditer(text, start) if match.lastgroup
+            for match in _TOKEN.finditer(text, start)
+            if match.lastgroup
         ]
         self.tokens.append(Token("end", "the end of the line", len(text.rstrip()) + 1))
         self.at = 0
@@ -261,8 +266,11 @@ class _Line:
         """Take a 32-bit immediate, as the signed number its slot holds; `unsigned` ones may be written up to 0xffffffff."""
         value, token = self.number_token("a register or a number")
         if not -1 << 31 <= value < 1 << (32 if unsigned else 31):
-            self.refuse(f"{token.text if value >= 0 else value} does not fit the instruction's 32 bits", token,
-                        "an immediate is sign-extended from 32 bits; load a larger one with `rN = NUMBER ll`")
+            self.refuse(
+                f"{token.text if value >= 0 else value} does not fit the instruction's 32 bits",
+                token,
+                "an immediate is sign-extended from 32 bits; load a larger one with `rN = NUMBER ll`",
+            )
         return value - (1 << 32) if value >> 31 == 1 else value
 
     def offset(self) -> int:
@@ -513,8 +521,9 @@ class _Line:
         token = self.take()
         if token.text not in LOCK_OF:
             self.expected(", ".join(LOCK_OF), token)
-        self.emit(STX | ATOMIC | SIZE_CODE[size], dst, self.register("r" if size == 8 else "rw")[1], off,
-                  LOCK_OF[token.text].imm)
+        self.emit(
+            STX | ATOMIC | SIZE_CODE[size], dst, self.register("r" if size == 8 else "rw")[1], off, LOCK_OF[token.text].imm
+        )
 
     def branch(self) -> None:
         """`if r1 s> 5 goto pc+3`."""

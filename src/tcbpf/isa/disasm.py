@@ -67,6 +67,7 @@ def helper_name(id: int) -> str:
     if id in HELPER_NAMES:
         return HELPER_NAMES[id]
     from tcbpf.tables.helpers import CONVERTED
+
     row = CONVERTED.at(id)
     return f"bpf_{row.name}" if row else "unknown"
 
@@ -123,6 +124,7 @@ def _imm64(first: Insn, second: Insn) -> str:
 
 
 # --- one form for each kind ---------------------------------------------------------------------------------------------
+
 
 def _alu(insn: Insn, op: Op) -> str:
     letter = "r" if op.width == 64 else "w"

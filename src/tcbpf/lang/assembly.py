@@ -29,7 +29,7 @@ from tcbpf.obj.program import Code, Line, MapSpec, Object, Reloc
 from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, Kind, op_of
 from tcbpf.tables.maps import MAP_TYPES
 
-CALLED_ONLY = ".text"                                  # the section whose functions are no programs
+CALLED_ONLY = ".text"  # the section whose functions are no programs
 
 
 @dataclass
@@ -109,8 +109,11 @@ def _directive(source: _Source, number: int, line: str) -> None:
         key_size, value_size, entries, *flags = numbers
         source.maps[rest[0]] = MapSpec(rest[0], rest[1], key_size, value_size, entries, flags[0] if flags else 0)
     else:
-        forms = {".license": ".license NAME", ".section": ".section NAME",
-                 ".map": ".map NAME TYPE KEY_SIZE VALUE_SIZE ENTRIES [FLAGS]"}
+        forms = {
+            ".license": ".license NAME",
+            ".section": ".section NAME",
+            ".map": ".map NAME TYPE KEY_SIZE VALUE_SIZE ENTRIES [FLAGS]",
+        }
         what = f"{name} has another form" if name in forms else f"there is no directive {name}"
         raise refuse(what, 0, forms.get(name) or "there are " + ", ".join(forms))
 
@@ -120,8 +123,10 @@ def _functions(source: _Source, program: Assembled, text: list[str]) -> Mapping[
     sections = source.sections or [(1, "tc")]
     if program.lines and program.lines[0] < sections[0][0]:
         raise AsmError("this is before the first .section", line=program.lines[0], column=1, path=source.path)
-    starts = [next((pc for pc, line in enumerate(program.lines) if line > at or line == at == 1), len(program.insns))
-              for at, _ in sections]
+    starts = [
+        next((pc for pc, line in enumerate(program.lines) if line > at or line == at == 1), len(program.insns))
+        for at, _ in sections
+    ]
     named = {pc: label for label, pc in reversed(program.labels.items())}
     names = [named.get(pc, f"prog_{i}" if i else "prog") for i, pc in enumerate(starts)]
     functions: dict[str, Code] = {}
@@ -133,7 +138,7 @@ def _functions(source: _Source, program: Assembled, text: list[str]) -> Mapping[
         shown = tuple(
             Line(pc - start, source.path, line, len(text[line - 1]) - len(text[line - 1].lstrip()) + 1, text[line - 1].strip())
             for pc, line in enumerate(program.lines[start:end], start)
-            if program.insns[pc].code                  # the second slot of a wide immediate is no instruction
+            if program.insns[pc].code  # the second slot of a wide immediate is no instruction
         )
         functions[name] = Code(name, section, program.insns[start:end], relocs, shown, is_global=False)
     return functions
@@ -163,8 +168,13 @@ def _relocs(source: _Source, program: Assembled, start: int, end: int, names: Ma
         if op.kind in (Kind.CALL_LOCAL, Kind.LD_IMM64) and target in names:
             found.append(Reloc(pc - start, "func" if op.kind is Kind.LD_IMM64 else "call", names[target]))
         else:
-            raise AsmError("this leaves the function", line=program.lines[pc], column=1, path=source.path,
-                           hint="a jump stays in its section; a call goes to a function's first instruction")
+            raise AsmError(
+                "this leaves the function",
+                line=program.lines[pc],
+                column=1,
+                path=source.path,
+                hint="a jump stays in its section; a call goes to a function's first instruction",
+            )
     return found
 
 

@@ -25,8 +25,15 @@ INCLUDE = os.path.join(os.path.dirname(__file__), "include")
 MCPU = "v3"
 """The instruction set when none is said: 32-bit operations and jumps, in every kernel since 5.1."""
 
-FLAGS = ("-O2", "-ffreestanding", "-fno-stack-protector", "-fno-jump-tables", "-Wno-unknown-warning-option", "-Wno-visibility",
-         "-Wno-address-of-packed-member")
+FLAGS = (
+    "-O2",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-fno-jump-tables",
+    "-Wno-unknown-warning-option",
+    "-Wno-visibility",
+    "-Wno-address-of-packed-member",
+)
 STDIN = "<stdin>"
 EMBEDDED = ("-gdwarf-5", "-gembed-source")
 """For text without a file: where the compiler finds the lines that BTF quotes."""
@@ -48,8 +55,12 @@ class _Job:
 
 
 def compile(
-    path: str | os.PathLike[str], *, mcpu: str = MCPU, include_dirs: Sequence[str | os.PathLike[str]] = (),
-    defines: Defines = (), debug: bool = True,
+    path: str | os.PathLike[str],
+    *,
+    mcpu: str = MCPU,
+    include_dirs: Sequence[str | os.PathLike[str]] = (),
+    defines: Defines = (),
+    debug: bool = True,
 ) -> Object:
     """Return the Object that a C source file compiles to; what the compiler warned of is among its `notes`.
 
@@ -84,8 +95,13 @@ def compiled(path: str) -> tuple[bytes, str]:
 
 
 def compile_c(
-    source: str | os.PathLike[str], *, mcpu: str = MCPU, include_dirs: Sequence[str | os.PathLike[str]] = (),
-    defines: Defines = (), debug: bool = True, extra: Sequence[str] = (),
+    source: str | os.PathLike[str],
+    *,
+    mcpu: str = MCPU,
+    include_dirs: Sequence[str | os.PathLike[str]] = (),
+    defines: Defines = (),
+    debug: bool = True,
+    extra: Sequence[str] = (),
 ) -> bytes:
     """Return the ELF bytes that C source compiles to.
 
@@ -99,13 +115,22 @@ def compile_c(
 
 
 def _job(
-    source: str | os.PathLike[str], mcpu: str, include_dirs: Sequence[str | os.PathLike[str]], defines: Defines, debug: bool,
+    source: str | os.PathLike[str],
+    mcpu: str,
+    include_dirs: Sequence[str | os.PathLike[str]],
+    defines: Defines,
+    debug: bool,
     extra: Sequence[str],
 ) -> _Job:
     compiler = find_compiler()
     flags = (
-        *FLAGS, *(("-g",) if debug else ()), f"-mcpu={mcpu}", *(f"-I{os.path.abspath(d)}" for d in include_dirs),
-        *_defined(defines), *extra, *_search_path(compiler),
+        *FLAGS,
+        *(("-g",) if debug else ()),
+        f"-mcpu={mcpu}",
+        *(f"-I{os.path.abspath(d)}" for d in include_dirs),
+        *_defined(defines),
+        *extra,
+        *_search_path(compiler),
     )
     if isinstance(source, str) and "\n" in source:
         return _Job(compiler, (*flags, *(EMBEDDED if debug else ())), STDIN, source.encode(), os.getcwd())
@@ -128,7 +153,10 @@ def _search_path(compiler: Compiler) -> list[str]:
     """Return where headers are looked for: ours, the compiler's, then this machine's kernel headers where it has any."""
     system = (f"/usr/include/{os.uname().machine}-linux-gnu", "/usr/include")
     return [
-        "-nostdlibinc", "-isystem", INCLUDE, *(word for d in compiler.includes for word in ("-isystem", d)),
+        "-nostdlibinc",
+        "-isystem",
+        INCLUDE,
+        *(word for d in compiler.includes for word in ("-isystem", d)),
         *(word for d in system if os.path.isdir(d) for word in ("-idirafter", d)),
     ]
 
@@ -151,7 +179,7 @@ def _cached(job: _Job) -> tuple[bytes, str]:
     with tempfile.TemporaryDirectory(prefix="tcbpf-") as scratch:
         raw, words, found = _run(job, scratch)
     headers = {path: _file_digest(path) for path in found}
-    if all(_changed(path) <= began for path in (job.name, *found)):    # else nobody knows which text the compiler saw
+    if all(_changed(path) <= began for path in (job.name, *found)):  # else nobody knows which text the compiler saw
         cache.store(KIND, key, (raw, words, headers, _passed_over(job, found)))
     return raw, words
 
@@ -176,8 +204,8 @@ def _passed_over(job: _Job, headers: Iterable[str]) -> tuple[str, ...]:
     """Return where the compiler may have looked for the headers in vain."""
     words = [job.directory, *(word.removeprefix("-I") for word in job.flags if word.startswith(("-I", "/")))]
     names = set()
-    for path in headers:                               # as the source may have called it
-        names |= {path[len(place) + 1:] for place in words if path.startswith(place + os.sep)} or {os.path.basename(path)}
+    for path in headers:  # as the source may have called it
+        names |= {path[len(place) + 1 :] for place in words if path.startswith(place + os.sep)} or {os.path.basename(path)}
     places = {*words, *map(os.path.dirname, headers)}
     asked = {os.path.join(place, name) for place in places for name in names}
     return tuple(sorted(path for path in asked if not os.path.exists(path)))
@@ -197,8 +225,12 @@ def _run(job: _Job, scratch: str) -> tuple[bytes, str, list[str]]:
     words = done.stderr.decode("utf-8", "backslashreplace")
     if done.returncode:
         first = next((line for line in words.splitlines() if "error:" in line), words.strip().split("\n")[-1])
-        raise CompileError(first.split("error:", 1)[-1].strip() or "the compiler failed", where=job.name, diagnostics=words,
-                           hint=f"said {job.compiler.name}")
+        raise CompileError(
+            first.split("error:", 1)[-1].strip() or "the compiler failed",
+            where=job.name,
+            diagnostics=words,
+            hint=f"said {job.compiler.name}",
+        )
     with open(out, "rb") as made, open(deps, errors="surrogateescape") as rule:
         read = _dependencies(rule.read())
         headers = [os.path.join(job.directory, path) for path in read if path not in (job.name, "-", STDIN)]

@@ -18,7 +18,7 @@ from tcbpf.tables.maps import MAP_TYPES
 
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
 BLOOM = "bloom_filter"
-_PREFIX_SIZE = 4                     # of struct bpf_lpm_trie_key's prefixlen
+_PREFIX_SIZE = 4  # of struct bpf_lpm_trie_key's prefixlen
 
 
 class RawMap(Protocol):
@@ -34,15 +34,15 @@ class RawMap(Protocol):
     @property
     def id(self) -> int: ...
     @property
-    def owner_type(self) -> int: ...                               # of a program array: its programs', 0 while there was none
+    def owner_type(self) -> int: ...  # of a program array: its programs', 0 while there was none
     def lookup(self, key: bytes) -> bytes | None: ...
     def update(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None: ...
-    def delete(self, key: bytes) -> bool: ...                      # False when there was none
-    def pop(self, key: bytes) -> bytes | None: ...                 # takes the element out
-    def holds(self, value: bytes) -> bool: ...                     # of a bloom filter
-    def next_key(self, key: bytes | None) -> bytes | None: ...     # None starts, and ends
+    def delete(self, key: bytes) -> bool: ...  # False when there was none
+    def pop(self, key: bytes) -> bytes | None: ...  # takes the element out
+    def holds(self, value: bytes) -> bool: ...  # of a bloom filter
+    def next_key(self, key: bytes | None) -> bytes | None: ...  # None starts, and ends
     def freeze(self) -> None: ...
-    def records(self) -> RawRecords: ...                           # of a ring buffer or a perf event array
+    def records(self) -> RawRecords: ...  # of a ring buffer or a perf event array
     def fileno(self) -> int: ...
     def close(self) -> None: ...
 
@@ -240,7 +240,7 @@ class Map:
         if not self.per_cpu:
             return self.value_shape.decode(raw)
         size = self.value_shape.size
-        return [self.value_shape.decode(raw[at:at + size]) for at in range(0, len(raw), _stride(size))]
+        return [self.value_shape.decode(raw[at : at + size]) for at in range(0, len(raw), _stride(size))]
 
     def _cpus(self, key: bytes) -> int:
         """Return how many CPUs a value is for: as many as an element of the map has, else as this machine may have."""
@@ -256,8 +256,9 @@ class Map:
         raw = address_bytes(address, size)
         bits = int(length) if length.isdigit() else size * 8
         if raw is None or (length and not length.isdigit()) or bits > size * 8:
-            raise InputError(f"{text!r} is not a prefix", where=f"map {self.spec.name} key",
-                             hint=f"ADDRESS/LENGTH, of {size} bytes")
+            raise InputError(
+                f"{text!r} is not a prefix", where=f"map {self.spec.name} key", hint=f"ADDRESS/LENGTH, of {size} bytes"
+            )
         return bits.to_bytes(_PREFIX_SIZE, "little") + raw
 
 

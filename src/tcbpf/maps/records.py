@@ -11,15 +11,15 @@ from tcbpf.maps.typed import decode
 from tcbpf.obj.program import MapSpec
 
 READABLE = frozenset({"ringbuf", "perf_event_array"})
-PAUSE_S = 0.001                        # between two looks at an empty buffer
+PAUSE_S = 0.001  # between two looks at an empty buffer
 
 
 class RawRecords(Protocol):
     """What a datapath gives for reading one map; a perf event array takes records from when this is made until it is closed."""
 
     @property
-    def lost(self) -> int: ...             # records that found no room
-    def take(self) -> bytes | None: ...    # the next one; None when there is none now
+    def lost(self) -> int: ...  # records that found no room
+    def take(self) -> bytes | None: ...  # the next one; None when there is none now
     def close(self) -> None: ...
 
 
@@ -71,8 +71,11 @@ def decoder(spec: MapSpec, type: str) -> Callable[[bytes], Any]:
     name = type.split()[-1]
     found = next((t for t in range(1, len(spec.btf)) if spec.btf[t].name == name), 0) if spec.btf else 0
     if not found or spec.btf is None:
-        raise InputError(f"no type {type!r} in the BTF", where=f"map {spec.name}",
-                         hint="a type that no map, global or function has is left out by the compiler")
+        raise InputError(
+            f"no type {type!r} in the BTF",
+            where=f"map {spec.name}",
+            hint="a type that no map, global or function has is left out by the compiler",
+        )
     btf = spec.btf
     try:
         size = btf.sizeof(found)

@@ -37,7 +37,7 @@ class Shape:
     size: int
     btf: Btf | None = None
     id: int = 0
-    name: str = ""                   # of the field, or empty for a whole key or value
+    name: str = ""  # of the field, or empty for a whole key or value
 
     def decode(self, data: bytes) -> Any:
         """Return the Python value of `data`."""
@@ -69,7 +69,7 @@ def decode(btf: Btf, id: int, data: bytes, name: str = "") -> Any:
     if row.kind in (Kind.INT, Kind.PTR, Kind.FLOAT):
         return _number(row, alias, data, name)
     if row.kind in (Kind.ENUM, Kind.ENUM64):
-        number, mask = int.from_bytes(data[:row.size], "little", signed=row.signed), (1 << row.size * 8) - 1
+        number, mask = int.from_bytes(data[: row.size], "little", signed=row.signed), (1 << row.size * 8) - 1
         return next((m.name for m in row.members if m.value & mask == number & mask), number)
     if row.kind == Kind.ARRAY:
         return _array(btf, row, data, name)
@@ -78,14 +78,14 @@ def decode(btf: Btf, id: int, data: bytes, name: str = "") -> Any:
             return _ip(data[:address])
         return dict(_members(btf, row, data))
     if row.kind == Kind.DATASEC:
-        return {m.name: decode(btf, btf[m.type].type, data[m.offset:m.offset + m.value], m.name) for m in row.members}
+        return {m.name: decode(btf, btf[m.type].type, data[m.offset : m.offset + m.value], m.name) for m in row.members}
     return data.hex()
 
 
 def _unalias(btf: Btf, id: int) -> tuple[str, Type]:
     """Return the name of the outermost network-order typedef on the way (or ""), and the type behind all of them."""
     alias = ""
-    row = btf.resolve(id)                                   # refuses a cycle, so that the loop below ends
+    row = btf.resolve(id)  # refuses a cycle, so that the loop below ends
     step = btf[id]
     while step.kind in MODIFIERS:
         if step.kind == Kind.TYPEDEF and step.name in _BIG:
@@ -114,12 +114,12 @@ def _array(btf: Btf, row: Type, data: bytes, name: str) -> Any:
     alias, element = _unalias(btf, row.type)
     size = btf.sizeof(row.type)
     if element.kind == Kind.INT and element.size == 1 and (element.name == "char" or element.encoding & 2):
-        text, _, rest = data[:row.nelems].partition(b"\0")
+        text, _, rest = data[: row.nelems].partition(b"\0")
         if not rest.strip(b"\0") and text.isascii():
             return text.decode()
     if form := _address_form(element, alias, row.nelems * size, name):
-        return _mac(data) if form == "mac" else _ip(data[:row.nelems * size])
-    return [decode(btf, row.type, data[i * size:(i + 1) * size], name) for i in range(row.nelems)]
+        return _mac(data) if form == "mac" else _ip(data[: row.nelems * size])
+    return [decode(btf, row.type, data[i * size : (i + 1) * size], name) for i in range(row.nelems)]
 
 
 def _address_form(element: Type, alias: str, size: int, name: str) -> str:
@@ -145,7 +145,7 @@ def _members(btf: Btf, row: Type, data: bytes) -> list[tuple[str, Any]]:
             value = int.from_bytes(data, "little") >> offset & (1 << width) - 1
             found.append((m.name, value - (1 << width) if signed and value >> width - 1 else value))
             continue
-        part = data[m.offset // 8:m.offset // 8 + btf.sizeof(m.type)]
+        part = data[m.offset // 8 : m.offset // 8 + btf.sizeof(m.type)]
         inner = btf.resolve(m.type)
         if not m.name and inner.kind in (Kind.STRUCT, Kind.UNION):
             found.extend(_members(btf, inner, part))
@@ -241,13 +241,13 @@ def _put(btf: Btf, id: int, value: Any, out: bytearray, at: int, name: str, wher
         known = {m.name: m.value for m in row.members}
         number = known.get(value, value) if isinstance(value, str) else value
         expected = "one of " + ", ".join(list(known)[:8])
-        out[at:at + row.size] = _integer(number, row.size, "little", where, expected)
+        out[at : at + row.size] = _integer(number, row.size, "little", where, expected)
     elif row.kind == Kind.FLOAT and row.size in _FLOATS:
-        out[at:at + row.size] = struct.pack(_FLOATS[row.size], float(value))
+        out[at : at + row.size] = struct.pack(_FLOATS[row.size], float(value))
     elif row.kind in (Kind.INT, Kind.PTR):
         size = row.size or 8
         expected = "an address" if alias == "__be32" and _says_address(name) else f"an integer ({btf.name(id)})"
-        out[at:at + size] = _integer(value, size, "big" if alias else "little", where, expected)
+        out[at : at + size] = _integer(value, size, "big" if alias else "little", where, expected)
     else:
         raise InputError(f"{btf.name(id)} cannot be written", where=where)
 
@@ -255,19 +255,19 @@ def _put(btf: Btf, id: int, value: Any, out: bytearray, at: int, name: str, wher
 def _put_raw(raw: bytes, size: int, out: bytearray, at: int, where: str) -> None:
     if len(raw) != size:
         raise InputError(f"{len(raw)} bytes", where=where, hint=f"it has {size}")
-    out[at:at + size] = raw
+    out[at : at + size] = raw
 
 
 def _put_array(btf: Btf, row: Type, value: Any, out: bytearray, at: int, name: str, where: str) -> None:
     element, size = btf.resolve(row.type), btf.sizeof(row.type)
     if isinstance(value, str):
         if (raw := address_bytes(value, row.nelems * size)) is not None and element.name != "char":
-            out[at:at + len(raw)] = raw
+            out[at : at + len(raw)] = raw
             return
         raw = value.encode()
         if size != 1 or len(raw) > row.nelems:
             raise InputError(f"{value!r} is not {btf.name(row.id)}", where=where)
-        out[at:at + row.nelems] = raw.ljust(row.nelems, b"\0")
+        out[at : at + row.nelems] = raw.ljust(row.nelems, b"\0")
         return
     if not isinstance(value, Sequence) or len(value) > row.nelems:
         raise InputError(f"{value!r} is not a list of up to {row.nelems}", where=where)
@@ -281,7 +281,7 @@ def _put_struct(btf: Btf, row: Type, value: Any, out: bytearray, at: int, where:
         raw = address_bytes(value, size)
         if raw is None:
             raise InputError(f"{value!r} is not an IPv{4 if size == 4 else 6} address", where=where)
-        out[at:at + size] = raw
+        out[at : at + size] = raw
         return
     places = _places(btf, row)
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -13,15 +13,27 @@ if TYPE_CHECKING:
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 SOURCES = os.path.join(HERE, "src")
-ENTRY = os.path.join(SOURCES, "runtime.c")   # includes every other file: one translation unit, one module
+ENTRY = os.path.join(SOURCES, "runtime.c")  # includes every other file: one translation unit, one module
 FLAGS = (
-    "-std=gnu11", "-O2", "-g0", "-fno-sanitize=undefined", "-fno-stack-protector", "-fomit-frame-pointer",
-    "-fno-asynchronous-unwind-tables", "-fno-strict-aliasing", "-fwrapv",
-    "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
+    "-std=gnu11",
+    "-O2",
+    "-g0",
+    "-fno-sanitize=undefined",
+    "-fno-stack-protector",
+    "-fomit-frame-pointer",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-strict-aliasing",
+    "-fwrapv",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Werror",
 )
 #  What ties a function to one CPU or keeps it from being inlined into a function without it.
-PINNED = (r' "(?:target-cpu|target-features|tune-cpu|no-builtins|frame-pointer|stack-protector-buffer-size)'
-          r'(?:"="[^"]*)?"')
+PINNED = (
+    r' "(?:target-cpu|target-features|tune-cpu|no-builtins|frame-pointer|stack-protector-buffer-size)'
+    r'(?:"="[^"]*)?"'
+)
 
 
 class BuildError(Exception):
@@ -107,19 +119,54 @@ def _bitcode(scratch: Path, out: Path) -> None:
 
     target, cpu = _target()
     text, module = scratch / "runtime.ll", scratch / "runtime.bc"
-    _zig("cc", "-target", target, *cpu, *FLAGS, "-fPIC", "-S", "-emit-llvm", ENTRY, "-o", str(text),
-         "-Wno-unused-command-line-argument")
+    _zig(
+        "cc",
+        "-target",
+        target,
+        *cpu,
+        *FLAGS,
+        "-fPIC",
+        "-S",
+        "-emit-llvm",
+        ENTRY,
+        "-o",
+        str(text),
+        "-Wno-unused-command-line-argument",
+    )
     text.write_text(re.sub(PINNED, "", text.read_text()))
-    _zig("clang", f"--target={os.uname().machine}-linux-gnu", "-Wno-override-module", "-x", "ir", str(text),
-         "-c", "-emit-llvm", "-o", str(module))
+    _zig(
+        "clang",
+        f"--target={os.uname().machine}-linux-gnu",
+        "-Wno-override-module",
+        "-x",
+        "ir",
+        str(text),
+        "-c",
+        "-emit-llvm",
+        "-o",
+        str(module),
+    )
     module.replace(out)
 
 
 def _library(scratch: Path, out: Path) -> None:
     target, cpu = _target()
     made = scratch / "libtcbpf.so"
-    _zig("cc", "-target", target, *cpu, *FLAGS, "-fPIC", "-shared", "-nostdlib", "-Wl,-z,defs", "-DTCBPF_LIBRARY",
-         ENTRY, "-o", str(made))
+    _zig(
+        "cc",
+        "-target",
+        target,
+        *cpu,
+        *FLAGS,
+        "-fPIC",
+        "-shared",
+        "-nostdlib",
+        "-Wl,-z,defs",
+        "-DTCBPF_LIBRARY",
+        ENTRY,
+        "-o",
+        str(made),
+    )
     made.replace(out)
 
 

@@ -22,8 +22,13 @@ class _Row(ctypes.Structure):
     """struct tcbpf_layout_row."""
 
     _fields_ = [
-        ("structure", ctypes.c_char_p), ("field", ctypes.c_char_p), ("type", ctypes.c_char_p),
-        ("offset", ctypes.c_uint32), ("size", ctypes.c_uint32), ("element", ctypes.c_uint32), ("pad", ctypes.c_uint32),
+        ("structure", ctypes.c_char_p),
+        ("field", ctypes.c_char_p),
+        ("type", ctypes.c_char_p),
+        ("offset", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("element", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
     ]
 
 

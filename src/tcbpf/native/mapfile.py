@@ -20,8 +20,8 @@ from tcbpf.uapi import bpf as uapi
 if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
 
-MAGIC, VERSION = 0x70616D6670626374, 2             # "tcbpfmap"
-BLOOM_HASHES = 5                                   # of each value, where the specification does not say
+MAGIC, VERSION = 0x70616D6670626374, 2  # "tcbpfmap"
+BLOOM_HASHES = 5  # of each value, where the specification does not say
 _SHAPE_INPUT = ("type", "key_size", "value_size", "max_entries", "flags", "cpus")
 
 
@@ -273,8 +273,7 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
     if size < 0:
         raise MapError(-size, "create", spec.name)
     one_sided = uapi.BPF_F_RDONLY_PROG | uapi.BPF_F_WRONLY_PROG
-    if (spec.flags & ~row.flags or spec.flags & row.required_flags != row.required_flags
-            or spec.flags & one_sided == one_sided):
+    if spec.flags & ~row.flags or spec.flags & row.required_flags != row.required_flags or spec.flags & one_sided == one_sided:
         raise MapError(errno.EINVAL, "create", spec.name, f"flags {spec.flags:#x}")
     return size
 
@@ -333,9 +332,17 @@ def _read_head(fd: int, where: int | str) -> tuple[MapSpec, int]:
 def _spec_of(fd: int, head: Any) -> MapSpec:
     row = MAP_TYPES.at(head.s.type)
     return MapSpec(
-        name=bytes(head.name).split(b"\0")[0].decode(errors="replace"), type=row.name if row else "", key_size=head.s.key_size,
-        value_size=head.s.value_size, max_entries=head.s.max_entries, flags=head.s.flags, map_extra=head.map_extra,
-        btf=_btf_of(fd, head), key_type=head.btf_key_type, value_type=head.btf_value_type, inner=_inner_of(head.inner),
+        name=bytes(head.name).split(b"\0")[0].decode(errors="replace"),
+        type=row.name if row else "",
+        key_size=head.s.key_size,
+        value_size=head.s.value_size,
+        max_entries=head.s.max_entries,
+        flags=head.s.flags,
+        map_extra=head.map_extra,
+        btf=_btf_of(fd, head),
+        key_type=head.btf_key_type,
+        value_type=head.btf_value_type,
+        inner=_inner_of(head.inner),
         frozen=bool(head.frozen),
     )
 

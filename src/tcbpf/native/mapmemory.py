@@ -57,7 +57,7 @@ class Picture:
             try:
                 start = os.lseek(fd, end, os.SEEK_DATA)
             except OSError as error:
-                if error.errno != errno.ENXIO:         # nothing but zeros from here on
+                if error.errno != errno.ENXIO:  # nothing but zeros from here on
                     raise
                 break
             end = os.lseek(fd, start, os.SEEK_HOLE)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from tcbpf.tables.skb import Field
 
-HEADROOM, BUFFER = 256, 1 << 17                    # TCBPF_HEADROOM, TCBPF_BUFFER
+HEADROOM, BUFFER = 256, 1 << 17  # TCBPF_HEADROOM, TCBPF_BUFFER
 MAX_PACKET = BUFFER - 3 * HEADROOM
-LOOPBACK = 1                                       # the interface that BPF_PROG_TEST_RUN gives a packet
+LOOPBACK = 1  # the interface that BPF_PROG_TEST_RUN gives a packet
 _BYTES = {1: ctypes.c_uint8, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 
 

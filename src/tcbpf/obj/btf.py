@@ -473,9 +473,7 @@ def _enum(h: _Head) -> Type:
 
 
 def _proto(h: _Head) -> Type:
-    return Type(
-        h.id, h.kind, h.name, type=h.word, members=tuple(Member(h.text(n), t) for n, t in h.rows(_PAIR)), start=h.start
-    )
+    return Type(h.id, h.kind, h.name, type=h.word, members=tuple(Member(h.text(n), t) for n, t in h.rows(_PAIR)), start=h.start)
 
 
 def _var(h: _Head) -> Type:
@@ -494,14 +492,38 @@ def _datasec(h: _Head) -> Type:
 
 
 _PAIR, _ENUM_SIGNED = struct.Struct("<II"), struct.Struct("<Ii")
-_WIDTHS: dict[int, tuple[int, int]] = {             # bytes behind the head, and bytes of each entry
-    Kind.INT: (4, 0), Kind.PTR: (0, 0), Kind.ARRAY: (12, 0), Kind.STRUCT: (0, 12), Kind.UNION: (0, 12), Kind.ENUM: (0, 8),
-    Kind.FWD: (0, 0), Kind.TYPEDEF: (0, 0), Kind.VOLATILE: (0, 0), Kind.CONST: (0, 0), Kind.RESTRICT: (0, 0), Kind.FUNC: (0, 0),
-    Kind.FUNC_PROTO: (0, 8), Kind.VAR: (4, 0), Kind.DATASEC: (0, 12), Kind.FLOAT: (0, 0), Kind.DECL_TAG: (4, 0),
-    Kind.TYPE_TAG: (0, 0), Kind.ENUM64: (0, 12),
+_WIDTHS: dict[int, tuple[int, int]] = {  # bytes behind the head, and bytes of each entry
+    Kind.INT: (4, 0),
+    Kind.PTR: (0, 0),
+    Kind.ARRAY: (12, 0),
+    Kind.STRUCT: (0, 12),
+    Kind.UNION: (0, 12),
+    Kind.ENUM: (0, 8),
+    Kind.FWD: (0, 0),
+    Kind.TYPEDEF: (0, 0),
+    Kind.VOLATILE: (0, 0),
+    Kind.CONST: (0, 0),
+    Kind.RESTRICT: (0, 0),
+    Kind.FUNC: (0, 0),
+    Kind.FUNC_PROTO: (0, 8),
+    Kind.VAR: (4, 0),
+    Kind.DATASEC: (0, 12),
+    Kind.FLOAT: (0, 0),
+    Kind.DECL_TAG: (4, 0),
+    Kind.TYPE_TAG: (0, 0),
+    Kind.ENUM64: (0, 12),
 }
 _READERS: dict[Kind, Callable[[_Head], Type]] = {
     **dict.fromkeys((*MODIFIERS, Kind.PTR, Kind.FUNC, Kind.DECL_TAG), _reference),
-    Kind.INT: _int, Kind.ARRAY: _array, Kind.STRUCT: _struct, Kind.UNION: _struct, Kind.ENUM: _enum, Kind.ENUM64: _enum,
-    Kind.FWD: _fwd, Kind.FUNC_PROTO: _proto, Kind.VAR: _var, Kind.DATASEC: _datasec, Kind.FLOAT: _sized,
+    Kind.INT: _int,
+    Kind.ARRAY: _array,
+    Kind.STRUCT: _struct,
+    Kind.UNION: _struct,
+    Kind.ENUM: _enum,
+    Kind.ENUM64: _enum,
+    Kind.FWD: _fwd,
+    Kind.FUNC_PROTO: _proto,
+    Kind.VAR: _var,
+    Kind.DATASEC: _datasec,
+    Kind.FLOAT: _sized,
 }

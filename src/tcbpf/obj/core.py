@@ -23,14 +23,53 @@ ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
 BAD_CALL = 0xBAD2310
 """The helper number of the call that stands where a path does not exist, as libbpf writes it."""
 
-STABLE = frozenset({
-    "__sk_buff", "xdp_md", "bpf_sock", "bpf_tcp_sock", "bpf_sock_tuple", "bpf_tunnel_key", "bpf_xfrm_state", "bpf_fib_lookup",
-    "bpf_redir_neigh", "bpf_flow_keys", "bpf_sock_addr", "bpf_sock_ops", "sk_msg_md", "sk_reuseport_md", "bpf_sk_lookup",
-    "bpf_sysctl", "bpf_sockopt", "bpf_cgroup_dev_ctx", "bpf_insn", "bpf_lpm_trie_key", "bpf_lpm_trie_key_u8", "bpf_spin_lock",
-    "bpf_timer", "bpf_dynptr", "bpf_devmap_val", "bpf_cpumap_val", "bpf_pidns_info", "btf_ptr",
-    "ethhdr", "vlan_hdr", "vlan_ethhdr", "arphdr", "iphdr", "ipv6hdr", "in_addr", "in6_addr", "ipv6_opt_hdr", "frag_hdr",
-    "tcphdr", "udphdr", "icmphdr", "icmp6hdr", "sctphdr",
-})
+STABLE = frozenset(
+    {
+        "__sk_buff",
+        "xdp_md",
+        "bpf_sock",
+        "bpf_tcp_sock",
+        "bpf_sock_tuple",
+        "bpf_tunnel_key",
+        "bpf_xfrm_state",
+        "bpf_fib_lookup",
+        "bpf_redir_neigh",
+        "bpf_flow_keys",
+        "bpf_sock_addr",
+        "bpf_sock_ops",
+        "sk_msg_md",
+        "sk_reuseport_md",
+        "bpf_sk_lookup",
+        "bpf_sysctl",
+        "bpf_sockopt",
+        "bpf_cgroup_dev_ctx",
+        "bpf_insn",
+        "bpf_lpm_trie_key",
+        "bpf_lpm_trie_key_u8",
+        "bpf_spin_lock",
+        "bpf_timer",
+        "bpf_dynptr",
+        "bpf_devmap_val",
+        "bpf_cpumap_val",
+        "bpf_pidns_info",
+        "btf_ptr",
+        "ethhdr",
+        "vlan_hdr",
+        "vlan_ethhdr",
+        "arphdr",
+        "iphdr",
+        "ipv6hdr",
+        "in_addr",
+        "in6_addr",
+        "ipv6_opt_hdr",
+        "frag_hdr",
+        "tcphdr",
+        "udphdr",
+        "icmphdr",
+        "icmp6hdr",
+        "sctphdr",
+    }
+)
 """Types of the UAPI and of wires: the same on every kernel, so that the object's own description serves."""
 
 _FLAVOR = re.compile(r"___.+$")
@@ -68,7 +107,7 @@ def relocate(insns: list[Insn], pc: int, relo: CoreRelo, local: Btf, target: Btf
         raise wrong(f"{describe(relo, local)} has several meanings here: {sorted(after, key=str)}")
     if not found and not relo.kind.endswith("_exists"):
         insns[pc] = Insn(0x85, imm=BAD_CALL)
-        if insns[pc + 1:pc + 2] and insns[pc + 1].code == 0:                # the second half of a 16-byte instruction
+        if insns[pc + 1 : pc + 2] and insns[pc + 1].code == 0:  # the second half of a 16-byte instruction
             insns[pc + 1] = Insn(0x85, imm=BAD_CALL)
         return
     new = after.pop() if after else 0
@@ -212,9 +251,11 @@ def types_agree(local: Btf, mine: int, target: Btf, theirs: int, depth: int = 0)
     if a.kind in (Kind.PTR, Kind.ARRAY):
         return types_agree(local, a.type, target, b.type, depth + 1)
     if a.kind == Kind.FUNC_PROTO:
-        return len(a.members) == len(b.members) and all(
-            types_agree(local, x.type, target, y.type, depth + 1) for x, y in zip(a.members, b.members, strict=True)
-        ) and types_agree(local, a.type, target, b.type, depth + 1)
+        return (
+            len(a.members) == len(b.members)
+            and all(types_agree(local, x.type, target, y.type, depth + 1) for x, y in zip(a.members, b.members, strict=True))
+            and types_agree(local, a.type, target, b.type, depth + 1)
+        )
     return True
 
 
@@ -266,7 +307,7 @@ def field_value(path: Path, kind: str) -> int:
         return int(row.encoding & 1 or (row.kind in ENUMS and row.flag))
     if kind == "field_lshift_u64":
         return 64 - (path.offset + bits - start * 8)
-    return 64 - bits                                                        # field_rshift_u64
+    return 64 - bits  # field_rshift_u64
 
 
 def resize(mine: Path, found: list[Path], relo: CoreRelo) -> tuple[int, int] | None:
@@ -294,10 +335,10 @@ def patch(insns: list[Insn], pc: int, before: int | None, new: int, sizes: tuple
     """Put `new` where the instruction holds `before` (None: whatever it holds)."""
     insn = insns[pc]
     kind = insn.code & 7
-    if kind in (4, 7) and not insn.code & 8:                                # ALU with an immediate
+    if kind in (4, 7) and not insn.code & 8:  # ALU with an immediate
         check(insn.imm & 0xFFFFFFFF, before, 0xFFFFFFFF)
         insns[pc] = insn._replace(imm=signed(new, 32))
-    elif kind in (1, 2, 3):                                                 # LDX, ST, STX
+    elif kind in (1, 2, 3):  # LDX, ST, STX
         check(insn.off, before, 0xFFFF)
         if not 0 <= new <= 0x7FFF:
             raise wrong(f"offset {new} does not fit into an instruction")

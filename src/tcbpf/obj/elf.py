@@ -113,9 +113,7 @@ def read(raw: bytes, path: str = "") -> Elf:
     Raises:  ObjectError for what is not ELF, for another machine or byte order, and for a damaged file.
     """
     _check_ident(raw, path)
-    (_, kind, machine, _, _, _, shoff, _, _, _, _, shentsize, shnum, shstrndx) = _unpack(
-        _HEADER, raw, 0, path, "ELF header"
-    )
+    (_, kind, machine, _, _, _, shoff, _, _, _, _, shentsize, shnum, shstrndx) = _unpack(_HEADER, raw, 0, path, "ELF header")
     if machine not in (EM_NONE, EM_BPF):
         named = MACHINES.get(machine, f"machine {machine}")
         raise ObjectError(
@@ -142,18 +140,14 @@ def _check_ident(raw: bytes, path: str) -> None:
     if raw[4] != 2:
         raise ObjectError("ELF format error, ELF file not for eBPF?", path=path, hint="it is a 32-bit file")
     if raw[5] == 2:
-        raise ObjectError(
-            "We are little endian, eBPF object is big endian!", path=path, hint="compile with -target bpfel"
-        )
+        raise ObjectError("We are little endian, eBPF object is big endian!", path=path, hint="compile with -target bpfel")
     if raw[5] != 1:
         raise ObjectError(f"unknown byte order {raw[5]}", path=path, section="ELF header", offset=5)
 
 
 def _unpack(form: struct.Struct, raw: bytes, offset: int, path: str, place: str) -> tuple[int, ...]:
     if not 0 <= offset <= len(raw) - form.size:
-        raise ObjectError(
-            f"lies beyond the end of the file ({len(raw)} bytes)", path=path, section=place, offset=offset
-        )
+        raise ObjectError(f"lies beyond the end of the file ({len(raw)} bytes)", path=path, section=place, offset=offset)
     return form.unpack_from(raw, offset)
 
 

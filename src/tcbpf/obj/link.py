@@ -227,9 +227,7 @@ class _Linker:
                 insns[pc] = self.kfunc(insns[pc], code, reloc)
                 return
             distance = self.starts[reloc.symbol] - pc - 1
-            insns[pc] = insns[pc]._replace(
-                src=PSEUDO_CALL if reloc.kind == "call" else PSEUDO_FUNC, off=0, imm=distance
-            )
+            insns[pc] = insns[pc]._replace(src=PSEUDO_CALL if reloc.kind == "call" else PSEUDO_FUNC, off=0, imm=distance)
         elif reloc.kind in ("map", "data"):
             value = reloc.kind == "data"
             insns[pc] = insns[pc]._replace(
@@ -281,9 +279,7 @@ class _Linker:
         if btf is None or any(start not in known for start in self.starts.values()):
             return b""
         return b"".join(
-            struct.pack(
-                "<4I", line.pc, btf.offset_of(line.file), btf.offset_of(line.text), line.line << 10 | line.column
-            )
+            struct.pack("<4I", line.pc, btf.offset_of(line.file), btf.offset_of(line.text), line.line << 10 | line.column)
             for line in lines
             if insns[line.pc].code
         )

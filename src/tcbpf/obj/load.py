@@ -124,9 +124,7 @@ class _Loader:
             lambda name, variable: symbols.get((names[name].index, variable)),
         ).externs_placed()
         hidden = {
-            s.name
-            for s in self.elf.symbols
-            if s.type == elf_.STT_FUNC and s.visibility in (elf_.STV_HIDDEN, elf_.STV_INTERNAL)
+            s.name for s in self.elf.symbols if s.type == elf_.STT_FUNC and s.visibility in (elf_.STV_HIDDEN, elf_.STV_INTERNAL)
         }
         return btf.linkage_made_static(hidden) if hidden else btf
 
@@ -161,9 +159,7 @@ class _Loader:
             following = starts[starts.index(symbol.value) + 1 :]
             end = symbol.value + symbol.size if symbol.size else (following[0] if following else section.size)
             if symbol.value % SLOT_SIZE or end % SLOT_SIZE or not symbol.value < end <= section.size:
-                raise self.wrong(
-                    f"function {symbol.name!r} ends at {end:#x} of {section.size:#x}", section, symbol.value
-                )
+                raise self.wrong(f"function {symbol.name!r} ends at {end:#x} of {section.size:#x}", section, symbol.value)
             places.append(_Place(self.unique(symbol.name), symbol.value, end, symbol.bind != elf_.STB_LOCAL))
         return places
 
@@ -205,9 +201,7 @@ class _Loader:
             type_id = funcs.get(place.start, 0)
             func = self.btf[type_id] if self.btf and type_id else None
             if func is not None and func.kind != Kind.FUNC:
-                raise self.wrong(
-                    f"function {place.name!r} has type id {type_id}, which is no function", section, place.start
-                )
+                raise self.wrong(f"function {place.name!r} has type id {type_id}, which is no function", section, place.start)
             low, high = bisect_right(starts, first - 1), bisect_right(starts, last - 1)
             yield Code(
                 place.name,
@@ -226,9 +220,7 @@ class _Loader:
             if body[pc].code == LD_IMM64:
                 pc += 1
                 if pc == len(body) or body[pc].code:
-                    raise self.wrong(
-                        "a 16-byte instruction lacks its second half", section, place.start + (pc - 1) * SLOT_SIZE
-                    )
+                    raise self.wrong("a 16-byte instruction lacks its second half", section, place.start + (pc - 1) * SLOT_SIZE)
             pc += 1
 
     def lines_of(self, section: Section) -> list[Line]:
@@ -245,9 +237,7 @@ class _Loader:
 
     # --- relocations -------------------------------------------------------------------------------------------------
 
-    def relocs_of(
-        self, section: Section, place: _Place, body: tuple[Insn, ...], rels: dict[int, Rel]
-    ) -> Iterator[Reloc]:
+    def relocs_of(self, section: Section, place: _Place, body: tuple[Insn, ...], rels: dict[int, Rel]) -> Iterator[Reloc]:
         """Yield the relocations of one function, calls inside the section included, as the slots they patch."""
         for pc, insn in enumerate(body):
             at = place.start + pc * SLOT_SIZE
@@ -290,9 +280,7 @@ class _Loader:
             f"refers to {symbol.name!r} in section {target.name!r}, which holds neither a map nor data", section, at
         )
 
-    def data(
-        self, section: Section, at: int, pc: int, target: Section, name: str, offset: int, symbol: Symbol
-    ) -> Reloc:
+    def data(self, section: Section, at: int, pc: int, target: Section, name: str, offset: int, symbol: Symbol) -> Reloc:
         if not 0 <= offset <= target.size:
             raise self.wrong(f"refers to byte {offset} of {target.name}, which has {target.size}", section, at)
         if target.index in self.elf.relocations:

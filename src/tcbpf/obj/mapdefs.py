@@ -113,9 +113,7 @@ def _legacy(elf: Elf, section: Section, btf: Btf | None, notes: list[str]) -> li
     if not symbols:
         raise ObjectError("no symbol names a map in it", path=elf.path, section=section.label)
     if len(symbols) > MAX_LEGACY_MAPS:
-        raise ObjectError(
-            f"{len(symbols)} maps, over the limit of {MAX_LEGACY_MAPS}", path=elf.path, section=section.label
-        )
+        raise ObjectError(f"{len(symbols)} maps, over the limit of {MAX_LEGACY_MAPS}", path=elf.path, section=section.label)
     stride, rest = divmod(len(section.data), len(symbols))
     if rest or stride % 4 or stride < 4 * LEGACY_MIN_WORDS:
         raise ObjectError(
@@ -329,9 +327,7 @@ class _Definition:
             raise self.wrong("values is not an array of maps or programs")
         inner = None
         if target.kind == Kind.STRUCT:
-            inner = _Definition(self.elf, self.section, self.btf, f"{self.name}.inner", self.offset, inner=True).read(
-                target
-            )
+            inner = _Definition(self.elf, self.section, self.btf, f"{self.name}.inner", self.offset, inner=True).read(target)
         return inner, tuple(self.slots(m.offset // 8))
 
     def slots(self, start: int) -> Iterator[tuple[int, str]]:

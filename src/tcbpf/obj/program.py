@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
     from tcbpf.obj.btf_ext import CoreRelo
 
-PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS = 0, 1, 2       # bpf_elf_map.pinning; libbpf's PIN_BY_NAME is PIN_GLOBAL_NS
+PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS = 0, 1, 2  # bpf_elf_map.pinning; libbpf's PIN_BY_NAME is PIN_GLOBAL_NS
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class MapSpec:
     value_size: int
     max_entries: int
     flags: int = 0
-    id: int = 0                                        # bpf_elf_map.id, which tail-call sections "ID/KEY" name
+    id: int = 0  # bpf_elf_map.id, which tail-call sections "ID/KEY" name
     pinning: int = PIN_NONE
-    inner: MapSpec | None = None                       # map in map
+    inner: MapSpec | None = None  # map in map
     inner_idx: int = -1
-    values: tuple[tuple[int, str], ...] = ()           # (slot, program or map name) of a declared array
-    contents: bytes | None = None                      # initial value of a global data map's one element
-    frozen: bool = False                               # .rodata: contents are known for good
+    values: tuple[tuple[int, str], ...] = ()  # (slot, program or map name) of a declared array
+    contents: bytes | None = None  # initial value of a global data map's one element
+    frozen: bool = False  # .rodata: contents are known for good
     map_extra: int = 0
     btf: Btf | None = field(default=None, compare=False, repr=False)
-    key_type: int = 0                                  # BTF type ids, 0 for none
+    key_type: int = 0  # BTF type ids, 0 for none
     value_type: int = 0
 
     @property
@@ -89,7 +89,7 @@ class Program:
     """
 
     name: str
-    type: str                                          # a name of tables.progs
+    type: str  # a name of tables.progs
     insns: tuple[Insn, ...]
     maps: tuple[HasSpec, ...] = ()
     kfuncs: tuple[str, ...] = ()
@@ -99,15 +99,21 @@ class Program:
     btf: Btf | None = field(default=None, compare=False, repr=False)
     lines: tuple[Line, ...] = field(default=(), compare=False, repr=False)
     funcs: tuple[Func, ...] = ()
-    raw_func_info: bytes = field(default=b"", compare=False, repr=False)    # records for bpf(2), of 8 bytes each
-    raw_line_info: bytes = field(default=b"", compare=False, repr=False)    # of 16 bytes each
+    raw_func_info: bytes = field(default=b"", compare=False, repr=False)  # records for bpf(2), of 8 bytes each
+    raw_line_info: bytes = field(default=b"", compare=False, repr=False)  # of 16 bytes each
     kernel_version: int = 0
-    classic: bool = False                              # converted from classic BPF: may call tables.helpers.CONVERTED
-    path: str = ""                                     # the object file, for messages and `filter show`
+    classic: bool = False  # converted from classic BPF: may call tables.helpers.CONVERTED
+    path: str = ""  # the object file, for messages and `filter show`
 
     @classmethod
     def from_bytes(
-        cls, raw: bytes, *, type: str = "sched_cls", maps: Sequence[HasSpec] = (), license: str = "", name: str = "prog",
+        cls,
+        raw: bytes,
+        *,
+        type: str = "sched_cls",
+        maps: Sequence[HasSpec] = (),
+        license: str = "",
+        name: str = "prog",
         kfuncs: Sequence[str] = (),
     ) -> Program:
         """Return a program of bare bytecode.
@@ -165,5 +171,5 @@ class Object:
     license: str = ""
     kernel_version: int = 0
     btf: Btf | None = field(default=None, repr=False)
-    sha1: str = ""                                     # of the whole file: the object scope's directory (SPEC 157)
-    notes: tuple[str, ...] = ()                        # what the loader put right, for the user to know
+    sha1: str = ""  # of the whole file: the object scope's directory (SPEC 157)
+    notes: tuple[str, ...] = ()  # what the loader put right, for the user to know

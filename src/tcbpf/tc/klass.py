@@ -132,7 +132,7 @@ def show(state: State, asked_for: TcClass, asked: str) -> tuple[TcClass, ...]:
             found += [levelled(mine, k) for k in hashed(mine)]
     if asked_for.parent not in (0, TC_H_ROOT):
         major = asked_for.parent & 0xFFFF0000
-        found = [k for k in found if k.classid & 0xFFFF0000 == major]        # a parent stands for its whole qdisc here
+        found = [k for k in found if k.classid & 0xFFFF0000 == major]  # a parent stands for its whole qdisc here
     if asked_for.classid:
         found = [k for k in found if k.classid == asked_for.classid]
     return tuple(found)

@@ -110,7 +110,14 @@ class State:
 
 def describe(verb: str, thing: TcObject) -> str:
     """Return what was asked, for a message: "filter add dev em1"."""
-    kind = {Link: "link", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Chain: "chain",
-            Action: "action", Actions: "action"}[type(thing)]
+    kind = {
+        Link: "link",
+        Qdisc: "qdisc",
+        TcClass: "class",
+        Filter: "filter",
+        Chain: "chain",
+        Action: "action",
+        Actions: "action",
+    }[type(thing)]
     name = thing.name if isinstance(thing, Link) else getattr(thing, "dev", "") or getattr(thing, "kind", "")
     return f"{kind} {verb} dev {name}" if kind != "action" else f"{kind} {verb} {name}"

@@ -27,5 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def bpf(request: pytest.FixtureRequest) -> Iterator[Datapath]:
     """A datapath of the test's own: maps and programs go when the test ends."""
     from tcbpf.datapath.choose import open_datapath
+
     with open_datapath(request.config.getoption("--bpf-datapath")) as datapath:
         yield datapath

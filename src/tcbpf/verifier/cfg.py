@@ -53,12 +53,13 @@ def check_shape(env: Env) -> None:
 
 # --- functions ---------------------------------------------------------------------------------------------------------
 
+
 def _find_subprograms(env: Env) -> None:
     starts = {0}
     try:
         handler = _find_starts(env, starts)
     finally:
-        _make_subprograms(env, sorted(starts))             # of a refused program those found so far, for the log's last lines
+        _make_subprograms(env, sorted(starts))  # of a refused program those found so far, for the log's last lines
     if handler:
         sub = env.subprogs[env.subprog_at[handler]]
         sub.is_exception = sub.is_callback = sub.is_async = sub.called = True
@@ -99,8 +100,15 @@ def _make_subprograms(env: Env, ordered: list[int]) -> None:
     for number, (start, end) in enumerate(zip(ordered, [*ordered[1:], count], strict=True)):
         func_row = named.get(start)
         name = func_row.name if func_row else (env.program.name if not start else f"func{number}")
-        env.subprogs.append(SubInfo(start, end, name, func_row.type_id if func_row else 0,
-                                    bool(func_row and func_row.is_global and func_row.type_id)))   # no BTF: as static
+        env.subprogs.append(
+            SubInfo(
+                start,
+                end,
+                name,
+                func_row.type_id if func_row else 0,
+                bool(func_row and func_row.is_global and func_row.type_id),
+            )
+        )  # no BTF: as static
         env.subprog_at[start] = number
 
 
@@ -143,6 +151,7 @@ def _check_without_btf(env: Env) -> None:
 
 
 # --- single slots ------------------------------------------------------------------------------------------------------
+
 
 def _check_opcodes(env: Env) -> None:
     """Every slot is an instruction, 16-byte loads are whole, and the maps they name exist."""
@@ -251,7 +260,7 @@ def _edges(env: Env, pc: int) -> tuple[int, ...]:
     ins = env.ins[pc]
     kind = ins.kind
     if ins.pc != pc:
-        return (ins.next,)                             # the second half of a 16-byte load, which no good jump reaches
+        return (ins.next,)  # the second half of a 16-byte load, which no good jump reaches
     if kind is Kind.LD_IMM64:
         if ins.src == PSEUDO_FUNC:
             env.prune_point[ins.next] = env.jmp_point[ins.next] = 1
@@ -342,11 +351,11 @@ def check_addresses(env: Env) -> None:
     Differs: the message names the function's place in the program as given, the kernel's in the program as it rewrote it.
     """
     seen = [env.aux[ins.pc].seen for ins in env.ins]
-    alive = [sub.start for sub in env.subprogs if any(seen[sub.start:sub.end])]
+    alive = [sub.start for sub in env.subprogs if any(seen[sub.start : sub.end])]
     throws = any(kfunc.name == THROW and seen[pc] for pc, kfunc in env.kfunc_at.items())
-    if len(alive) <= 1 and not throws:                 # for a throw the kernel adds a function of its own
-        return                                         # a single function is compiled as it is
-    left = list(accumulate(seen, initial=0))           # slots that are left before each
+    if len(alive) <= 1 and not throws:  # for a throw the kernel adds a function of its own
+        return  # a single function is compiled as it is
+    left = list(accumulate(seen, initial=0))  # slots that are left before each
     starts = {left[start] for start in alive}
     for ins in env.ins:
         if ins.kind is Kind.LD_IMM64 and ins.src == PSEUDO_FUNC and seen[ins.pc]:
@@ -359,6 +368,7 @@ def check_addresses(env: Env) -> None:
 
 
 # --- loops -------------------------------------------------------------------------------------------------------------
+
 
 def _find_loops(env: Env) -> None:
     """Number the strongly connected parts of each function, 0 for straight code: Tarjan's algorithm without recursion."""

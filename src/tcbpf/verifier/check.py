@@ -31,7 +31,12 @@ MAX_INSNS_UNPRIVILEGED: Final = 4096
 
 
 def verify(
-    program: Program, *, log_level: int = 0, privileged: bool = True, perfmon: bool | None = None, kernel: Release = KERNEL,
+    program: Program,
+    *,
+    log_level: int = 0,
+    privileged: bool = True,
+    perfmon: bool | None = None,
+    kernel: Release = KERNEL,
     max_insns: int = MAX_INSNS,
 ) -> Verified:
     """Prove that a program is safe to run, as the kernel of that release does, and return it with what the proof learned.
@@ -45,7 +50,11 @@ def verify(
     began = time.perf_counter_ns()
     log = Log(log_level)
     env = Env(
-        program, log=log, capable=privileged, perfmon=privileged if perfmon is None else perfmon and privileged, kernel=kernel,
+        program,
+        log=log,
+        capable=privileged,
+        perfmon=privileged if perfmon is None else perfmon and privileged,
+        kernel=kernel,
         max_insns=max_insns,
     )
     try:
@@ -84,7 +93,7 @@ def _check(env: Env, privileged: bool) -> None:
     if env.trace:
         env.trace.live_registers()
     check_functions(env)
-    env.pc = -1                                            # what follows is about the program, not about a path
+    env.pc = -1  # what follows is about the program, not about a path
     check_stack_depth(env)
     _check_tail_calls(env)
     check_addresses(env)
@@ -105,7 +114,7 @@ def _map_info(handle: HasSpec, index: int) -> MapInfo:
     inner = None
     if spec.inner is not None:
         inner = MapInfo(spec.inner, -1, 0, record_of(spec.inner), None)
-        inner.name = ""                                # the kernel keeps no name of the map that describes the inner ones
+        inner.name = ""  # the kernel keeps no name of the map that describes the inner ones
     return MapInfo(spec, index, row.number if row is not None else 0, record_of(spec), inner)
 
 
@@ -119,8 +128,16 @@ def _error(env: Env, refused: Refused, began: int) -> VerifierError:
     found = blame(env, refused.facts) if on_path else Blame()
     told = account(env, refused.reason, refused.facts, found, on_path=on_path)
     return VerifierError(
-        message=refused.lines[0], pc=env.pc, reason=refused.reason, errno=refused.errno,
+        message=refused.lines[0],
+        pc=env.pc,
+        reason=refused.reason,
+        errno=refused.errno,
         source=source_line(env.program, env.pc),
-        slice=found.slice, hint=told.hint, log=env.log.text(), variable=told.variable, state=told.state,
-        section=env.program.section, path=env.program.path,
+        slice=found.slice,
+        hint=told.hint,
+        log=env.log.text(),
+        variable=told.variable,
+        state=told.state,
+        section=env.program.section,
+        path=env.program.path,
     )

@@ -114,6 +114,7 @@ def _follow(env: Env) -> None:
 
 # --- instructions ------------------------------------------------------------------------------------------------------
 
+
 def _call_kfunc(env: Env, ins: Ins) -> int:
     from tcbpf.verifier.rules.kfunc import call_kfunc  # and the table behind it: few programs need them
 
@@ -183,8 +184,17 @@ def _loaded(env: Env, ins: Ins) -> Reg:
 
 
 _HANDLERS: Final[dict[Kind, Run]] = {
-    Kind.JUMP: jump.jump, Kind.JA: _goto, Kind.MAY_GOTO: jump.may_goto, Kind.CALL: call.helper,
+    Kind.JUMP: jump.jump,
+    Kind.JA: _goto,
+    Kind.MAY_GOTO: jump.may_goto,
+    Kind.CALL: call.helper,
     Kind.CALL_LOCAL: leave.call_local,
-    Kind.CALL_KFUNC: _call_kfunc, Kind.EXIT: leave.leave, Kind.LD_IMM64: _ld_imm64, Kind.LD_ABS: leave.load_packet,
-    Kind.LD_IND: leave.load_packet, Kind.LOAD: access.load, Kind.STORE: access.store, Kind.ATOMIC: access.atomic,
+    Kind.CALL_KFUNC: _call_kfunc,
+    Kind.EXIT: leave.leave,
+    Kind.LD_IMM64: _ld_imm64,
+    Kind.LD_ABS: leave.load_packet,
+    Kind.LD_IND: leave.load_packet,
+    Kind.LOAD: access.load,
+    Kind.STORE: access.store,
+    Kind.ATOMIC: access.atomic,
 }

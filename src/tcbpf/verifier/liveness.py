@@ -70,12 +70,12 @@ class Instance:
     __slots__ = ("chain", "dirty", "frames", "fresh", "must_write_known", "start")
 
     def __init__(self, chain: tuple[int, ...], start: int, size: int) -> None:
-        self.chain = chain                     # the pcs of the open calls
+        self.chain = chain  # the pcs of the open calls
         self.start = start
         self.frames: list[Masks | None] = [None] * (len(chain) + 1)
         self.must_write_known = bytearray(size)
         self.dirty: set[tuple[int, int]] = set()
-        self.fresh = False                     # must_write shrank: must_write_acc starts anew
+        self.fresh = False  # must_write shrank: must_write_acc starts anew
 
 
 class Masks:
@@ -124,7 +124,7 @@ class StackLiveness:
         self.current = None
 
     def _instance(self, state: State, frame: int) -> Instance:
-        chain = tuple(f.callsite for f in state.frames[1:frame + 1])
+        chain = tuple(f.callsite for f in state.frames[1 : frame + 1])
         start = self.env.subprogs[state.frames[frame].subprog].start
         key = (*chain, start)
         found = self.instances.get(key)

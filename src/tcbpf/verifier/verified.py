@@ -18,19 +18,19 @@ class Region(Enum):
     PACKET = "packet"
     MAP_VALUE = "map_value"
     MEM = "mem"
-    OTHER = "other"              # several of the above but not ctx
+    OTHER = "other"  # several of the above but not ctx
 
 
 @dataclass(slots=True)
 class Aux:
     """What is known of one instruction."""
 
-    seen: bool = False                       # reached on some path; the rest is dead code
+    seen: bool = False  # reached on some path; the rest is dead code
     region: Region = Region.NONE
-    field: Field | None = None               # ctx access: the row, whose `native` place the engine uses
-    map: int = -1                            # helper call: index in program.maps of its map argument, -1 for not constant
-    key: int = -1                            # tail_call: the constant index, -1 for none
-    kfunc: str = ""                          # kernel function called, by tables.kfuncs name
+    field: Field | None = None  # ctx access: the row, whose `native` place the engine uses
+    map: int = -1  # helper call: index in program.maps of its map argument, -1 for not constant
+    key: int = -1  # tail_call: the constant index, -1 for none
+    kfunc: str = ""  # kernel function called, by tables.kfuncs name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ class Verified:
     """
 
     program: Program
-    aux: tuple[Aux, ...]                     # one for each slot
-    subprogs: tuple[Subprog, ...]            # in pc order; the first is the entry
+    aux: tuple[Aux, ...]  # one for each slot
+    subprogs: tuple[Subprog, ...]  # in pc order; the first is the entry
     insns_processed: int
-    visits: tuple[int, ...] = field(default=(), repr=False)      # how often each slot was processed
+    visits: tuple[int, ...] = field(default=(), repr=False)  # how often each slot was processed
     states: int = 0
     peak_states: int = 0
-    writes_packet: bool = True               # may change packet bytes or geometry: directly or through a helper
-    helpers: frozenset[str] = frozenset()    # called, by tables.helpers name
-    kernel_only: tuple[str, ...] = ()        # why only the live kernel can run it: "it reads the kernel's struct bpf_map"
+    writes_packet: bool = True  # may change packet bytes or geometry: directly or through a helper
+    helpers: frozenset[str] = frozenset()  # called, by tables.helpers name
+    kernel_only: tuple[str, ...] = ()  # why only the live kernel can run it: "it reads the kernel's struct bpf_map"
     log: str = field(default="", repr=False)
     time_ns: int = 0

@@ -68,9 +68,7 @@ def successors(pc: int, insn: Insn, op: Op) -> tuple[int, ...]:
     return (after,)
 
 
-def blocks_of(
-    insns: Sequence[Insn], ops: Slots, entry: int, live: Callable[[int], bool] = lambda pc: True
-) -> list[Block]:
+def blocks_of(insns: Sequence[Insn], ops: Slots, entry: int, live: Callable[[int], bool] = lambda pc: True) -> list[Block]:
     """Return the blocks of the function at `entry`, that one first, then by pc; edges to what is not live are left out.
 
     Raises:  InputError when a path leaves the program or enters the middle of an LD_IMM64.
@@ -84,8 +82,11 @@ def blocks_of(
             continue
         op = ops[pc] if 0 <= pc < len(ops) else None
         if op is None:
-            raise InputError("a path leaves the program" if not 0 <= pc < len(ops) else "a path enters LD_IMM64",
-                             where=f"pc {pc}", hint="end it with exit")
+            raise InputError(
+                "a path leaves the program" if not 0 <= pc < len(ops) else "a path enters LD_IMM64",
+                where=f"pc {pc}",
+                hint="end it with exit",
+            )
         succ = tuple(s for s in successors(pc, insns[pc], op) if live(s))
         after[pc] = succ
         if op.kind in ENDS:

@@ -22,10 +22,10 @@ COMPILED = frozenset({"tail_call", "loop", "for_each_map_elem"})
 class Options:
     """How to compile. harden: net.core.bpf_jit_harden's 0, 1, 2 (1 blinds programs loaded without privilege, 2 all)."""
 
-    engine: str = "jit"                      # "jit" or "interp"
+    engine: str = "jit"  # "jit" or "interp"
     harden: int = 0
-    cache: bool = True                       # keep machine code on disk, by content
-    count: bool = False                      # count executed instructions
+    cache: bool = True  # keep machine code on disk, by content
+    count: bool = False  # count executed instructions
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -40,8 +40,11 @@ class Options:
             raise InputError(f"no number {enable!r}", where="TCBPF_JIT_ENABLE", hint="0, the interpreter, or 1, machine code")
         harden = {"": 0, "0": 0, "1": 1, "2": 2}.get(asked := os.environ.get("TCBPF_JIT_HARDEN", ""))
         if harden is None:
-            raise InputError(f"no number {asked!r}", where="TCBPF_JIT_HARDEN",
-                             hint="0, 1 to blind constants without CAP_BPF, or 2 to blind them always")
+            raise InputError(
+                f"no number {asked!r}",
+                where="TCBPF_JIT_HARDEN",
+                hint="0, 1 to blind constants without CAP_BPF, or 2 to blind them always",
+            )
         return cls(engine=engine, harden=harden)
 
 

@@ -61,8 +61,7 @@ def offsets_at(insns: Sequence[Insn], ops: Slots, blocks: Sequence[Block]) -> di
                 after(offsets, insns[pc], op)
         for succ in block.succ:
             old = known.get(succ)
-            new = tuple(offsets) if old is None else tuple(
-                a if a == b else None for a, b in zip(old, offsets, strict=True))
+            new = tuple(offsets) if old is None else tuple(a if a == b else None for a, b in zip(old, offsets, strict=True))
             if new != old:
                 known[succ] = new
                 todo.append(succ)

@@ -24,7 +24,7 @@ from tcbpf.vm.jit.elf_image import link
 from tcbpf.vm.jit.llvmtext import INTRINSICS
 from tcbpf.vm.jit.pages import ENTRY, Pages
 
-BUDGET = 100_000_000           # instructions
+BUDGET = 100_000_000  # instructions
 
 HELPERS = {5: "ktime_get_ns", 7: "get_prandom_u32", 8: "get_smp_processor_id"}
 """What may be called, by id: helpers that touch no memory."""
@@ -54,8 +54,14 @@ class State(ctypes.Structure):
     Units:   budget in instructions; fault holds a Fault in its low byte and the pc above it.
     """
 
-    _fields_ = [("mem_len", ctypes.c_uint64), ("stack", ctypes.c_uint64), ("budget", ctypes.c_int64),
-                ("depth", ctypes.c_uint64), ("fault", ctypes.c_uint64), ("values", ctypes.c_uint64 * 3)]
+    _fields_ = [
+        ("mem_len", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("budget", ctypes.c_int64),
+        ("depth", ctypes.c_uint64),
+        ("fault", ctypes.c_uint64),
+        ("values", ctypes.c_uint64 * 3),
+    ]
 
 
 _AT = {name: getattr(State, name).offset for name in ("mem_len", "stack", "budget", "depth", "fault", "values")}
@@ -188,18 +194,21 @@ def ir(program: Checked) -> str:
     for start in program.functions:
         head = f"define internal i64 @f{start}({arguments}, i64 %fp, {HIDDEN}) noinline"
         text.append(CheckedBody(program.insns, program.ops, start).text(head))
-    return "\n".join(text) + f"""
+    return (
+        "\n".join(text)
+        + f"""
 define i64 @prog({HIDDEN}) {{
   %mem = ptrtoint ptr %ctx to i64
-  %len.at = getelementptr i8, ptr %env, i64 {_AT['mem_len']}
+  %len.at = getelementptr i8, ptr %env, i64 {_AT["mem_len"]}
   %len = load i64, ptr %len.at
-  %stack.at = getelementptr i8, ptr %env, i64 {_AT['stack']}
+  %stack.at = getelementptr i8, ptr %env, i64 {_AT["stack"]}
   %stack = load i64, ptr %stack.at
   %fp = add i64 %stack, {FRAME}
   %r = call i64 @f0(i64 %mem, i64 %len, i64 0, i64 0, i64 0, i64 %fp, {HIDDEN})
   ret i64 %r
 }}
 """
+    )
 
 
 def _values() -> tuple[int, int, int]:

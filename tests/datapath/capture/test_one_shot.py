@@ -89,12 +89,36 @@ def test_a_warm_start_imports_nothing_that_makes(place) -> None:
     words = ["run", str(place / "x.c"), str(place / "x.pcap"), "--section", "tc"]
     program = f"import sys; from tcbpf.cli import main; main({words}); print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-S", "-c", program]
-    cold, warm = (subprocess.run(command, capture_output=True, text=True, check=True,
-                                 env={**os.environ, "PYTHONPATH": ":".join(sys.path)}) for _ in range(2))
+    cold, warm = (
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        )
+        for _ in range(2)
+    )
     assert {"llvmlite", "tcbpf.verifier"} <= set(cold.stderr.split())
-    heavy = {"argparse", "dataclasses", "elftools", "enum", "hashlib", "inspect", "llvmlite", "pathlib", "pyroute2", "re",
-             "rich", "sqlite3", "subprocess", "tempfile", "typing", "tcbpf.isa", "tcbpf.obj", "tcbpf.verifier", "tcbpf.maps",
-             "tcbpf.datapath.user", "tcbpf.datapath.base"}
+    heavy = {
+        "argparse",
+        "dataclasses",
+        "elftools",
+        "enum",
+        "hashlib",
+        "inspect",
+        "llvmlite",
+        "pathlib",
+        "pyroute2",
+        "re",
+        "rich",
+        "sqlite3",
+        "subprocess",
+        "tempfile",
+        "typing",
+        "tcbpf.isa",
+        "tcbpf.obj",
+        "tcbpf.verifier",
+        "tcbpf.maps",
+        "tcbpf.datapath.user",
+        "tcbpf.datapath.base",
+    }
     assert "tcbpf.datapath.capture.one_shot" in warm.stderr.split() and not heavy & set(warm.stderr.split())
     assert "10 packets" in warm.stdout
 
@@ -148,10 +172,14 @@ def damage(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry.write_bytes(entry.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize(("change", "then"), [
-    (change_source, {"0": 9, "7": 1}), (change_header, {"2": 3, "7": 7}),
-    *((change, {"0": 3, "7": 7}) for change in (change_package, change_cpu, change_number_of_cpus, change_kernel, damage)),
-])
+@pytest.mark.parametrize(
+    ("change", "then"),
+    [
+        (change_source, {"0": 9, "7": 1}),
+        (change_header, {"2": 3, "7": 7}),
+        *((change, {"0": 3, "7": 7}) for change in (change_package, change_cpu, change_number_of_cpus, change_kernel, damage)),
+    ],
+)
 def test_whatever_changes_is_made_again(change, then, place, made, capsys, monkeypatch) -> None:
     verdicts(place, capsys)
     change(place, monkeypatch)
@@ -233,8 +261,14 @@ def replaced(stats: object) -> dict[str, object]:
 
 
 SPECS: list[tuple[str, int, int, int]] = [
-    ("array", 4, 100, 0), ("percpu_array", 4, 8, 0), ("hash", 4, 8, 0), ("percpu_hash", 4, 8, 0), ("lru_hash", 4, 8, 0),
-    ("lpm_trie", 8, 8, 1), ("queue", 0, 8, 0), ("stack", 0, 8, 0),
+    ("array", 4, 100, 0),
+    ("percpu_array", 4, 8, 0),
+    ("hash", 4, 8, 0),
+    ("percpu_hash", 4, 8, 0),
+    ("lru_hash", 4, 8, 0),
+    ("lpm_trie", 8, 8, 1),
+    ("queue", 0, 8, 0),
+    ("stack", 0, 8, 0),
 ]
 
 

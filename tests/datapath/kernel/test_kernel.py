@@ -48,7 +48,7 @@ def test_packets_that_test_run_does_not_take(kernel: Kernel, tmp_path: Path) -> 
     shortest, longest = packet_sizes()
     low, high = shortest[0], longest + 1
     assert (low, longest) == (14, 3712) or os.sysconf("SC_PAGE_SIZE") != 4096
-    assert shortest[0x86DD] - shortest[0x800] in (0, 20)         # either no header is asked for, or a whole one
+    assert shortest[0x86DD] - shortest[0x800] in (0, 20)  # either no header is asked for, or a whole one
     prog = kernel.prog_load(program("r0 = 0\nexit"))
     for size in (low - 1, high):
         with pytest.raises(InputError, match=f"a packet of {size} bytes cannot run on the kernel datapath"):
@@ -107,8 +107,10 @@ def test_what_the_kernel_lacks_is_said(kernel: Kernel) -> None:
         (Link("x1", kind="nosuch"), "this kernel has no nosuch devices"),
         (Qdisc("em1", "nosuch", 0x10000), "Specified qdisc kind is unknown"),
         (Filter("em1", HOOKS["ingress"], "nosuch"), "TC classifier not found"),
-        (Filter("em1", HOOKS["ingress"], "bpf", options=everything, actions=(Action("nosuch"),)),
-         "Failed to load TC action module"),
+        (
+            Filter("em1", HOOKS["ingress"], "bpf", options=everything, actions=(Action("nosuch"),)),
+            "Failed to load TC action module",
+        ),
     ):
         with pytest.raises(NotSupported, match=words):
             kernel.apply(Request(Op.ADD, what))
@@ -122,9 +124,15 @@ def test_without_privilege_the_error_says_what_is_needed(kernel: Kernel) -> None
         "for call in (lambda: Kernel().map_create(MapSpec('m', 'hash', 4, 4, 1)),\n"
         "             lambda: Kernel().prog_load(Program.from_bytes(bytes.fromhex('b700000000000000 9500000000000000')))):\n"
         "    try: call()\n"
-        "    except OSError as error: print(type(error).__name__, error.errno, error)\n")
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+        "    except OSError as error: print(type(error).__name__, error.errno, error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    )
     lines = ran.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [["MapError", "1"], ["SysError", "1"]]
     assert all("CAP_BPF" in line and "--datapath user" in line for line in lines)
@@ -184,6 +192,7 @@ def send(path: str, device: str, frame: bytes, count: int) -> None:
             out.bind((device, 0))
             for _ in range(count):
                 out.send(frame)
+
     within(path, go)
 
 
@@ -195,18 +204,30 @@ def test_filters_see_and_redirect_real_packets(kernel: Kernel) -> None:
     kernel.apply(Request(Op.ADD, Qdisc("em1", "clsact", 0xFFFF0000, TC_H_CLSACT)))
     counts = MapSpec("counts", "array", 4, 8, 1)
     seen = kernel.prog_load(program(COUNT % -1, counts))
-    kernel.apply(Request(Op.ADD, Filter("em1", HOOKS["ingress"], "bpf", pref=2, options=Bpf(
-        prog=seen, name="x", classid=0x10001), actions=(Action("mirred", control="stolen", options={"dev": "ifb0"}),))))
+    kernel.apply(
+        Request(
+            Op.ADD,
+            Filter(
+                "em1",
+                HOOKS["ingress"],
+                "bpf",
+                pref=2,
+                options=Bpf(prog=seen, name="x", classid=0x10001),
+                actions=(Action("mirred", control="stolen", options={"dev": "ifb0"}),),
+            ),
+        )
+    )
     kernel.apply(Request(Op.ADD, Qdisc("ifb0", "clsact", 0xFFFF0000, TC_H_CLSACT)))
     dropped = kernel.prog_load(program(COUNT % 2, counts))
-    kernel.apply(Request(Op.ADD, Filter("ifb0", HOOKS["egress"], "bpf", options=Bpf(prog=dropped, name="y",
-                                                                                  direct_action=True))))
+    kernel.apply(
+        Request(Op.ADD, Filter("ifb0", HOOKS["egress"], "bpf", options=Bpf(prog=dropped, name="y", direct_action=True)))
+    )
     send(kernel.netns, "em2", bytes.fromhex("ffffffffffff020000000001 0800") + bytes(46), 5)
     deadline = time.monotonic() + 5
     while int(dropped.maps[0][0]) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert int(seen.maps[0][0]) == 5 and int(dropped.maps[0][0]) == 5
-    time.sleep(0.05)                                   # some ticks, after which the kernel has a time of first use
+    time.sleep(0.05)  # some ticks, after which the kernel has a time of first use
     _, row = kernel.apply(Request(Op.SHOW, Filter("em1", HOOKS["ingress"], protocol=0)))
     assert isinstance(row, Filter) and row.actions[0].stats.packets == 5 and row.actions[0].first_used >= 0
 

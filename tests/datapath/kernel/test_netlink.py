@@ -52,8 +52,10 @@ def sentence(words: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("flags", "payload", "code", "words"),
-    [(0x300, struct.pack("=i", -errno.EEXIST) + sentence("Exclusivity flag on"), errno.EEXIST, "Exclusivity flag on"),
-     (0, struct.pack("=i", -errno.EPERM) + bytes(16), errno.EPERM, "")],
+    [
+        (0x300, struct.pack("=i", -errno.EEXIST) + sentence("Exclusivity flag on"), errno.EEXIST, "Exclusivity flag on"),
+        (0, struct.pack("=i", -errno.EPERM) + bytes(16), errno.EPERM, ""),
+    ],
 )
 def test_a_refusal_carries_the_kernels_sentence(flags: int, payload: bytes, code: int, words: str) -> None:
     wire = Wire()
@@ -82,22 +84,31 @@ def test_a_dump_that_ends_badly() -> None:
 
 @pytest.mark.parametrize(
     "action",
-    [Action("vlan", 3, "pipe", {"action": "push", "id": 5, "protocol": 0x88A8, "priority": 3}),
-     Action("vlan", 4, "drop", {"action": "pop"}),
-     Action("skbedit", 9, "goto chain 7", {"priority": 0x10002, "queue_mapping": 3, "mark": 7, "mask": 0xFF, "ptype": 2},
-            cookie=b"\1\2", flags=1, hw_stats_asked="delayed")],
+    [
+        Action("vlan", 3, "pipe", {"action": "push", "id": 5, "protocol": 0x88A8, "priority": 3}),
+        Action("vlan", 4, "drop", {"action": "pop"}),
+        Action(
+            "skbedit",
+            9,
+            "goto chain 7",
+            {"priority": 0x10002, "queue_mapping": 3, "mark": 7, "mask": 0xFF, "ptype": 2},
+            cookie=b"\1\2",
+            flags=1,
+            hw_stats_asked="delayed",
+        ),
+    ],
     ids=lambda action: f"{action.kind}-{action.index}",
 )
 def test_actions_of_numbers_are_written_and_read(action: Action) -> None:
     """What this kernel may not have: the numbers are linux/tc_act/*.h's."""
-    written = act.actions_attr(act.TCA_ACT_TAB, (action,), None)    # type: ignore[arg-type]
-    (read,) = act.read_actions(written[4:], None)    # type: ignore[arg-type]
+    written = act.actions_attr(act.TCA_ACT_TAB, (action,), None)  # type: ignore[arg-type]
+    (read,) = act.read_actions(written[4:], None)  # type: ignore[arg-type]
     assert (read.kind, read.index, read.control, read.options) == (action.kind, action.index, action.control, action.options)
     assert (read.cookie, read.flags, read.hw_stats_asked) == (action.cookie, action.flags, action.hw_stats_asked)
 
 
 def test_a_vlan_push_is_as_the_header_says() -> None:
     push = Action("vlan", 3, "pipe", {"action": "push", "id": 5, "protocol": 0x8100})
-    written = act.actions_attr(1, (push,), None)    # type: ignore[arg-type]
+    written = act.actions_attr(1, (push,), None)  # type: ignore[arg-type]
     assert struct.pack("=IIiii", 3, 0, 3, 0, 0) + struct.pack("=i", 2) in written
     assert struct.pack("=HHHxx", 6, 3, 5) + struct.pack("=HH", 6, 4) + b"\x81\x00" in written

@@ -244,8 +244,12 @@ def test_damaged_captures_say_where(capture: str, tmp_path: Path) -> None:
     pcap = (
         bytes.fromhex("d4c3b2a1020004000000000000000000ffff000071000000") + bytes(8) + bytes.fromhex("0100000001000000") + b"x"
     )
-    cases |= {"foreign": (pcap, "link type 113"), "empty": (b"", "offset 0"), "other": (b"hello, world", "is not a capture"),
-              "version": (pcap[:4] + b"\7\0" + pcap[6:], "pcap version 7")}
+    cases |= {
+        "foreign": (pcap, "link type 113"),
+        "empty": (b"", "offset 0"),
+        "other": (b"hello, world", "is not a capture"),
+        "version": (pcap[:4] + b"\7\0" + pcap[6:], "pcap version 7"),
+    }
     with User() as dp, dp.prog_load(code("r0 = 0\nexit")) as prog:
         for name, (raw, words) in cases.items():
             (tmp_path / name).write_bytes(raw)
@@ -640,13 +644,15 @@ def test_a_damaged_file_stops_only_who_wants_it(home: str, capture: str) -> None
 
 
 def test_loaders_that_meet_at_a_pin_share_the_map(home: str) -> None:
-    loaded = load(compile_c("""
+    loaded = load(
+        compile_c("""
         #include "bpf_api.h"
         struct bpf_elf_map __section("maps") shared = {
             .type = BPF_MAP_TYPE_ARRAY, .size_key = 4, .size_value = 4, .pinning = PIN_GLOBAL_NS, .max_elem = 1 };
         __section_cls_entry int cls(struct __sk_buff *skb) { int k = 0; return map_lookup_elem(&shared, &k) ? 5 : 6; }
         BPF_LICENSE("GPL");
-    """))
+    """)
+    )
 
     class Late(User):
         """One that another loader overtakes between its look for a pin and the pinning."""

@@ -70,9 +70,9 @@ class Machine:
     def __init__(self, variant: Variant, width: int | None = None) -> None:
         self.variant = variant
         self.width = variant.bits + 5 if width is None else width
-        self.assumed: dict[str, Callable[..., Any]] = {}     # functions replaced by what is proved of them
+        self.assumed: dict[str, Callable[..., Any]] = {}  # functions replaced by what is proved of them
         self.assumptions: list[Any] = []
-        self.obligations: list[Any] = []                     # must hold besides: that an unrolled loop has ended
+        self.obligations: list[Any] = []  # must hold besides: that an unrolled loop has ended
 
     # --- values ----------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,8 @@ class Machine:
         """Return left op right of two numbers, conditions or tuples."""
         if isinstance(left, tuple) and isinstance(right, tuple):
             equal = len(left) == len(right) and _and(
-                *(self.compare(operator.eq, a, b) for a, b in zip(left, right, strict=True)))
+                *(self.compare(operator.eq, a, b) for a, b in zip(left, right, strict=True))
+            )
             return {operator.eq: equal, operator.ne: _not(equal)}[op]
         if isinstance(left, (int, str)) and isinstance(right, (int, str)):
             return op(left, right)
@@ -202,13 +203,20 @@ class Machine:
 
     def same(self, left: Any, right: Any) -> Any:
         """Return whether left is right: by identity, as the source tells None and the scalars it keeps."""
-        return _or(*(
-            _and(a, b) for a, x in _ways(left) for b, y in _ways(right)
-            if (x is y or (isinstance(x, bool) and isinstance(y, bool) and x == y))
-        ) , *(
-            _and(a, b, x if y else _not(x)) for a, x in _ways(left) for b, y in _ways(right)
-            if z3.is_bool(x) and isinstance(y, bool)
-        ))
+        return _or(
+            *(
+                _and(a, b)
+                for a, x in _ways(left)
+                for b, y in _ways(right)
+                if (x is y or (isinstance(x, bool) and isinstance(y, bool) and x == y))
+            ),
+            *(
+                _and(a, b, x if y else _not(x))
+                for a, x in _ways(left)
+                for b, y in _ways(right)
+                if z3.is_bool(x) and isinstance(y, bool)
+            ),
+        )
 
     def bit_length(self, number: Any) -> Any:
         """Return the length of a number that is not negative."""
@@ -239,7 +247,7 @@ class Frame:
     def Expr(self, node: ast.Expr, env: dict[str, Any], live: Any) -> tuple[dict[str, Any], Any]:
         if not isinstance(node.value, ast.Constant):
             raise NotImplementedError(ast.dump(node))
-        return env, live                                     # a docstring
+        return env, live  # a docstring
 
     def Return(self, node: ast.Return, env: dict[str, Any], live: Any) -> tuple[dict[str, Any], Any]:
         self.returns.append((live, None if node.value is None else self.value(node.value, env)))
@@ -254,12 +262,12 @@ class Frame:
 
     def AnnAssign(self, node: ast.AnnAssign, env: dict[str, Any], live: Any) -> tuple[dict[str, Any], Any]:
         env = dict(env)
-        self.bind(node.target, self.value(node.value, env), env)      # type: ignore[arg-type]
+        self.bind(node.target, self.value(node.value, env), env)  # type: ignore[arg-type]
         return env, live
 
     def AugAssign(self, node: ast.AugAssign, env: dict[str, Any], live: Any) -> tuple[dict[str, Any], Any]:
         env = dict(env)
-        name = node.target.id                                # type: ignore[union-attr]
+        name = node.target.id  # type: ignore[union-attr]
         env[name] = self.machine.binary(_BINARY[type(node.op)], env[name], self.value(node.value, env))
         return env, live
 
@@ -358,7 +366,7 @@ class Frame:
 
     def call(self, node: ast.Call, env: dict[str, Any]) -> Any:
         if isinstance(node.args[0] if node.args else None, ast.Starred):
-            first = self.value(node.args[0].value, env)      # type: ignore[attr-defined]
+            first = self.value(node.args[0].value, env)  # type: ignore[attr-defined]
             if isinstance(first, Choice):
                 (function, rest) = self.value(node.func, env), tuple(self.spread(node.args[1:], env))
                 return self.machine.each(first, lambda way: self.machine.call(function, (*way, *rest)))
@@ -386,11 +394,21 @@ class Frame:
 
 
 _BINARY = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.BitAnd: operator.and_,
-    ast.BitOr: operator.or_, ast.BitXor: operator.xor, ast.LShift: operator.lshift, ast.RShift: operator.rshift,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
 }
 _COMPARE = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
 _BUILTINS = {"min": min, "max": max, "range": range}

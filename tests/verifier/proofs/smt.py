@@ -1,5 +1,4 @@
-"""The rows over z3 bit-vectors: what an operation gives, exactly. The same row functions as everywhere, a fifth reader.
-"""
+"""The rows over z3 bit-vectors: what an operation gives, exactly. The same row functions as everywhere, a fifth reader."""
 
 from __future__ import annotations
 

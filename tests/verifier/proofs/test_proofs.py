@@ -34,6 +34,7 @@ def widths(bits: int) -> tuple[int, int]:
 
 # --- the parts -------------------------------------------------------------------------------------------------------
 
+
 @BITS
 def test_step(bits):
     theorem.steps(at(bits)).prove()
@@ -75,6 +76,7 @@ def test_product_at_once():
 
 # --- the rows --------------------------------------------------------------------------------------------------------
 
+
 @BITS
 @pytest.mark.parametrize("half", [False, True], ids=["whole", "half"])
 @pytest.mark.parametrize("row", [row for row in ALU if not row.name.startswith("MOVSX")], ids=lambda row: row.name)
@@ -115,19 +117,24 @@ def test_branch_of_one_register(row, half):
 FAULTS = {
     "a carry forgotten": (
         ("tnum", "((low + am + bm) ^ low | am | bm) & MAX", "((low + am + bm) ^ low | am) & MAX"),
-        lambda bad: theorem.operation(bad, ALU["ADD"], 8)),
+        lambda bad: theorem.operation(bad, ALU["ADD"], 8),
+    ),
     "an overflow unseen": (
         ("transfer", "if umin <= MAX < umax:", "if umin <= MAX < umax - 1:"),
-        lambda bad: theorem.operation(bad, ALU["ADD"], 8)),
+        lambda bad: theorem.operation(bad, ALU["ADD"], 8),
+    ),
     "a bound one too tight": (
         ("branch", "high = s.umax - apart", "high = s.umax - 1"),
-        lambda bad: theorem.refinement(bad, JUMP["JLE"], 8)),
+        lambda bad: theorem.refinement(bad, JUMP["JLE"], 8),
+    ),
     "a sign crossed": (
         ("scalar", "if low <= high:\n        if low > smin:", "if low <= high + 1:\n        if low > smin:"),
-        lambda bad: theorem.keeps(bad, "deduce")),
+        lambda bad: theorem.keeps(bad, "deduce"),
+    ),
     "a way cut off": (
         ("transfer", "True if a.smin >= b.smax else", "True if a.smin >= b.smin else"),
-        lambda bad: theorem.decision(bad, JUMP["JSGE"], 8)),
+        lambda bad: theorem.decision(bad, JUMP["JSGE"], 8),
+    ),
 }
 
 
@@ -140,6 +147,7 @@ def test_planted_fault_is_found(name):
 
 
 # --- that the proofs are of the right thing --------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("width", [64, 32])
 @pytest.mark.parametrize("row", [*ALU, *END, *JUMP], ids=lambda row: row.name)

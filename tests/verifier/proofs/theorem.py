@@ -109,10 +109,16 @@ def anything(machine: Machine, name: str) -> tuple[Sym, Any]:
     scalar, tnum = machine.variant.scalar, machine.variant.tnum
     sym = Sym(*(machine.fresh(f"{name}.{field}") for field in FIELDS))
     limits = {
-        "value": (0, tnum.MAX), "mask": (0, tnum.MAX), "umin": (0, tnum.MAX), "umax": (0, tnum.MAX),
-        "smin": (scalar.SMIN, scalar.SMAX), "smax": (scalar.SMIN, scalar.SMAX),
-        "umin32": (0, tnum.HALF_MAX), "umax32": (0, tnum.HALF_MAX),
-        "smin32": (scalar.HALF_SMIN, scalar.HALF_SMAX), "smax32": (scalar.HALF_SMIN, scalar.HALF_SMAX),
+        "value": (0, tnum.MAX),
+        "mask": (0, tnum.MAX),
+        "umin": (0, tnum.MAX),
+        "umax": (0, tnum.MAX),
+        "smin": (scalar.SMIN, scalar.SMAX),
+        "smax": (scalar.SMIN, scalar.SMAX),
+        "umin32": (0, tnum.HALF_MAX),
+        "umax32": (0, tnum.HALF_MAX),
+        "smin32": (scalar.HALF_SMIN, scalar.HALF_SMAX),
+        "smax32": (scalar.HALF_SMIN, scalar.HALF_SMAX),
     }
     formed = [_within(getattr(sym, field), *limits[field]) for field in FIELDS]
     return sym, _and(*formed, (sym.value & sym.mask) == 0 if machine.width else True)
@@ -131,27 +137,25 @@ def number(machine: Machine, name: str) -> tuple[Any, Any, Any]:
 def member(machine: Machine, scalar: Any, term: Any) -> Any:
     """Return whether the number is in the scalar, by the source's own `contains`."""
     contains = machine.variant.scalar.Scalar.contains
-    return _and(*(
-        _implies(cond, machine.truth(machine.run(contains, (_sym(way), term)))) for cond, way in _ways(scalar)
-    ))
+    return _and(*(_implies(cond, machine.truth(machine.run(contains, (_sym(way), term)))) for cond, way in _ways(scalar)))
 
 
 def _sym(scalar: Any) -> Any:
     if isinstance(scalar, Synced):
-        return scalar.before                                 # what it keeps is in the result, by the theorem
+        return scalar.before  # what it keeps is in the result, by the theorem
     return scalar if isinstance(scalar, Sym) else Sym(*scalar.parts())
 
 
 def assume(machine: Machine, name: str, *numbers: Any, parts: bool = False) -> None:
     """Let a function give any scalar (or parts) that keeps these numbers: what its own theorem says, and no more."""
+
     def keeps(*args: Any) -> Any:
         made, formed = anything(machine, f"{name}{len(machine.assumptions)}")
         made = Synced(*made.parts())
         made.before = Sym(*args)
         machine.assumptions.append(formed)
         for term in numbers:
-            machine.assumptions.append(_implies(member(machine, made.before, term), member(machine,
-            Sym(*made.parts()), term)))
+            machine.assumptions.append(_implies(member(machine, made.before, term), member(machine, Sym(*made.parts()), term)))
         return Kept(made.parts()) if parts else made
 
     machine.assumed[name] = keeps
@@ -159,6 +163,7 @@ def assume(machine: Machine, name: str, *numbers: Any, parts: bool = False) -> N
 
 def assume_step(machine: Machine, term: Any) -> None:
     """Let tnum.step give any number that its theorem allows, as far as the member `term` can tell."""
+
     def step(value: Any, mask: Any, start: Any) -> Any:
         after = machine.fresh(f"after{len(machine.assumptions)}")
         machine.assumptions.append(_and(*next_member(machine, (value, mask), machine.number(start), after, term)))
@@ -189,6 +194,7 @@ def assume_sync(machine: Machine, *numbers: Any) -> None:
 
 # --- the theorems ----------------------------------------------------------------------------------------------------
 
+
 def assume_product(machine: Machine, exact: Any, whole: bool) -> None:
     """Let the parts of a multiplication give what their theorems say: bounds of all numbers, or such as hold the
     product.
@@ -208,10 +214,14 @@ def assume_product(machine: Machine, exact: Any, whole: bool) -> None:
     def bits(*_: Any) -> Any:
         value, mask = machine.fresh("product.value"), machine.fresh("product.mask")
         keep = tnum.MAX if whole else tnum.HALF_MAX
-        machine.assumptions.append(_and(
-            _within(value, 0, tnum.MAX), _within(mask, 0, tnum.MAX), (value & mask) == 0,
-            (exact & ~mask & keep) == (value & keep),
-        ))
+        machine.assumptions.append(
+            _and(
+                _within(value, 0, tnum.MAX),
+                _within(mask, 0, tnum.MAX),
+                (value & mask) == 0,
+                (exact & ~mask & keep) == (value & keep),
+            )
+        )
         return value, mask
 
     machine.assumed |= {"unsigned_product": unsigned, "signed_product": signed, "mul": bits}
@@ -219,10 +229,13 @@ def assume_product(machine: Machine, exact: Any, whole: bool) -> None:
 
 def _bounds(machine: Machine, product: Any, bottom: int, top: int) -> Any:
     low, high = machine.fresh(f"low{len(machine.assumptions)}"), machine.fresh(f"high{len(machine.assumptions)}")
-    machine.assumptions.append(_and(
-        _within(low, bottom, top), _within(high, bottom, top),
-        z3.Or(z3.And(low == bottom, high == top), z3.And(low <= product, product <= high)),
-    ))
+    machine.assumptions.append(
+        _and(
+            _within(low, bottom, top),
+            _within(high, bottom, top),
+            z3.Or(z3.And(low == bottom, high == top), z3.And(low <= product, product <= high)),
+        )
+    )
     return low, high
 
 
@@ -280,8 +293,13 @@ def operation(variant: Variant, row: Any, width: int) -> Theorem:
         assume_product(machine, result_term, width == variant.bits)
     result = machine.run(variant.transfer.alu, (row, width, d, s))
     assumptions = [d_formed, s_formed, member(machine, d, x_term), member(machine, s, y_term)]
-    return Theorem(machine, {"x": x, "y": y, "d": d, "s": s, "gives": exact}, assumptions,
-                   [member(machine, result, result_term)], f"{row.name} at {width} of {variant.bits} bits")
+    return Theorem(
+        machine,
+        {"x": x, "y": y, "d": d, "s": s, "gives": exact},
+        assumptions,
+        [member(machine, result, result_term)],
+        f"{row.name} at {width} of {variant.bits} bits",
+    )
 
 
 def concrete(bits: int, row: Any, width: int, x: Any, y: Any) -> Any:
@@ -305,8 +323,7 @@ def products() -> list[Theorem]:
         if not signed:
             ranges += [low >= 0, other_low >= 0, bottom == 0]
             limits = (top,)
-        smallest, largest = machine.run(
-            getattr(machine.variant.transfer, name), (low, high, other_low, other_high, *limits))
+        smallest, largest = machine.run(getattr(machine.variant.transfer, name), (low, high, other_low, other_high, *limits))
         everything = z3.And(smallest == bottom, largest == top)
         exact = z3.And(smallest <= x * y, x * y <= largest, bottom <= smallest, largest <= top)
         theorems.append(Theorem(machine, unknowns, ranges, [z3.Or(everything, exact)], name))
@@ -370,7 +387,8 @@ def split(variant: Variant, row: Any) -> Theorem:
     two = machine.run(variant.transfer.fork, (row, d, s))
     claims = [
         _implies(cond, z3.Or(member(machine, way[0], term), member(machine, way[1], term)))
-        for cond, way in _ways(two) if way is not None
+        for cond, way in _ways(two)
+        if way is not None
     ]
     return Theorem(machine, {"x": x, "d": d, "s": s}, [d_formed, s_formed, member(machine, d, term)], claims, "fork")
 
@@ -406,8 +424,7 @@ def refinement(variant: Variant, row: Any, width: int, same: bool = False) -> Th
     for cond, (yes, no) in _ways(ways):
         for way, holds in ((yes, exact), (no, z3.Not(exact))):
             for there, pair in _ways(way):
-                kept = pair is not None and _and(
-                    member(machine, pair[0], x_term), member(machine, pair[1], y_term))
+                kept = pair is not None and _and(member(machine, pair[0], x_term), member(machine, pair[1], y_term))
                 claims.append(_implies(_and(cond, there, holds), kept))
     assumptions = [d_formed, s_formed, member(machine, d, x_term), member(machine, s, y_term)]
     return Theorem(machine, {"x": x, "y": y, "d": d, "s": s}, assumptions, claims, f"{row.name} at {width}")
@@ -418,4 +435,3 @@ def condition(bits: int, row: Any, width: int, x: Any, y: Any) -> Any:
     if width == bits:
         return row.fn(Smt(bits), x, y)
     return row.fn(Smt(width), z3.Extract(width - 1, 0, x), z3.Extract(width - 1, 0, y))
-

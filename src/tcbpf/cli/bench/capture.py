@@ -77,7 +77,7 @@ def beside_tcpdump(program: Path, scratch: str, packets: int, times: int) -> dic
     generate(many, packets)
     tcpdump = shutil.which("tcpdump") or ""
     pairs, begins = asked(program, many, tcpdump), Timed(tcpdump, "-r", few, "-w", "/dev/null", PORT)
-    for pair in pairs.values():                        # what the first time costs is `start`'s
+    for pair in pairs.values():  # what the first time costs is `start`'s
         pair.ours.once(kept)
         pair.ours.seconds = float("inf")
     turns = [command for pair in pairs.values() for command in (pair.ours, pair.theirs)]
@@ -94,12 +94,15 @@ def beside_tcpdump(program: Path, scratch: str, packets: int, times: int) -> dic
     return {
         "pcap_vs_tcpdump": {"ratio": rates["port"], "programs": {"port": rates["port"]}},
         "wall_vs_tcpdump": {"ratio": walls["port"], "programs": {"port": walls["port"]}},
-        "cbpf_vs_tcpdump": classic(pairs, rates), "cbpf_wall_vs_tcpdump": classic(pairs, walls), "pcap": ours | theirs,
+        "cbpf_vs_tcpdump": classic(pairs, rates),
+        "cbpf_wall_vs_tcpdump": classic(pairs, walls),
+        "pcap": ours | theirs,
     }
 
 
 def asked(program: Path, capture: str, tcpdump: str) -> dict[str, Pair]:
     """Return the questions: what the program asks, and each expression as a classic filter."""
+
     def theirs(expression: str) -> Timed:
         return Timed(tcpdump, "-r", capture, "-w", "/dev/null", expression)
 

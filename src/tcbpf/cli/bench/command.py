@@ -23,8 +23,13 @@ PACKETS = 1_000_000
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("--json", metavar="FILE", help="write the figures there, with each program's parts")
-    parser.add_argument("--programs", metavar="DIR", type=Path, default=Path(__file__).parents[4] / "benchmarks",
-                        help="the benchmark programs (default: those of the checkout)")
+    parser.add_argument(
+        "--programs",
+        metavar="DIR",
+        type=Path,
+        default=Path(__file__).parents[4] / "benchmarks",
+        help="the benchmark programs (default: those of the checkout)",
+    )
     parser.add_argument("--rounds", type=int, default=measure.ROUNDS, metavar="N", help="rounds; the least of them counts")
     parser.add_argument("--packets", type=int, default=PACKETS, metavar="N", help="packets of the generated capture")
     parser.add_argument("--quick", action="store_true", help="one round, a small capture: does it work?")
@@ -36,11 +41,15 @@ def main(args: argparse.Namespace) -> int:
         args.rounds, args.packets = 1, 20_000
     if args.rounds < 1 or args.packets < 1:
         raise InputError("nothing to measure", hint="--rounds and --packets are at least 1")
-    if args.json:                                                      # before minutes of work, not after
+    if args.json:  # before minutes of work, not after
         newfile.write(args.json, b"{}\n")
     missing: list[str] = []
-    report = {**_programs(args, missing), "verify_vs_kernel": _verifying(args, missing), **_captures(args, missing),
-              "missing": missing}
+    report = {
+        **_programs(args, missing),
+        "verify_vs_kernel": _verifying(args, missing),
+        **_captures(args, missing),
+        "missing": missing,
+    }
     if args.json:
         newfile.write(args.json, json.dumps(report, indent=1).encode() + b"\n")
     show(report)
@@ -51,7 +60,7 @@ def _programs(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
     """Return the ratios of single programs."""
     kernel = _kernel(missing)
     paths = measure.sources(args.programs)
-    measure.prepare(paths[0], None)                                    # pays what only the first compilation pays
+    measure.prepare(paths[0], None)  # pays what only the first compilation pays
     subjects = [measure.prepare(path, kernel) for path in paths]
     measure.measure(subjects, args.rounds)
     empty, rest = subjects[0], subjects[1:]
@@ -62,8 +71,12 @@ def _programs(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
     load = report["load"] = measure.loading(args.programs / "thousand.c")
     parts = {s.name: s.compile_ms * 1000 / s.insns for s in rest}
     report["compile_us_per_insn"] = {
-        "geomean": geomean(parts.values()), "programs": parts, "insns": {s.name: s.insns for s in rest},
-        "fixed_ms": empty.compile_ms, "marginal_us": (load["cold_ms"] - empty.compile_ms) * 1000 / load["insns"]}
+        "geomean": geomean(parts.values()),
+        "programs": parts,
+        "insns": {s.name: s.insns for s in rest},
+        "fixed_ms": empty.compile_ms,
+        "marginal_us": (load["cold_ms"] - empty.compile_ms) * 1000 / load["insns"],
+    }
     if kernel is not None:
         kernel.close()
     return report
@@ -98,8 +111,10 @@ def _captures(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
     """Return the comparison over a capture, and what starting costs."""
     program, times = args.programs / "port.c", 1 if args.quick else 15
     with tempfile.TemporaryDirectory(prefix="tcbpf-bench-") as scratch:
-        report = {"start": measure_capture.start(program, scratch, times),
-                  **measure_capture.beside_tcpdump(program, scratch, args.packets, times)}
+        report = {
+            "start": measure_capture.start(program, scratch, times),
+            **measure_capture.beside_tcpdump(program, scratch, args.packets, times),
+        }
     if report["pcap_vs_tcpdump"] is None:
         missing.append("tcpdump: not installed")
     return report
@@ -111,11 +126,22 @@ def show(report: dict[str, Any]) -> None:
     rows = []
     for name, insns in compiling["insns"].items():
         times = report["times_ns"][name]
-        rows.append((name, insns, *(_ns(times.get(engine)) for engine in ("jit", "kernel", "native")), _ratio(kernel, name),
-                     _ratio(native, name), round(compiling["programs"][name])))
+        rows.append(
+            (
+                name,
+                insns,
+                *(_ns(times.get(engine)) for engine in ("jit", "kernel", "native")),
+                _ratio(kernel, name),
+                _ratio(native, name),
+                round(compiling["programs"][name]),
+            )
+        )
     rows.append(("geometric mean", "", "", "", "", _ratio(kernel), _ratio(native), round(compiling["geomean"])))
-    table(("program", "insns", "ns", "kernel", "native", "/kernel", "/native", "µs/insn"), rows,
-          title="one run: ours, the kernel's JIT and C at -O3; what an empty program costs is subtracted from the ratios")
+    table(
+        ("program", "insns", "ns", "kernel", "native", "/kernel", "/native", "µs/insn"),
+        rows,
+        title="one run: ours, the kernel's JIT and C at -O3; what an empty program costs is subtracted from the ratios",
+    )
     if report["verify_vs_kernel"] is not None:
         print()
         measure_verify.show(report["verify_vs_kernel"])
@@ -135,8 +161,13 @@ def show(report: dict[str, Any]) -> None:
             (f"tcpdump '{measure_capture.PORT}'", f"{pcap['tcpdump_mpps']:.1f} million a second"),
             ("packet loop over tcpdump, rate", f"{report['pcap_vs_tcpdump']['ratio']:.1f} times"),
             ("whole process over tcpdump, wall time", f"{report['wall_vs_tcpdump']['ratio']:.2f} of it"),
-            *((f"cbpf run '{text}' over tcpdump", f"{rate:.1f} times its rate, {whole['programs'][text]:.2f} of its wall time")
-              for text, rate in classic["programs"].items()),
+            *(
+                (
+                    f"cbpf run '{text}' over tcpdump",
+                    f"{rate:.1f} times its rate, {whole['programs'][text]:.2f} of its wall time",
+                )
+                for text, rate in classic["programs"].items()
+            ),
         ]
     print()
     table(("measure", ""), rest)

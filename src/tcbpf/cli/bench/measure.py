@@ -31,15 +31,25 @@ from tcbpf.obj.program import Object
 from tcbpf.verifier import Verified, verify
 from tcbpf.vm.executable import Options, compile
 
-ROUNDS, SLICE_NS = 60, 1_000_000     # short, so that some fall between two turns of other processes
-_FLAGS = ("-O3", "-march=native", "-flto", "-fPIC", "-fno-sanitize=undefined", "-fno-strict-aliasing", "-fwrapv",
-          "-fomit-frame-pointer", "-fno-stack-protector", "-w")
+ROUNDS, SLICE_NS = 60, 1_000_000  # short, so that some fall between two turns of other processes
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-flto",
+    "-fPIC",
+    "-fno-sanitize=undefined",
+    "-fno-strict-aliasing",
+    "-fwrapv",
+    "-fomit-frame-pointer",
+    "-fno-stack-protector",
+    "-w",
+)
 _REPEAT = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_void_p] * 4, ctypes.c_uint64)
 
 
 def packet() -> bytes:
     """Return what the programs are run on: TCP with options over IPv4, 130 bytes."""
-    options = bytes.fromhex("020405b4" "0402" "080a0102030405060708" "01" "030307")
+    options = bytes.fromhex("020405b40402080a010203040506070801030307")
     segment = bytearray(frames.tcp(options + b"GET /index.html?a=1&b=22 HTTP/1.1 Host: example.org", sport=8080, dport=443))
     segment[12] = (20 + len(options)) // 4 << 4
     return frames.ether(frames.ipv4(bytes(segment), protocol=socket.IPPROTO_TCP))
@@ -205,10 +215,18 @@ def _native(path: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     headers = b"".join((path.parent / name).read_bytes() for name in ("native.h", "packet.h"))
     runtime = _built(directory, build.digest().encode(), "runtime.o", (str(build.ENTRY), "-c"))
-    program = _built(directory, headers + path.read_bytes(), f"{path.stem}.o", (
-        str(path), "-c", "-I", str(c.INCLUDE), "-include", str(path.parent / "native.h")))
-    return _built(directory, runtime.name.encode() + program.name.encode(), f"{path.stem}.so", (
-        str(program), str(runtime), "-shared", "-Wl,-Bsymbolic"))
+    program = _built(
+        directory,
+        headers + path.read_bytes(),
+        f"{path.stem}.o",
+        (str(path), "-c", "-I", str(c.INCLUDE), "-include", str(path.parent / "native.h")),
+    )
+    return _built(
+        directory,
+        runtime.name.encode() + program.name.encode(),
+        f"{path.stem}.so",
+        (str(program), str(runtime), "-shared", "-Wl,-Bsymbolic"),
+    )
 
 
 def _built(directory: Path, content: bytes, name: str, arguments: Sequence[str]) -> Path:
@@ -216,8 +234,12 @@ def _built(directory: Path, content: bytes, name: str, arguments: Sequence[str])
     made = directory / f"{digest}-{name}"
     if not made.exists():
         scratch = made.with_name(f".{os.getpid()}-{made.name}")
-        done = subprocess.run([sys.executable, "-m", "ziglang", "cc", *_FLAGS, *arguments, "-o", str(scratch)],
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "ziglang", "cc", *_FLAGS, *arguments, "-o", str(scratch)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode != 0:
             raise CompileError("the native form does not compile", where=name, diagnostics=done.stderr)
         scratch.replace(made)

@@ -62,8 +62,15 @@ def _cost(path: Path, rounds: int) -> Cost:
         ours.append(_ask_us(path))
     accept, processed, seconds, peak = min(ours, key=lambda answer: answer[2])
     kernel_accept, kernel_processed, kernel_seconds = min(theirs, key=lambda answer: answer[2])
-    return Cost(len(program.insns), accept == kernel_accept, processed, kernel_processed, processed / seconds,
-                kernel_processed / kernel_seconds, peak)
+    return Cost(
+        len(program.insns),
+        accept == kernel_accept,
+        processed,
+        kernel_processed,
+        processed / seconds,
+        kernel_processed / kernel_seconds,
+        peak,
+    )
 
 
 def _ask_kernel(program: Program) -> tuple[bool, int, float]:
@@ -100,10 +107,21 @@ def _ask_us(path: Path) -> tuple[bool, int, float, float]:
 def show(part: dict[str, Any]) -> None:
     """Print what `verifying` returned, for a person."""
     rows = [
-        (name, cost["insns"], "same" if cost["same_verdict"] else "DIFFERENT", cost["processed"], cost["kernel_processed"],
-         f"{cost['rate'] / 1e3:.0f}", f"{cost['kernel_rate'] / 1e3:.0f}", f"{part['programs'][name]:.3f}",
-         f"{cost['peak_mb']:.0f}")
+        (
+            name,
+            cost["insns"],
+            "same" if cost["same_verdict"] else "DIFFERENT",
+            cost["processed"],
+            cost["kernel_processed"],
+            f"{cost['rate'] / 1e3:.0f}",
+            f"{cost['kernel_rate'] / 1e3:.0f}",
+            f"{part['programs'][name]:.3f}",
+            f"{cost['peak_mb']:.0f}",
+        )
         for name, cost in part["costs"].items()
     ]
-    table(("program", "insns", "verdict", "processed", "kernel's", "thousand/s", "kernel's", "ratio", "peak MB"), rows,
-          title="verifying large programs: instructions processed, and their rate beside the live kernel's verifier")
+    table(
+        ("program", "insns", "verdict", "processed", "kernel's", "thousand/s", "kernel's", "ratio", "peak MB"),
+        rows,
+        title="verifying large programs: instructions processed, and their rate beside the live kernel's verifier",
+    )

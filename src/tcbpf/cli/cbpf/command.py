@@ -60,6 +60,7 @@ def read_filter(text: str, *, link_type: str | int = "EN10MB", optimize: bool = 
     if is_bytecode(text) and "," in text:
         return cbpf.parse(text)
     from tcbpf.cbpf.expression import compile_expression, link_type_name
+
     link = link_type_name(link_type) if isinstance(link_type, int) else link_type
     return compile_expression(text, link_type=link, optimize=optimize)
 
@@ -82,6 +83,7 @@ def disasm(args: argparse.Namespace) -> int:
 def compile_filter(args: argparse.Namespace) -> int:
     """Compile an expression."""
     from tcbpf.cbpf.expression import compile_expression
+
     program = compile_expression(" ".join(args.expression), link_type=args.link_type, optimize=args.optimize)
     print((args.form or cbpf.to_lines)(program), end="")
     return 0
@@ -102,10 +104,12 @@ def check(args: argparse.Namespace) -> int:
 def convert(args: argparse.Namespace) -> int:
     """Show the extended program beside the classic one."""
     from tcbpf.isa import listing
+
     program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
     converted = cbpf.convert(program)
     if args.html:
         from tcbpf.cli.cbpf.html import write_page
+
         write_page(args.html, args.filter, program, converted)
         return 0
     classic = cbpf.listing(program).splitlines()
@@ -126,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
 def dbg(args: argparse.Namespace) -> int:
     """Debug: at a prompt with history, or the commands of standard input."""
     from tcbpf.cli.cbpf.dbg import debug
+
     return debug(read_filter(args.filter) if args.filter else (), args.capture or "", read_filter)
 
 

@@ -19,6 +19,7 @@ def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -
     """
     from tcbpf.datapath.choose import open_datapath
     from tcbpf.net.pcap import read
+
     with open_datapath("user") as dp:
         debugger = Debugger(read_filter, lambda path: list(read(path, link_type=None)), metadata(dp))
         if program:
@@ -30,10 +31,13 @@ def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -
 
 def metadata(dp: Datapath) -> Callable[[bytes], Extension]:
     """Return what reads the extensions of a packet: the engine itself, by a filter that does nothing else."""
+
     def of(packet: bytes) -> Extension:
         def extension(word: str, a: int, x: int) -> int:
             load = Classic(0x20, 0, 0, SKF_AD_OFF + EXTENSIONS[word].off)
             with dp.prog_load(as_program((Classic(0x00, 0, 0, a), Classic(0x01, 0, 0, x), load, Classic(0x16)))) as prog:
                 return prog.run(packet).verdict & U32
+
         return extension
+
     return of

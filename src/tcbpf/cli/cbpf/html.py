@@ -24,22 +24,26 @@ def write_page(path: str, text: str, program: cbpf.Filter, converted: cbpf.Conve
     from tcbpf.verifier import verify
     from tcbpf.vm.executable import Options
     from tcbpf.vm.jit.jit import Code
+
     code = Code(verify(cbpf.as_program(program)), [], Options())
     written, optimized, assembly = code.text()
     size = len(code.image("prog").text)
     slots = len(converted.insns)
-    body = "\n".join([
-        *beside(program, converted),
-        *stage("LLVM IR", f"as the {slots} extended instructions are written", written, shown=False),
-        *stage("LLVM IR, optimised", "with what it calls of the runtime in it", optimized),
-        *stage("Machine code", f"{size} bytes for this processor", assembly),
-    ])
+    body = "\n".join(
+        [
+            *beside(program, converted),
+            *stage("LLVM IR", f"as the {slots} extended instructions are written", written, shown=False),
+            *stage("LLVM IR, optimised", "with what it calls of the runtime in it", optimized),
+            *stage("Machine code", f"{size} bytes for this processor", assembly),
+        ]
+    )
     page.write(path, "cbpf convert", text, body, STYLE)
 
 
 def beside(program: cbpf.Filter, converted: cbpf.Converted) -> Iterator[str]:
     """Yield the table of classic instructions, each with the extended ones it became."""
     from tcbpf.isa import listing
+
     became: dict[int, list[str]] = {}
     for pc, line in listing(converted.insns):
         became.setdefault(converted.origin[pc], []).append(f"{pc:4}: {line}")
@@ -49,8 +53,10 @@ def beside(program: cbpf.Filter, converted: cbpf.Converted) -> Iterator[str]:
     for origin, left in classic.items():
         right = "\n".join(became.get(origin, ["no path leads here"]))
         soft = "" if origin >= 0 and origin in became else " soft"
-        yield f'<tr class="line code"><td class="classic{soft}">{escape(left.expandtabs(8))}</td>' \
-              f'<td class="insn{soft}">{escape(right)}</td></tr>'
+        yield (
+            f'<tr class="line code"><td class="classic{soft}">{escape(left.expandtabs(8))}</td>'
+            f'<td class="insn{soft}">{escape(right)}</td></tr>'
+        )
     yield "</table>"
 
 

@@ -19,15 +19,24 @@ if TYPE_CHECKING:
     from tcbpf.datapath.capture.one_shot import Trial
     from tcbpf.obj.program import Program
 
-ROWS = {
-    "filter": {"metavar": "FILTER",
-               "help": "an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)"},
-    "--link-type": {"default": "", "metavar": "TYPE", "help": "of an expression (the capture's)"},
-    "-O0 -O --no-optimize": {"dest": "optimize", "action": "store_false",
-                             "help": "do not optimise an expression (-O: as tcpdump has it)"},
-    "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file"},
-    "--out": {"metavar": "FILE", "help": "write the packets that match to this pcapng or .pcap"},
-} | JSON | DATAPATH
+ROWS = (
+    {
+        "filter": {
+            "metavar": "FILTER",
+            "help": "an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)",
+        },
+        "--link-type": {"default": "", "metavar": "TYPE", "help": "of an expression (the capture's)"},
+        "-O0 -O --no-optimize": {
+            "dest": "optimize",
+            "action": "store_false",
+            "help": "do not optimise an expression (-O: as tcpdump has it)",
+        },
+        "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file"},
+        "--out": {"metavar": "FILE", "help": "write the packets that match to this pcapng or .pcap"},
+    }
+    | JSON
+    | DATAPATH
+)
 
 
 def read(words: Sequence[str]) -> SimpleNamespace | None:
@@ -51,8 +60,9 @@ def main(args: Any) -> int:
     if args.json:
         import json
 
-        print(json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes,
-                          "duration_ns": stats.duration_ns}))
+        print(
+            json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes, "duration_ns": stats.duration_ns})
+        )
     else:
         from tcbpf.cli.output import rate
 

@@ -75,12 +75,12 @@ class Debugger:
     dp: User
     prog: UserProg | None = None
     packets: Sequence[bytes] = ()
-    selected: int = 0                                        # index of the packet
+    selected: int = 0  # index of the packet
     fields: dict[str, Any] = field(default_factory=dict)
     breakpoints: list[int] = field(default_factory=list)
     env: Env | None = None
-    history: History | None = None                           # None while nothing ran on the packet
-    stopped: tuple[int, int] | None = None                   # packet and step where `run` stopped, and will not stop again
+    history: History | None = None  # None while nothing ran on the packet
+    stopped: tuple[int, int] | None = None  # packet and step where `run` stopped, and will not stop again
     verdicts: Counter[int] = field(default_factory=Counter)  # of a run that has not ended
     done: bool = False
 
@@ -98,7 +98,7 @@ class Debugger:
     def take(self, path: str, *, section: str = "", name: str = "") -> None:
         """Debug a program from its start, with maps of its own."""
         loaded = self.dp.load(unpinned(read_object(path)), section=section, program=name)
-        self.prog, self.breakpoints, self.history = loaded, [], None          # type: ignore[assignment]
+        self.prog, self.breakpoints, self.history = loaded, [], None  # type: ignore[assignment]
 
     def take_capture(self, path: str) -> None:
         """Take the packets of a capture."""
@@ -131,7 +131,7 @@ class Debugger:
         if self.history is None:
             engine, env, skb = prog.executable, self.dp.host.env(), self.dp.host.skb()
             assert isinstance(engine, Interp)
-            self.env = env                                   # on one CPU for the whole packet, wherever this thread goes
+            self.env = env  # on one CPU for the whole packet, wherever this thread goes
             skb.load(packet, fields(self.fields))
             env.struct.tail_calls = 0
             self.history = History(engine.machine(skb, env))
@@ -261,7 +261,7 @@ class Debugger:
             from tcbpf.datapath.user.prog import fields
 
             given = read_ctx(",".join(words))
-            self.dp.host.skb().load(b"", fields(given))      # refuses what no packet could have
+            self.dp.host.skb().load(b"", fields(given))  # refuses what no packet could have
             self.fields, self.history = {**self.fields, **given}, None
         else:
             yield from self.view().context()
@@ -302,6 +302,19 @@ class Debugger:
 
 COMMANDS: dict[str, Callable[[Debugger, list[str]], Iterator[str]]] = {
     name: getattr(Debugger, name)
-    for name in ("load", "select", "run", "step", "breakpoint", "disassemble", "dump", "quit", "help", "next", "stack",
-                 "context", "map")
+    for name in (
+        "load",
+        "select",
+        "run",
+        "step",
+        "breakpoint",
+        "disassemble",
+        "dump",
+        "quit",
+        "help",
+        "next",
+        "stack",
+        "context",
+        "map",
+    )
 }

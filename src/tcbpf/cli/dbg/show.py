@@ -21,7 +21,7 @@ from tcbpf.vm.interp.history import History
 from tcbpf.vm.interp.machine import FRAME
 from tcbpf.vm.interp.memory import AccessError
 
-FIRST_POINTER = 1 << 16                # no address is below
+FIRST_POINTER = 1 << 16  # no address is below
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONTROLS = {row.tc: row.tc for row in ACTIONS if row.tc not in ("", "queued", "redirect", "repeat")}
 CONTROLS |= {"shot": "drop", "ok": "pass"}
 MAX_ACTIONS = 32
-MAX_COOKIE = 16                              # bytes
+MAX_COOKIE = 16  # bytes
 NEXT_COMMANDS = ("change", "replace", "delete", "get", "add")
 ILLEGAL = 'Illegal "action"'
 GACT_USAGE = """\
@@ -33,10 +33,10 @@ Other kinds of actions: mirred | bpf | vlan | skbedit"""
 KIND_USAGE = {
     "mirred": "Usage: ... mirred egress|ingress redirect|mirror dev DEVICE [ CONTROL ] [ index INDEX ]   (CONTROL with mirror)",
     "bpf": "Usage: ... bpf object-file FILE [ section NAME ] | object-pinned FILE | bytecode CODE | bytecode-file FILE\n"
-           "           [ CONTROL ] [ index INDEX ]",
+    "           [ CONTROL ] [ index INDEX ]",
     "vlan": "Usage: ... vlan pop | push|modify id ID [ protocol 802.1Q|802.1ad ] [ priority PRIO ] [ CONTROL ] [ index INDEX ]",
     "skbedit": "Usage: ... skbedit [ queue_mapping N ] [ priority CLASSID ] [ mark MARK[/MASK] ] [ ptype TYPE ]\n"
-               "           [ CONTROL ] [ index INDEX ]",
+    "           [ CONTROL ] [ index INDEX ]",
 }
 
 
@@ -79,7 +79,7 @@ def _action(dp: Datapath, words: Words) -> Action:
     except Quit as quit:
         if quit.status != LOCAL:
             raise
-        said = list(takewhile(lambda line: line not in (UNPARSED, UNLOADED), quit.lines))        # what filters say
+        said = list(takewhile(lambda line: line not in (UNPARSED, UNLOADED), quit.lines))  # what filters say
         raise Quit(LOCAL, *said, "bad action parsing", f"parse_action: bad value ({left}:{kind})!", ILLEGAL) from None
     if words.accept("cookie"):
         action = replace(action, cookie=_cookie(words.take()))
@@ -116,7 +116,7 @@ def _mirred(dp: Datapath, words: Words) -> Action:
     word = words.take()
     if word == "help":
         raise Quit(USAGE, KIND_USAGE["mirred"])
-    if matches(word, "index"):                         # one that is there already, to be shared
+    if matches(word, "index"):  # one that is there already, to be shared
         return Action("mirred", index=_index_value(words, ""))
     direction = next((name for name in ("egress", "ingress") if matches(word, name)), "")
     if not direction:
@@ -131,12 +131,17 @@ def _mirred(dp: Datapath, words: Words) -> Action:
     if not deed or before != "dev":
         raise Quit(USAGE, f"mirred option not supported {before if deed else word}", KIND_USAGE["mirred"])
     from tcbpf.cli.tc.qdisc import require_device
+
     require_device(dp, device)
     control = _control(words) if deed == "mirror" else "stolen"
     if index and words.next == "index":
         raise Quit(LOCAL, "mirred: Illegal double index")
-    return Action("mirred", control=control, index=index or _index(words, "mirred"),
-                  options={"direction": direction, "action": deed, "dev": device})
+    return Action(
+        "mirred",
+        control=control,
+        index=index or _index(words, "mirred"),
+        options={"direction": direction, "action": deed, "dev": device},
+    )
 
 
 def _bpf(dp: Datapath, words: Words) -> Action:

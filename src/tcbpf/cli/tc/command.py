@@ -48,10 +48,28 @@ OBJECTS: dict[str, Callable[[Opener, Words, Options], int]] = {
 }
 
 _FLAGS = (
-    ("-stats", "stats"), ("-statistics", "stats"), ("-details", "details"), ("-raw", "raw"), ("-pretty", "pretty"),
-    ("-Version", "version"), ("-iec", "iec"), ("-help", "help"), ("-force", "force"), ("-batch", "batch"), ("-netns", "netns"),
-    ("-Numeric", "numeric"), ("-names", ""), ("-nm", ""), ("-cf", "conf"), ("-conf", "conf"), ("-color", ""),
-    ("-timestamp", ""), ("-tshort", ""), ("-json", "json"), ("-oneline", "oneline"), ("-brief", "brief"),
+    ("-stats", "stats"),
+    ("-statistics", "stats"),
+    ("-details", "details"),
+    ("-raw", "raw"),
+    ("-pretty", "pretty"),
+    ("-Version", "version"),
+    ("-iec", "iec"),
+    ("-help", "help"),
+    ("-force", "force"),
+    ("-batch", "batch"),
+    ("-netns", "netns"),
+    ("-Numeric", "numeric"),
+    ("-names", ""),
+    ("-nm", ""),
+    ("-cf", "conf"),
+    ("-conf", "conf"),
+    ("-color", ""),
+    ("-timestamp", ""),
+    ("-tshort", ""),
+    ("-json", "json"),
+    ("-oneline", "oneline"),
+    ("-brief", "brief"),
 )
 """The options by their full words, in the order in which tc matches abbreviations; "" changes nothing that is printed here."""
 
@@ -105,7 +123,7 @@ def main(words: Sequence[str]) -> int:
 
 def report(quit: Quit) -> int:
     """Print why a command ended and return its status."""
-    sys.stderr.write("".join(f"{line}\n" for line in quit.lines))      # at once, so that commands in parallel do not mix
+    sys.stderr.write("".join(f"{line}\n" for line in quit.lines))  # at once, so that commands in parallel do not mix
     return quit.status
 
 
@@ -191,6 +209,7 @@ def split(line: str) -> list[str]:
     Raises:  Quit for an open quotation.
     """
     import shlex
+
     try:
         return shlex.split(line, comments=True)
     except ValueError:

@@ -30,10 +30,10 @@ Usage: tc exec bpf graft MAP_FILE [ key KEY ] object-file FILE [ type cls|act ] 
        tc exec bpf import UDS [ run CMD ... ]
        tc exec bpf dbg
 """
-NO_KEY = 256 - errno.EINVAL                            # tc's exit status is its negative errno
+NO_KEY = 256 - errno.EINVAL  # tc's exit status is its negative errno
 UDS_VERSION, MAX_FDS = 1, 64
-_AUX = struct.Struct("=HH64s4xQQ")                     # bpf_map_aux up to its entries: version, entries, object, dev, inode
-_ENTRY = struct.Struct("=9I")                          # struct bpf_elf_map
+_AUX = struct.Struct("=HH64s4xQQ")  # bpf_map_aux up to its entries: version, entries, object, dev, inode
+_ENTRY = struct.Struct("=9I")  # struct bpf_elf_map
 
 
 def run(opener: Opener, words: Words, options: Options) -> int:
@@ -68,7 +68,7 @@ def graft(opener: Opener, words: Words) -> int:
     words.require()
     try:
         return put_program(opener, words, path, key)
-    except Quit as quit:                               # what a filter says of its program, a graft does not
+    except Quit as quit:  # what a filter says of its program, a graft does not
         said = takewhile(lambda line: line not in (UNPARSED, UNLOADED), quit.lines)
         raise Quit(USAGE if quit.status == LOCAL else quit.status, *said) from None
 
@@ -98,6 +98,7 @@ def put_program(opener: Opener, words: Words, path: str, key: int | None) -> int
         prog = loaded.prog
     if key is None:
         from tcbpf.obj.link import tail_section
+
         place = tail_section(section)
         if place is None:
             raise Quit(NO_KEY, "Couldn't infer map key from section name! Please provide 'key' argument!")
@@ -107,6 +108,7 @@ def put_program(opener: Opener, words: Words, path: str, key: int | None) -> int
         array.raw.update(key.to_bytes(4, "little"), prog.fileno().to_bytes(4, "little"))
     except SysError as error:
         from tcbpf.tables.progs import PROG_TYPES
+
         wanted, owner = PROG_TYPES[prog.type].number, array.raw.owner_type
         said = [owner_types(wanted, owner)] if owner not in (0, wanted) else []
         detail = f" ({error.detail})" if error.detail else ""
@@ -122,6 +124,7 @@ def program_array(dp: Datapath, path: str) -> Map:
     from tcbpf.datapath.loader import differences
     from tcbpf.maps.map import Map
     from tcbpf.obj.program import MapSpec
+
     try:
         found = dp.obj_get(bpffs_path(path))
     except SysError as error:
@@ -156,8 +159,17 @@ def send_maps(path: str, object_path: str, loaded: Loaded) -> None:
     body = _AUX.pack(UDS_VERSION, len(maps), name, where.st_dev, where.st_ino)
     for index, live in enumerate(maps):
         spec = live.spec
-        body += _ENTRY.pack(_type_number(spec.type), spec.key_size, spec.value_size, spec.max_entries, spec.flags,
-                            spec.id or index, spec.pinning, 0, 0)
+        body += _ENTRY.pack(
+            _type_number(spec.type),
+            spec.key_size,
+            spec.value_size,
+            spec.max_entries,
+            spec.flags,
+            spec.id or index,
+            spec.pinning,
+            0,
+            0,
+        )
     fds = array.array("i", [live.raw.fileno() for live in maps])
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         try:
@@ -210,5 +222,6 @@ def read_maps(body: bytes, fds: int) -> list[int]:
 
 def _type_number(name: str) -> int:
     from tcbpf.tables.maps import MAP_TYPES
+
     row = MAP_TYPES.get(name)
     return row.number if row else 0

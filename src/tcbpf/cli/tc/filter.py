@@ -73,8 +73,12 @@ def filter(opener: Opener, words: Words, options: Options) -> int:
 
 def require_all(request: Request) -> None:
     """Refuse a `get` that leaves open which filter it means; its handle is asked for last, when the rest is read."""
-    said = (("protocol", request.protocol is not None), ("priority", request.pref), ("parent", request.parent),
-            ("type", request.kind))
+    said = (
+        ("protocol", request.protocol is not None),
+        ("priority", request.pref),
+        ("parent", request.parent),
+        ("type", request.kind),
+    )
     for what, there in said:
         if not there:
             raise Quit(USAGE, f"Must specify filter {what}")
@@ -84,8 +88,12 @@ def require_all(request: Request) -> None:
 
 def exclusive(word: str, other: str, *, show: bool) -> NoReturn:
     """Refuse a device and a block in one command."""
-    raise Quit(USAGE, f'Error: "{word}" cannot be used in the same time as "{other}"' if show
-               else 'Error: "dev" and "block" are mutually exclusive')
+    raise Quit(
+        USAGE,
+        f'Error: "{word}" cannot be used in the same time as "{other}"'
+        if show
+        else 'Error: "dev" and "block" are mutually exclusive',
+    )
 
 
 def read_request(words: Words, op: Op) -> Request | None:
@@ -155,8 +163,15 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
     protocol = request.protocol
     if protocol is None:
         protocol = ETH_P_ALL if op in (Op.ADD, Op.REPLACE) else 0
-    row = Filter(request.dev, request.parent, request.kind, protocol=protocol, pref=request.pref, chain=request.chain or 0,
-                 block=request.block)
+    row = Filter(
+        request.dev,
+        request.parent,
+        request.kind,
+        protocol=protocol,
+        pref=request.pref,
+        chain=request.chain or 0,
+        block=request.block,
+    )
     if not request.kind:
         if request.handle:
             raise Quit(USAGE, 'Must specify filter type when using "handle"')
@@ -213,8 +228,9 @@ def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
         else:
             raise Quit(LOCAL, f'What is "{word}"?', BPF_USAGE)
     ready = prepare(dp, source) if source is not None else Ready()
-    return Bpf(prog=ready.prog, bytecode=ready.bytecode, name=ready.name, classid=classid, direct_action=direct,
-               gen_flags=flags), actions
+    return Bpf(
+        prog=ready.prog, bytecode=ready.bytecode, name=ready.name, classid=classid, direct_action=direct, gen_flags=flags
+    ), actions
 
 
 def read_matchall(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[Action, ...]]:
@@ -262,8 +278,11 @@ def read_u32(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[Actio
             words.require()
             actions = read_actions(dp, words)
         else:
-            raise Quit(LOCAL, f'What is "{word}"?', "Usage: ... u32 match u32|u16|u8 VALUE MASK [ at OFFSET ] ... "
-                       "[ classid CLASSID ] [ action ACTION ]")
+            raise Quit(
+                LOCAL,
+                f'What is "{word}"?',
+                "Usage: ... u32 match u32|u16|u8 VALUE MASK [ at OFFSET ] ... [ classid CLASSID ] [ action ACTION ]",
+            )
     return {**options, "keys": tuple(keys)}, actions
 
 
@@ -274,8 +293,10 @@ def _u32_key(words: Words) -> tuple[int, int, int]:
         raise Quit(LOCAL, f'Illegal "match": "{words.next}"', "It is: match u32|u16|u8 VALUE MASK [ at OFFSET ]")
     words.take()
     top = (1 << 8 * width) - 1
-    value, mask = (int(word, 0) if (c := c_number(word)) is not None and c <= top else _hex_mask(word, top)
-                   for word in (words.take(), words.take()))
+    value, mask = (
+        int(word, 0) if (c := c_number(word)) is not None and c <= top else _hex_mask(word, top)
+        for word in (words.take(), words.take())
+    )
     off = words.number('Illegal "at"', status=LOCAL) if words.accept("at") else 0
     if off % width:
         raise Quit(LOCAL, f'Illegal "match": an offset of {off} is no multiple of {width}')
@@ -295,7 +316,10 @@ def _hex_mask(word: str, top: int) -> int:
 
 
 READ: dict[str, Callable[[Datapath, Words], tuple[Bpf | dict[str, object], tuple[Action, ...]]]] = {
-    "bpf": read_bpf, "matchall": read_matchall, "u32": read_u32}
+    "bpf": read_bpf,
+    "matchall": read_matchall,
+    "u32": read_u32,
+}
 """How the options of each kind of filter are read."""
 
 
@@ -308,11 +332,17 @@ def require_block(dp: Datapath, number: int) -> None:
 
 def filter_show(dp: Datapath, request: Request, options: Options) -> int:
     """Run `tc filter show`."""
-    asked = Filter(request.dev, request.parent, request.kind, protocol=request.protocol or 0, pref=request.pref & 0xFFFF,
-                   chain=request.chain or 0, block=request.block)
+    asked = Filter(
+        request.dev,
+        request.parent,
+        request.kind,
+        protocol=request.protocol or 0,
+        pref=request.pref & 0xFFFF,
+        chain=request.chain or 0,
+        block=request.block,
+    )
     rows = [row for row in apply(dp, Op.SHOW, asked, after="Cannot send dump request") if isinstance(row, Filter)]
     if request.chain is not None:
         rows = [row for row in rows if row.chain == request.chain]
-    selected = tc_show.Selection(request.dev, request.parent, request.protocol or 0, request.pref, request.chain,
-                                 request.block)
+    selected = tc_show.Selection(request.dev, request.parent, request.protocol or 0, request.pref, request.chain, request.block)
     return show(rows, tc_show.filter, options, selected)

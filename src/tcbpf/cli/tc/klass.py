@@ -77,7 +77,7 @@ def klass(opener: Opener, words: Words, options: Options) -> int:
             values = class_options(kind, words)
     require_device(dp := opener(), dev)
     if op is Op.SHOW:
-        if not dev or parent == TC_H_ROOT:             # the kernel dumps the classes of a qdisc, and root names none
+        if not dev or parent == TC_H_ROOT:  # the kernel dumps the classes of a qdisc, and root names none
             return 0
         rows = [row for row in apply(dp, op, TcClass(dev, "", 0, parent=parent)) if isinstance(row, TcClass)]
         rows = [row for row in rows if classid in (0, row.classid)]
@@ -104,7 +104,7 @@ def class_options(kind: str, words: Words) -> dict[str, Any]:
             values[name] = _burst(words, word)
         elif word == "linklayer":
             values[word] = _taken(_LINK_LAYERS.get, words, word)
-        elif (name := next((name for name in _NUMBERS if matches(word, name)), "")):
+        elif name := next((name for name in _NUMBERS if matches(word, name)), ""):
             values[name] = _taken(c_number, words, name)
         else:
             raise Quit(LOCAL, *([] if word == "help" else [f'What is "{word}"?']), CLASS_KIND_USAGE)

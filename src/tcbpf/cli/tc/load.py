@@ -69,8 +69,12 @@ def read_source(words: Words, type: str = "sched_cls", *, typed: bool = False) -
     elif matches(word, "object-pinned") or matches(word, "pinned") or word == "fd":
         mode = "pinned"
     else:
-        raise Quit(LOCAL, f'What mode is "{word}"?', UNPARSED,
-                   "Usage: ... object-file FILE | object-pinned FILE | bytecode 's,c t f k,...' | bytecode-file FILE")
+        raise Quit(
+            LOCAL,
+            f'What mode is "{word}"?',
+            UNPARSED,
+            "Usage: ... object-file FILE | object-pinned FILE | bytecode 's,c t f k,...' | bytecode-file FILE",
+        )
     value = words.take()
     if typed and words.accept("type", prefix=True):
         kind = words.take()
@@ -104,8 +108,9 @@ def prepare(dp: Datapath, source: Source) -> Ready:
     loaded, section = load_object(dp, source)
     if source.export:
         from tcbpf.cli.tc.exec import send_maps
+
         send_maps(source.export, source.value, loaded)
-    if source.program:                                 # tc names the section that it would have taken
+    if source.program:  # tc names the section that it would have taken
         section = source.section or DEFAULT_SECTION[source.type]
     return Ready(loaded.prog, name=f"{os.path.basename(source.value)}:[{section}]")
 
@@ -119,14 +124,16 @@ def read_bytecode(text: str) -> Bytecode:
     if head is None or not 0 < (length := int(head[1])) <= MAX_INSNS:
         raise Quit(LOCAL, UNPARSED, f"Usage: 's,c t f k,...' in decimal, s the number of instructions (1 to {MAX_INSNS})")
     code: list[tuple[int, int, int, int]] = []
-    parts = text[head.end():].split(",")
+    parts = text[head.end() :].split(",")
     for part in parts if parts[-1] else parts[:-1]:
         if len(code) == length:
             raise Quit(LOCAL, "Real program length exceeds encoded length parameter!", UNPARSED)
         fields = [int(word) for word in part.split() if re.fullmatch(r"-?\d+", word, re.ASCII)]
         limits = (0xFFFF, 255, 255, 0xFFFFFFFF)
-        if not len(part.split()) == len(fields) == 4 or any(n > m for n, m in zip(fields, limits, strict=True)) or (
-            min(fields[:3]) < 0 or fields[3] < -1 << 31
+        if (
+            not len(part.split()) == len(fields) == 4
+            or any(n > m for n, m in zip(fields, limits, strict=True))
+            or (min(fields[:3]) < 0 or fields[3] < -1 << 31)
         ):
             raise Quit(LOCAL, f"Error at instruction {len(code)}!", UNPARSED)
         code.append((fields[0], fields[1], fields[2], fields[3] & 0xFFFFFFFF))
@@ -141,6 +148,7 @@ def open_pinned(dp: Datapath, source: Source) -> Prog:
     Raises:  Quit.
     """
     from tcbpf.maps.map import Map
+
     path, last = bpffs_path(source.value), UNPARSED
     try:
         found = dp.obj_get(path)
@@ -156,6 +164,7 @@ def open_pinned(dp: Datapath, source: Source) -> Prog:
 def bpffs_path(path: str) -> str:
     """Return a path of the bpf fs: "m:globals/x" is below tc's own directory."""
     from tcbpf.datapath.loader import WORK_DIR
+
     return f"{WORK_DIR}/{path[2:]}" if path.startswith("m:") else path
 
 
@@ -166,6 +175,7 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
     """
     from tcbpf.datapath.loader import OwnerDiffers, PinDiffers, load, read_scopes
     from tcbpf.obj.link import SectionError, choose
+
     last = UNLOADED
     try:
         obj = read_object(source.value)
@@ -174,8 +184,16 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
         scopes, remarks = read_scopes()
         obj, unpinned = without_unnamed(obj, scopes)
         remarks += unpinned
-        loaded = load(dp, obj, section=section, program=source.program, type=source.type, scopes=scopes,
-                      maps=maps, log_level=2 if source.verbose else 0)
+        loaded = load(
+            dp,
+            obj,
+            section=section,
+            program=source.program,
+            type=source.type,
+            scopes=scopes,
+            maps=maps,
+            log_level=2 if source.verbose else 0,
+        )
     except VerifierError as error:
         raise Quit(LOCAL, *verdict(error.section or chosen.section, source, obj, error), last) from None
     except CompileError as error:
@@ -203,11 +221,14 @@ def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None
 def without_unnamed(obj: Object, scopes: Mapping[int, str]) -> tuple[Object, list[str]]:
     """Return the object with the maps unpinned whose pinning scope nothing names, and a warning for each."""
     from tcbpf.obj.program import PIN_GLOBAL_NS
+
     lost = [spec for spec in obj.maps.values() if spec.pinning > PIN_GLOBAL_NS and spec.pinning not in scopes]
     if not lost:
         return obj, []
-    warnings = [f"Warning: map {spec.name} is not pinned: no line of /etc/iproute2/bpf_pinning names scope {spec.pinning}"
-                for spec in lost]
+    warnings = [
+        f"Warning: map {spec.name} is not pinned: no line of /etc/iproute2/bpf_pinning names scope {spec.pinning}"
+        for spec in lost
+    ]
     return replace(obj, maps=dict(obj.maps) | {spec.name: replace(spec, pinning=0) for spec in lost}), warnings
 
 
@@ -237,9 +258,12 @@ def owner_types(wanted: int, owner: int) -> str:
 
 def lost_tails(obj: Object, loaded: Loaded) -> list[str]:
     """Return a warning for each program array that loses its programs when this command ends."""
-    return [f"Warning: program array {name} is not pinned: it is emptied when its last user goes, that is now; "
-            "give it pinning = PIN_OBJECT_NS or PIN_GLOBAL_NS"
-            for name, spec in obj.maps.items() if spec.type == "prog_array" and loaded.tails and not spec.pinning]
+    return [
+        f"Warning: program array {name} is not pinned: it is emptied when its last user goes, that is now; "
+        "give it pinning = PIN_OBJECT_NS or PIN_GLOBAL_NS"
+        for name, spec in obj.maps.items()
+        if spec.type == "prog_array" and loaded.tails and not spec.pinning
+    ]
 
 
 def read_object(path: str) -> Object:
@@ -251,8 +275,10 @@ def read_object(path: str) -> Object:
         raise InputError("no such file", where=path, hint="a BPF object file or a C source")
     if path.endswith((".c", ".s")):
         from tcbpf.lang import compile
+
         return compile(path)
     from tcbpf.obj import load
+
     return load(path)
 
 
@@ -283,6 +309,9 @@ def section_size(obj: Object, section: str) -> int:
 def about(source: Source, obj: Object, insns: int) -> str:
     """Return what a report says of a program before the verifier's log."""
     from tcbpf.tables.progs import PROG_TYPES
+
     over = max(0, insns - 1_000_000)
-    return (f" - Type:         {PROG_TYPES[source.type].number}\n - Instructions: {insns} ({over} over limit)\n"
-            f" - License:      {obj.license}\n")
+    return (
+        f" - Type:         {PROG_TYPES[source.type].number}\n - Instructions: {insns} ({over} over limit)\n"
+        f" - License:      {obj.license}\n"
+    )

@@ -34,8 +34,17 @@ if TYPE_CHECKING:
     from tcbpf.cli.tc.command import Opener
     from tcbpf.datapath.base import Datapath
 
-COMMANDS = {"add": Op.ADD, "change": Op.CHANGE, "replace": Op.REPLACE, "link": Op.LINK, "delete": Op.DELETE, "get": Op.GET,
-            "show": Op.SHOW, "list": Op.SHOW, "lst": Op.SHOW}
+COMMANDS = {
+    "add": Op.ADD,
+    "change": Op.CHANGE,
+    "replace": Op.REPLACE,
+    "link": Op.LINK,
+    "delete": Op.DELETE,
+    "get": Op.GET,
+    "show": Op.SHOW,
+    "list": Op.SHOW,
+    "lst": Op.SHOW,
+}
 
 QDISC_USAGE = """\
 Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]
@@ -117,8 +126,14 @@ def require_device(dp: Datapath, name: str) -> None:
     raise Quit(LOCAL, f'Cannot find device "{name}"')
 
 
-def show(rows: Iterable[Any], put: Callable[[Sheet, Any, Options, tc_show.Selection], None], options: Options,
-         selected: tc_show.Selection, *, json: bool = True) -> int:
+def show(
+    rows: Iterable[Any],
+    put: Callable[[Sheet, Any, Options, tc_show.Selection], None],
+    options: Options,
+    selected: tc_show.Selection,
+    *,
+    json: bool = True,
+) -> int:
     """Print a listing."""
     sheet = Sheet(oneline=options.oneline)
     for row in rows:
@@ -151,8 +166,10 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
             handle = parsed(parse_qdisc_handle, words.take(), "invalid qdisc ID")
         elif word in ("root", "clsact", "ingress"):
             if parent:
-                raise Quit(USAGE, f'Error: "{word}" is a duplicate parent ID' if word != "root"
-                           else 'Error: "root" is duplicate parent ID')
+                raise Quit(
+                    USAGE,
+                    f'Error: "{word}" is a duplicate parent ID' if word != "root" else 'Error: "root" is duplicate parent ID',
+                )
             if word == "root":
                 parent = TC_H_ROOT
                 continue
@@ -164,7 +181,7 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
             parent = parsed(parse_classid, words.take(), "invalid parent ID")
         elif matches(word, "estimator") or matches(word, "stab"):
             absent(word)
-        elif (hook := next((hook for hook in blocks if matches(word, f"{hook}_block")), "")):
+        elif hook := next((hook for hook in blocks if matches(word, f"{hook}_block")), ""):
             blocks[hook] = block_number(words, f"invalid {hook} block index value")
         elif matches(word, "help"):
             sys.stderr.write(QDISC_USAGE)
@@ -173,8 +190,19 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
             kind = word
             values = qdisc_options(kind, words)
     require_device(dp := opener(), dev)
-    apply(dp, op, Qdisc(dev, kind, handle=handle, parent=parent, options=values, ingress_block=blocks["ingress"],
-                        egress_block=blocks["egress"]))
+    apply(
+        dp,
+        op,
+        Qdisc(
+            dev,
+            kind,
+            handle=handle,
+            parent=parent,
+            options=values,
+            ingress_block=blocks["ingress"],
+            egress_block=blocks["egress"],
+        ),
+    )
     return 0
 
 

@@ -80,7 +80,6 @@ def _write(value: Any, depth: int, pretty: bool) -> str:
             return "{}"
         indent = "\n" + "    " * (depth + 1) if pretty else ""
         colon = ": " if pretty else ":"
-        members = ",".join(
-            f"{indent}{json.dumps(key)}{colon}{_write(item, depth + 1, pretty)}" for key, item in value.items())
+        members = ",".join(f"{indent}{json.dumps(key)}{colon}{_write(item, depth + 1, pretty)}" for key, item in value.items())
         return "{" + members + ("\n" + "    " * depth if pretty else "") + "}"
     return json.dumps(value, ensure_ascii=False)

@@ -99,8 +99,11 @@ def klass(sheet: Sheet, row: TcClass, options: Options, selected: Selection) -> 
             tc_show_action.stats(sheet, row.stats, " ")
         sheet.say("\n")
         if "lended" in row.options:
-            sheet.say(" lended: {lended} borrowed: {borrowed} giants: {giants}\n tokens: {tokens} ctokens: {ctokens}\n".format(
-                **row.options))
+            sheet.say(
+                " lended: {lended} borrowed: {borrowed} giants: {giants}\n tokens: {tokens} ctokens: {ctokens}\n".format(
+                    **row.options
+                )
+            )
         sheet.say("\n")
 
 

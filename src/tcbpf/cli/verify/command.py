@@ -61,16 +61,29 @@ class Report:
         """Return the report as one JSON object."""
         error = self.error
         report: dict[str, Any] = {
-            "object": path, "section": self.listed.section, "program": self.listed.name, "type": self.program.type,
-            "verdict": "accept" if self.accepted else "reject", "errno": error.errno if error else 0,
-            "message": error.message if error else "", "insns": len(self.program.insns),
-            "insns_processed": self.insns_processed, "time_ms": round(self.time_ms, 3),
+            "object": path,
+            "section": self.listed.section,
+            "program": self.listed.name,
+            "type": self.program.type,
+            "verdict": "accept" if self.accepted else "reject",
+            "errno": error.errno if error else 0,
+            "message": error.message if error else "",
+            "insns": len(self.program.insns),
+            "insns_processed": self.insns_processed,
+            "time_ms": round(self.time_ms, 3),
         }
         if error:
-            report |= {"pc": error.pc, "reason": error.reason, "source": error.source, "variable": error.variable,
-                       "state": error.state, "hint": error.hint,
-                       "slice": [{"pc": pc, "insn": insn, "state": state, "source": line}
-                                 for pc, insn, state, line in failing_path(self)]}
+            report |= {
+                "pc": error.pc,
+                "reason": error.reason,
+                "source": error.source,
+                "variable": error.variable,
+                "state": error.state,
+                "hint": error.hint,
+                "slice": [
+                    {"pc": pc, "insn": insn, "state": state, "source": line} for pc, insn, state, line in failing_path(self)
+                ],
+            }
         return report | ({"log": self.log} if log else {})
 
 
@@ -91,6 +104,7 @@ def main(args: argparse.Namespace) -> int:
         show_total(reports)
     if args.html:
         from tcbpf.cli.verify.html import write_page
+
         write_page(args.html, args.object, reports)
     return 0 if all(report.accepted and not report.over_budget for report in reports) else 1
 
@@ -152,6 +166,7 @@ def ask(report: Report, level: int, args: argparse.Namespace) -> None:
     Raises:  VerifierError; InputError for an option that the live kernel cannot follow.
     """
     from tcbpf.datapath.choose import chosen_name, open_datapath
+
     if chosen_name(args.datapath) == "kernel":
         if args.unprivileged or args.kernel or args.profile:
             raise InputError("--unprivileged, --kernel and --profile are the user datapath's", where="--datapath kernel")
@@ -169,6 +184,7 @@ def ask(report: Report, level: int, args: argparse.Namespace) -> None:
 def explained(program: Program, error: VerifierError, level: int) -> VerifierError:
     """Return the live kernel's refusal with what our verifier adds, when it refuses for the same: slice, variable, hint."""
     from tcbpf.verifier import verify
+
     try:
         verify(program, log_level=level)
     except VerifierError as ours:
@@ -182,6 +198,7 @@ def verify_here(program: Program, level: int, args: argparse.Namespace) -> Verif
     """Ask the verifier of the user datapath; a refused program is asked about again for the log of the path that led there."""
     from tcbpf.verifier import verify
     from tcbpf.verifier.check import KERNEL
+
     kernel = release(args.kernel) if args.kernel else KERNEL
     try:
         return verify(program, log_level=level, privileged=not args.unprivileged, kernel=kernel)
@@ -206,6 +223,7 @@ def failing_path(report: Report) -> list[tuple[int, str, str, str]]:
     """Return (pc, instruction, what it changed, source line) of the instructions that caused the refusal, in order."""
     from tcbpf.verifier.words.log_reader import read
     from tcbpf.verifier.words.report import source_line
+
     if report.error is None:
         return []
     last = {visit.pc: visit for visit in read(report.log) if not visit.safe}
@@ -218,12 +236,19 @@ def show(report: Report, args: argparse.Namespace) -> None:
     word = "accept" if report.accepted else "reject"
     if sys.stdout.isatty():
         word = f"\x1b[{32 if report.accepted else 31};1m{word}\x1b[0m"
-    print(f"{report.listed.section} {report.listed.name}: {word}, {len(report.program.insns)} instructions, "
-          f"{report.insns_processed} processed, {report.time_ms:.1f} ms")
+    print(
+        f"{report.listed.section} {report.listed.name}: {word}, {len(report.program.insns)} instructions, "
+        f"{report.insns_processed} processed, {report.time_ms:.1f} ms"
+    )
     if error:
         print(f"  {error} ({errno.errorcode.get(error.errno, error.errno)})")
-        rows = (("at", error.source), ("variable", error.variable), ("state", error.state), ("reason", error.reason),
-                ("hint", error.hint))
+        rows = (
+            ("at", error.source),
+            ("variable", error.variable),
+            ("state", error.state),
+            ("reason", error.reason),
+            ("hint", error.hint),
+        )
         for label, text in rows:
             if text:
                 print(f"  {label + ':':<10}{text}")
@@ -249,6 +274,7 @@ def show(report: Report, args: argparse.Namespace) -> None:
 def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
     """Return the source lines that most instructions were processed for; functions, without line information."""
     from tcbpf.verifier.words.report import costs
+
     functions, lines = costs(report.program, report.visits)
     rows = sorted((lines or functions).items(), key=lambda row: -row[1])[:count]
     return [(cost, what) for what, cost in rows if cost]
@@ -258,6 +284,7 @@ def show_profile(report: Report) -> None:
     """Print what each function and source line cost."""
     from tcbpf.cli.output import table
     from tcbpf.verifier.words.report import costs
+
     functions, lines = costs(report.program, report.visits)
     total = max(1, sum(report.visits))
     for title, rows in (("function", functions), ("line", lines)):

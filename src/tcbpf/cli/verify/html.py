@@ -81,9 +81,13 @@ def section(report: Report) -> Iterator[str]:
     total = max(1, sum(counts.values()))
     for line, pcs in lines_of(program):
         cost = sum(counts[pc] for pc in pcs)
-        heat = f' style="background: rgba(var(--heat), {min(.5, 2 * cost / total):.2f})"'
-        text = f'<span class="src">{escape(line.text.rstrip())}</span> <span class="file">{escape(Path(line.file).name)}:' \
-               f'{line.line}</span>' if line else '<span class="file">no source line</span>'
+        heat = f' style="background: rgba(var(--heat), {min(0.5, 2 * cost / total):.2f})"'
+        text = (
+            f'<span class="src">{escape(line.text.rstrip())}</span> <span class="file">{escape(Path(line.file).name)}:'
+            f"{line.line}</span>"
+            if line
+            else '<span class="file">no source line</span>'
+        )
         yield f'<tr class="line code" tabindex="-1"><td class="n"{heat}>{cost or ""}</td><td>{text}</td></tr>'
         for pc in pcs:
             cell = instruction(pc, visits[pc], counts[pc], program)
@@ -94,6 +98,7 @@ def section(report: Report) -> Iterator[str]:
 def reasons(report: Report) -> Iterator[str]:
     """Yield why the program was refused: message, line, hint, and the path that caused it."""
     from tcbpf.cli.verify.command import failing_path
+
     error = report.error
     assert error is not None
     yield f'<div class="why"><p><b>{escape(error.message)}</b> <span class="soft">pc {error.pc}, {escape(error.reason)}, '
@@ -129,11 +134,14 @@ def instruction(pc: int, rows: list[Visit], count: int, program: Program) -> str
     """Return one instruction with the states that its first visits left; `count` is how many there were."""
     if not rows:
         from tcbpf.isa import disassemble
-        insn = program.insns[pc:pc + 2] if program.insns[pc].code == 0x18 else program.insns[pc:pc + 1]
+
+        insn = program.insns[pc : pc + 2] if program.insns[pc].code == 0x18 else program.insns[pc : pc + 1]
         return f'<span class="insn dead">{escape(disassemble(insn).strip())}</span>'
     text = escape(next((row.text for row in rows if row.text), "pruned"))
-    states = [escape(" ".join(part for part in (row.begin, row.state) if part) or ("safe: seen before" if row.safe else "-"))
-              for row in rows]
+    states = [
+        escape(" ".join(part for part in (row.begin, row.state) if part) or ("safe: seen before" if row.safe else "-"))
+        for row in rows
+    ]
     times = f' <span class="soft">× {count}</span>' if count > 1 else ""
     if count == 1 and not rows[0].begin:
         return f'<span class="insn">{text}</span> <span class="soft">{states[0] if states[0] != "-" else ""}</span>'
@@ -156,6 +164,7 @@ def group(log: str, limit: int) -> tuple[Counter[int], dict[int, list[Visit]]]:
 def lines_of(program: Program) -> Iterator[tuple[Line | None, list[int]]]:
     """Yield each run of instructions of one source line, in program order."""
     from tcbpf.verifier.words.report import line_of
+
     current: Line | None = None
     pcs: list[int] = []
     pc = 0

@@ -16,9 +16,19 @@ from tcbpf.verifier import verify
 from tcbpf.vm.executable import COMPILED, Options
 from tcbpf.vm.jit.jit import Code, shape_of
 
-ALONE = frozenset({
-    "array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie", "queue", "stack",
-})
+ALONE = frozenset(
+    {
+        "array",
+        "percpu_array",
+        "hash",
+        "percpu_hash",
+        "lru_hash",
+        "lru_percpu_hash",
+        "lpm_trie",
+        "queue",
+        "stack",
+    }
+)
 """Map types that are memory and nothing else: no programs, maps or readers of a home."""
 
 PRINTING = frozenset({"trace_printk", "trace_vprintk"})

@@ -120,8 +120,17 @@ class Loop:
 
 
 def run_capture(
-    path: str, call: Callable[[int], int], skb: Skb, *, type: str, writes: bool, classic: bool = False, out: str | None = None,
-    limit: int = 0, link_type: int = ETHERNET, turn: Callable[[], None] = lambda: None,
+    path: str,
+    call: Callable[[int], int],
+    skb: Skb,
+    *,
+    type: str,
+    writes: bool,
+    classic: bool = False,
+    out: str | None = None,
+    limit: int = 0,
+    link_type: int = ETHERNET,
+    turn: Callable[[], None] = lambda: None,
 ) -> PcapStats:
     """Run one program on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
 

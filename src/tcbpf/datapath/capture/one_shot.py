@@ -36,7 +36,13 @@ class Ready:
     """A verified program as machine code inside the packet loop, how its maps look when they are new, and the notes on it."""
 
     def __init__(
-        self, name: str, type: str, classic: bool, writes: bool, maps: tuple[Picture, ...], loop: Image,
+        self,
+        name: str,
+        type: str,
+        classic: bool,
+        writes: bool,
+        maps: tuple[Picture, ...],
+        loop: Image,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.name, self.type, self.classic, self.writes = name, type, classic, writes
@@ -88,8 +94,15 @@ class Trial:
         """Run on every packet of a capture, as `Prog.run_pcap` does."""
         env, loop = Env(cpu=current_cpu()), _LOOP(self._pages.entries["loop"])
         return run_capture(
-            path, lambda at: int(loop(at, env.address, self._table)), Skb(), type=self.type, writes=self.ready.writes,
-            classic=self.ready.classic, out=out, limit=limit, link_type=link_type,
+            path,
+            lambda at: int(loop(at, env.address, self._table)),
+            Skb(),
+            type=self.type,
+            writes=self.ready.writes,
+            classic=self.ready.classic,
+            out=out,
+            limit=limit,
+            link_type=link_type,
         )
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ class Kernel:
 
     def __init__(self, *, netns: str = "") -> None:
         self.netns = netns or os.environ.get("TCBPF_NETNS", "")
-        self.warnings: list[str] = []                  # the kernel's sentences beside a success, until read
+        self.warnings: list[str] = []  # the kernel's sentences beside a success, until read
         self._loaded: list[tuple[Object, Loaded]] = []
         self._rtnl: Rtnetlink | None = None
 
@@ -45,6 +45,7 @@ class Kernel:
     def load(self, obj: Object, *, section: str = "", program: str = "", pin_root: str = "") -> Prog:
         """Link one program of `obj` and load it; programs of one Object share its maps."""
         from tcbpf.datapath.loader import load
+
         shared = {name: found for known, loaded in self._loaded if known is obj for name, found in loaded.maps.items()}
         loaded = load(self, obj, section=section, program=program, pin_root=pin_root, maps=shared)
         self._loaded.append((obj, loaded))
@@ -54,6 +55,7 @@ class Kernel:
         """Make a map."""
         from tcbpf.datapath.kernel.maps import create
         from tcbpf.maps.map import Map
+
         return Map(create(spec))
 
     def prog_load(self, program: Program, *, log_level: int = 0) -> KernelProg:
@@ -61,6 +63,7 @@ class Kernel:
         from tcbpf.datapath.kernel.progs import load
         from tcbpf.datapath.loader import new_map
         from tcbpf.maps.map import Map
+
         live = [entry if isinstance(entry, Map) else new_map(self, entry.spec) for entry in program.maps]
         return load(program, live, log_level=log_level)
 
@@ -72,6 +75,7 @@ class Kernel:
         """Pin a map or a program below the bpf fs, which is mounted when it is not."""
         from tcbpf.datapath.kernel import bpffs, syscall
         from tcbpf.maps.map import Map
+
         bpffs.prepare(path)
         syscall.obj_pin(obj.raw.fileno() if isinstance(obj, Map) else obj.fileno(), path)
 
@@ -88,6 +92,7 @@ class Kernel:
         from tcbpf.datapath.kernel.maps import adopt
         from tcbpf.datapath.kernel.progs import KernelProg
         from tcbpf.maps.map import Map
+
         fd = syscall.obj_get(path)
         kind = bpffs.kind_of(fd)
         if kind == "map":
@@ -101,6 +106,7 @@ class Kernel:
         """Do one request of traffic control or on a device, through rtnetlink."""
         from tcbpf.datapath.kernel import rtnl
         from tcbpf.datapath.kernel.netlink import Rtnetlink
+
         if self._rtnl is None:
             self._rtnl = Rtnetlink(self.netns, self.warnings)
         return rtnl.apply(self._rtnl, request)
@@ -110,6 +116,7 @@ class Kernel:
         from tcbpf.datapath.kernel import syscall
         from tcbpf.datapath.kernel.progs import KernelProg
         from tcbpf.uapi import bpf as uapi
+
         return [KernelProg(fd) for fd in syscall.open_all(uapi.BPF_PROG_GET_NEXT_ID, uapi.BPF_PROG_GET_FD_BY_ID)]
 
     def all_maps(self) -> Sequence[Map]:
@@ -118,11 +125,13 @@ class Kernel:
         from tcbpf.datapath.kernel.maps import adopt
         from tcbpf.maps.map import Map
         from tcbpf.uapi import bpf as uapi
+
         return [Map(adopt(fd)) for fd in syscall.open_all(uapi.BPF_MAP_GET_NEXT_ID, uapi.BPF_MAP_GET_FD_BY_ID)]
 
     def trace_pipe(self) -> Iterator[str]:
         """Yield what bpf_trace_printk() writes, line by line, of the whole machine."""
         from tcbpf.datapath.kernel.trace import trace_pipe
+
         return trace_pipe()
 
     def close(self) -> None:

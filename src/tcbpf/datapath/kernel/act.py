@@ -21,13 +21,17 @@ from tcbpf.uapi import tc as uapi
 if TYPE_CHECKING:
     from tcbpf.datapath.kernel.rtnl import Names
 
-TCA_ACT_TAB = 1                                        # linux/rtnetlink.h, which gives it no BTF name
-_GEN = struct.Struct("=IIiii")                         # tc_gen: index, capab, action, refcnt, bindcnt
-MIRRED = {("egress", "redirect"): uapi.TCA_EGRESS_REDIR, ("egress", "mirror"): uapi.TCA_EGRESS_MIRROR,
-          ("ingress", "redirect"): uapi.TCA_INGRESS_REDIR, ("ingress", "mirror"): uapi.TCA_INGRESS_MIRROR}
-_BITFIELD = struct.Struct("=II")                       # struct nla_bitfield32: value, selector
+TCA_ACT_TAB = 1  # linux/rtnetlink.h, which gives it no BTF name
+_GEN = struct.Struct("=IIiii")  # tc_gen: index, capab, action, refcnt, bindcnt
+MIRRED = {
+    ("egress", "redirect"): uapi.TCA_EGRESS_REDIR,
+    ("egress", "mirror"): uapi.TCA_EGRESS_MIRROR,
+    ("ingress", "redirect"): uapi.TCA_INGRESS_REDIR,
+    ("ingress", "mirror"): uapi.TCA_INGRESS_MIRROR,
+}
+_BITFIELD = struct.Struct("=II")  # struct nla_bitfield32: value, selector
 _HW_STATS = {"immediate": uapi.TCA_ACT_HW_STATS_IMMEDIATE, "delayed": uapi.TCA_ACT_HW_STATS_DELAYED, "disabled": 0}
-VLAN_MODES = {"pop": 1, "push": 2, "modify": 3}        # linux/tc_act/tc_vlan.h
+VLAN_MODES = {"pop": 1, "push": 2, "modify": 3}  # linux/tc_act/tc_vlan.h
 _FIELDS = {
     "vlan": {"id": (3, "=H"), "protocol": (4, ">H"), "priority": (6, "=B")},
     "skbedit": {"priority": (3, "=I"), "queue_mapping": (4, "=H"), "mark": (5, "=I"), "ptype": (7, "=H"), "mask": (8, "=I")},
@@ -72,8 +76,10 @@ def actions_attr(kind: int, actions: tuple[Action, ...], names: Names) -> bytes:
 
 def named(actions: tuple[Action, ...]) -> bytes:
     """Return the attribute that names actions by kind and index, or all of a kind."""
-    rows = (nest(order, text(uapi.TCA_ACT_KIND, one.kind), *([u32(uapi.TCA_ACT_INDEX, one.index)] if one.index else []))
-            for order, one in enumerate(actions, 1))
+    rows = (
+        nest(order, text(uapi.TCA_ACT_KIND, one.kind), *([u32(uapi.TCA_ACT_INDEX, one.index)] if one.index else []))
+        for order, one in enumerate(actions, 1)
+    )
     return nest(TCA_ACT_TAB, *rows)
 
 
@@ -95,17 +101,20 @@ def _action(action: Action, names: Names) -> tuple[bytes, ...]:
         way = (str(options.get("direction", "egress")), str(options.get("action", "redirect")))
         if way not in MIRRED:
             raise InputError(f"mirred {way[0]} {way[1]}", hint="egress or ingress, mirror or redirect")
-        deed = MIRRED[way] if options else 0           # without options it is one that is there already, to be shared
+        deed = MIRRED[way] if options else 0  # without options it is one that is there already, to be shared
         rows = [attr(uapi.TCA_MIRRED_PARMS, gen + struct.pack("=iI", deed, names.index(str(options.get("dev", "")))))]
     elif action.kind == "gact":
         rows = [attr(uapi.TCA_GACT_PARMS, gen)]
     elif action.kind in _FIELDS:
         mode = VLAN_MODES[str(options.get("action", "pop"))].to_bytes(4, sys.byteorder) if action.kind == "vlan" else b""
         rows = [attr(2, gen + mode)]
-        rows += [attr(number, struct.pack(form, options[word])) for word, (number, form) in _FIELDS[action.kind].items()
-                 if word in options]
+        rows += [
+            attr(number, struct.pack(form, options[word]))
+            for word, (number, form) in _FIELDS[action.kind].items()
+            if word in options
+        ]
     elif action.kind != "bpf":
-        rows = []                                      # the kernel says that it has no such kind
+        rows = []  # the kernel says that it has no such kind
     else:
         rows = [attr(uapi.TCA_ACT_BPF_PARMS, gen)]
         prog: Any = options.get("prog")
@@ -135,23 +144,34 @@ def _read(found: dict[int, bytes], names: Names) -> Action:
         options = {"direction": direction, "action": deed, "dev": names.name(device)}
     elif kind == "bpf":
         options = {
-            "name": string(rows.get(uapi.TCA_ACT_BPF_NAME)), "id": number(rows.get(uapi.TCA_ACT_BPF_ID)),
+            "name": string(rows.get(uapi.TCA_ACT_BPF_NAME)),
+            "id": number(rows.get(uapi.TCA_ACT_BPF_ID)),
             "tag": rows.get(uapi.TCA_ACT_BPF_TAG, b""),
             "bytecode": tuple(struct.iter_unpack("=HBBI", rows.get(uapi.TCA_ACT_BPF_OPS, b""))),
         }
     elif kind in _FIELDS:
         if kind == "vlan":
-            mode = number(params[_GEN.size:_GEN.size + 4])
+            mode = number(params[_GEN.size : _GEN.size + 4])
             options["action"] = next((word for word, code in VLAN_MODES.items() if code == mode), str(mode))
         options |= {word: struct.unpack(form, rows[place])[0] for word, (place, form) in _FIELDS[kind].items() if place in rows}
     installed, used, _, first = struct.unpack_from("=4Q", times) if times and len(times) >= 32 else (0, 0, 0, 0)
     hz = os.sysconf("SC_CLK_TCK")
     return Action(
-        kind=kind, index=index, control=control_word(code), options=options, stats=read_stats(found, uapi.TCA_ACT_STATS),
-        ref=ref, bind=bind, installed=installed // hz if installed else -1, used=used // hz if used else -1,
+        kind=kind,
+        index=index,
+        control=control_word(code),
+        options=options,
+        stats=read_stats(found, uapi.TCA_ACT_STATS),
+        ref=ref,
+        bind=bind,
+        installed=installed // hz if installed else -1,
+        used=used // hz if used else -1,
         hw_stats="" if uapi.TCA_ACT_USED_HW_STATS not in found else "disabled",
-        first_used=first // hz if first else -1, cookie=found.get(uapi.TCA_ACT_COOKIE, b""),
-        flags=_bits(found.get(uapi.TCA_ACT_FLAGS)), hw_stats_asked=_asked(found.get(uapi.TCA_ACT_HW_STATS)))
+        first_used=first // hz if first else -1,
+        cookie=found.get(uapi.TCA_ACT_COOKIE, b""),
+        flags=_bits(found.get(uapi.TCA_ACT_FLAGS)),
+        hw_stats_asked=_asked(found.get(uapi.TCA_ACT_HW_STATS)),
+    )
 
 
 def _bits(raw: bytes | None) -> int:

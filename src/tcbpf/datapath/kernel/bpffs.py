@@ -19,7 +19,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def is_bpffs(path: str) -> bool:
     """Tell whether `path` lies in a bpf file system."""
-    buffer = ctypes.create_string_buffer(256)          # struct statfs; its first word is the magic
+    buffer = ctypes.create_string_buffer(256)  # struct statfs; its first word is the magic
     if _libc.statfs(os.fsencode(path), buffer) != 0:
         return False
     size = ctypes.sizeof(ctypes.c_long)
@@ -37,14 +37,17 @@ def prepare(path: str) -> None:
     try:
         os.makedirs(parent, mode=0o700, exist_ok=True)
         if f"{parent}/".startswith(f"{WORK_DIR}/"):
-            for name in ("ip", "xdp"):                 # their loaders share tc's directory
+            for name in ("ip", "xdp"):  # their loaders share tc's directory
                 with suppress(FileExistsError):
                     os.symlink("tc/", f"{BPFFS}/{name}")
     except FileExistsError:
         raise SysError(errno.ENOTDIR, f"make directory {parent}") from None
     except OSError as error:
-        raise SysError(error.errno or 0, f"make directory {parent}",
-                       "names in a bpf fs have no dot" if error.errno == errno.EPERM and "." in path else "") from None
+        raise SysError(
+            error.errno or 0,
+            f"make directory {parent}",
+            "names in a bpf fs have no dot" if error.errno == errno.EPERM and "." in path else "",
+        ) from None
     if not is_bpffs(parent):
         raise SysError(errno.EINVAL, f"pin {path}", f"{parent} is not in a bpf file system; {BPFFS} is one")
 
@@ -55,8 +58,7 @@ def mount(target: str) -> None:
     Raises:  SysError.
     """
     where = os.fsencode(target)
-    _libc.mount(b"", where, b"none", ctypes.c_ulong(MS_PRIVATE | MS_REC),
-    None)     # EINVAL where it is no mount point yet
+    _libc.mount(b"", where, b"none", ctypes.c_ulong(MS_PRIVATE | MS_REC), None)  # EINVAL where it is no mount point yet
     if _libc.mount(b"bpf", where, b"bpf", ctypes.c_ulong(0), b"mode=0700") != 0:
         code = ctypes.get_errno()
         raise SysError(code, f"mount a bpf file system at {target}", "run as root" if code == errno.EPERM else "")

@@ -46,7 +46,7 @@ def _bpf(made: Filter, names: Names) -> list[bytes]:
         raise InputError("a bpf filter takes Bpf options")
     rows = []
     if options.prog is not None:
-        rows += [u32(uapi.TCA_BPF_FD, options.prog.fileno()), text(uapi.TCA_BPF_NAME, options.name)]    # type: ignore[attr-defined]
+        rows += [u32(uapi.TCA_BPF_FD, options.prog.fileno()), text(uapi.TCA_BPF_NAME, options.name)]  # type: ignore[attr-defined]
     elif options.bytecode:
         code = b"".join(struct.pack("=HBBI", *row) for row in options.bytecode)
         rows += [u16(uapi.TCA_BPF_OPS_LEN, len(options.bytecode)), attr(uapi.TCA_BPF_OPS, code)]
@@ -80,15 +80,15 @@ def _u32(made: Filter, names: Names) -> list[bytes]:
     return [*rows, *([attr(uapi.TCA_U32_SEL, sel)] if keys else [])]
 
 
-IN_BLOCK = -1                                          # TCM_IFINDEX_MAGIC_BLOCK: the parent is a block's number
+IN_BLOCK = -1  # TCM_IFINDEX_MAGIC_BLOCK: the parent is a block's number
 _OPTIONS = {"bpf": _bpf, "matchall": _matchall, "u32": _u32}
-_SEL = struct.Struct("=BBBxHHhhI")                     # tc_u32_sel: flags, offshift, nkeys, offmask, off, offoff, hoff, hmask
+_SEL = struct.Struct("=BBBxHHhhI")  # tc_u32_sel: flags, offshift, nkeys, offmask, off, offoff, hoff, hmask
 
 
 def read_filter(raw: bytes, names: Names) -> Filter:
     """Return the filter of one message; handle 0 stands for the head of its pref."""
     _, index, handle, parent, info = HEAD.unpack_from(raw)
-    found = attrs(raw[HEAD.size:])
+    found = attrs(raw[HEAD.size :])
     kind, rows = string(found.get(TCA_KIND)), attrs(found.get(TCA_OPTIONS, b""))
     options: Bpf | dict[str, object] = _read_bpf(rows) if kind == "bpf" else {}
     if kind == "matchall" and uapi.TCA_MATCHALL_CLASSID in rows:
@@ -100,15 +100,24 @@ def read_filter(raw: bytes, names: Names) -> Filter:
     holder = {"bpf": uapi.TCA_BPF_ACT, "matchall": uapi.TCA_MATCHALL_ACT, "u32": uapi.TCA_U32_ACT}.get(kind)
     actions = read_actions(rows[holder], names) if holder in rows else ()
     block = parent if index == IN_BLOCK else 0
-    return Filter(dev="" if block else names.name(index), parent=0 if block else parent, block=block, kind=kind,
-                  protocol=socket.ntohs(info & 0xFFFF), pref=info >> 16,
-                  chain=number(found.get(TCA_CHAIN)), handle=handle, options=options, actions=actions)
+    return Filter(
+        dev="" if block else names.name(index),
+        parent=0 if block else parent,
+        block=block,
+        kind=kind,
+        protocol=socket.ntohs(info & 0xFFFF),
+        pref=info >> 16,
+        chain=number(found.get(TCA_CHAIN)),
+        handle=handle,
+        options=options,
+        actions=actions,
+    )
 
 
 def read_chain(raw: bytes, names: Names) -> Chain:
     """Return the chain of one message."""
     _, index, _, parent, _ = HEAD.unpack_from(raw)
-    chain = number(attrs(raw[HEAD.size:]).get(TCA_CHAIN))
+    chain = number(attrs(raw[HEAD.size :]).get(TCA_CHAIN))
     return Chain("", number=chain, block=parent) if index == IN_BLOCK else Chain(names.name(index), parent, chain)
 
 
@@ -126,8 +135,11 @@ def _read_u32(rows: dict[int, bytes]) -> dict[str, object]:
         flags, _, count, *_ = _SEL.unpack_from(sel)
         options["terminal"] = bool(flags & uapi.TC_U32_TERMINAL)
         places = range(_SEL.size, min(_SEL.size + count * 16, len(sel)), 16)
-        options["keys"] = tuple((value, mask, struct.unpack_from("=i", sel, at + 8)[0])
-                                for at in places for mask, value in (struct.unpack_from(">II", sel, at),))
+        options["keys"] = tuple(
+            (value, mask, struct.unpack_from("=i", sel, at + 8)[0])
+            for at in places
+            for mask, value in (struct.unpack_from(">II", sel, at),)
+        )
     return options
 
 
@@ -156,6 +168,11 @@ def _describe(id: int) -> dict[str, Any]:
             info = syscall.prog_info(fd)
         finally:
             os.close(fd)
-        return {"jited": info.jited_prog_len > 0, "prog_name": info.name.decode(errors="replace"),
-                "load_time": int(info.load_time), "uid": int(info.created_by_uid), "btf_id": int(info.btf_id)}
+        return {
+            "jited": info.jited_prog_len > 0,
+            "prog_name": info.name.decode(errors="replace"),
+            "load_time": int(info.load_time),
+            "uid": int(info.created_by_uid),
+            "btf_id": int(info.btf_id),
+        }
     return {}

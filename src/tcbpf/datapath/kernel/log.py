@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 
 _INSN = re.compile(r"^(?:\d+: )?(\d+): (?:\([0-9a-f]{2}\) |BUG_)")
-_AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![ ;R]|\d+: |$)(?P<message>.+)$")     # where the kernel found no line break to add
-_NOTE = re.compile(                                                                    # of the main function: no refusal
-    r"^(?:arg#0 reference type\('UNKNOWN '\) size cannot be determined|Global function \S+ doesn't return scalar)")
-_GLUED = re.compile(r"(?<=.)(verification time \d+ usec|processed \d+ insns)")           # to a line that the kernel did not end
+_AFTER_JUMP = re.compile(r"goto pc[+-]\d+ +(?![ ;R]|\d+: |$)(?P<message>.+)$")  # where the kernel found no line break to add
+_NOTE = re.compile(  # of the main function: no refusal
+    r"^(?:arg#0 reference type\('UNKNOWN '\) size cannot be determined|Global function \S+ doesn't return scalar)"
+)
+_GLUED = re.compile(r"(?<=.)(verification time \d+ usec|processed \d+ insns)")  # to a line that the kernel did not end
 _NUMBERED = re.compile(r"\binsn (\d+)")
 _PROCESSED = re.compile(r"^processed (\d+) insns")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^@]*?):(?P<line>\d+))?$")
@@ -41,15 +42,15 @@ def reason(log: str) -> Reason:
     walked = [(i, int(m[1])) for i, line in enumerate(lines) if (m := _INSN.match(line))]
     after, pc = walked[-1] if walked else (-1, -1)
     behind = _AFTER_JUMP.search(lines[after]) if walked else None
-    found = [line for line in lines[after + 1:] if not _PASSING.match(line)]
+    found = [line for line in lines[after + 1 :] if not _PASSING.match(line)]
     if not walked and len(found) > 1 and _NOTE.match(found[0]):
         del found[0]
     message = behind["message"] if behind else next(iter(found), "")
-    if not message:                                    # the reason stands before an instruction that only describes it
+    if not message:  # the reason stands before an instruction that only describes it
         message = next((line for line in reversed(lines) if not _PASSING.match(line) and not _INSN.match(line)), "")
     if not walked and (named := _NUMBERED.search(message)):
         pc = int(named[1])
-    return Reason(message, pc, processed, _source(lines[:after + 1]))
+    return Reason(message, pc, processed, _source(lines[: after + 1]))
 
 
 def _source(lines: list[str]) -> str:

@@ -42,8 +42,9 @@ class KernelMap:
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Write the value at `key`."""
         if len(value) != self.value_size:
-            raise MapError(errno.EINVAL, "update an element of", self.spec.name,
-                           f"a value of {len(value)} bytes, not {self.value_size}")
+            raise MapError(
+                errno.EINVAL, "update an element of", self.spec.name, f"a value of {len(value)} bytes, not {self.value_size}"
+            )
         with self._named("update an element of"):
             syscall.map_update(self._fd, self._key(key), value, flags)
 
@@ -71,8 +72,7 @@ class KernelMap:
         """Yield all elements, in batches where the map type has them."""
         if self.spec.type in _BATCHED:
             with suppress(SysError):
-                yield from syscall.map_lookup_batch(
-                    self._fd, self.spec.key_size, self.value_size, self.spec.max_entries)
+                yield from syscall.map_lookup_batch(self._fd, self.spec.key_size, self.value_size, self.spec.max_entries)
                 return
         key = self.next_key(None)
         while key is not None:
@@ -146,9 +146,18 @@ def create(spec: MapSpec) -> KernelMap:
 
     def make(btf_fd: int, key_type: int, value_type: int) -> int:
         return syscall.map_create(
-            row.number, spec.key_size, spec.value_size, spec.max_entries, flags=spec.flags,
-            name=kernel_name(spec.name), inner_fd=inner_fd, map_extra=spec.map_extra, btf_fd=btf_fd, key_type=key_type,
-            value_type=value_type)
+            row.number,
+            spec.key_size,
+            spec.value_size,
+            spec.max_entries,
+            flags=spec.flags,
+            name=kernel_name(spec.name),
+            inner_fd=inner_fd,
+            map_extra=spec.map_extra,
+            btf_fd=btf_fd,
+            key_type=key_type,
+            value_type=value_type,
+        )
 
     fd, btf_fd = -1, fd_of(spec.btf) if spec.key_type or spec.value_type else 0
     try:
@@ -176,12 +185,21 @@ def adopt(fd: int) -> KernelMap:
     btf, key_type, value_type = None, int(info.btf_key_type_id), int(info.btf_value_type_id)
     if info.btf_id:
         from tcbpf.obj.btf import parse
+
         with suppress(SysError, InputError):
             btf = parse(syscall.btf_by_id(info.btf_id))
     spec = MapSpec(
-        name=info.name.decode(errors="replace"), type=row.name, key_size=info.key_size, value_size=info.value_size,
-        max_entries=info.max_entries, flags=info.map_flags, map_extra=info.map_extra, btf=btf,
-        key_type=key_type if btf else 0, value_type=value_type if btf else 0)
+        name=info.name.decode(errors="replace"),
+        type=row.name,
+        key_size=info.key_size,
+        value_size=info.value_size,
+        max_entries=info.max_entries,
+        flags=info.map_flags,
+        map_extra=info.map_extra,
+        btf=btf,
+        key_type=key_type if btf else 0,
+        value_type=value_type if btf else 0,
+    )
     return KernelMap(fd, spec, info.id)
 
 
@@ -200,8 +218,9 @@ def possible_cpus() -> int:
 
 def _why(code: int, spec: MapSpec) -> str:
     """Return the usual reason for an errno of BPF_MAP_CREATE."""
-    asked = (f"type {spec.type}, key {spec.key_size}, value {spec.value_size}, max_entries {spec.max_entries}, "
-             f"flags {spec.flags:#x}")
+    asked = (
+        f"type {spec.type}, key {spec.key_size}, value {spec.value_size}, max_entries {spec.max_entries}, flags {spec.flags:#x}"
+    )
     if code in (errno.ENOMEM, errno.E2BIG):
         return f"too large: {asked}"
     return asked if code == errno.EINVAL else ""

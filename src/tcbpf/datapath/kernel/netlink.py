@@ -19,7 +19,7 @@ from tcbpf.uapi import netlink as uapi
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 CLONE_NEWNET = 0x40000000
 
-_HEADER = struct.Struct("=IHHII")                      # length, type, flags, sequence, port
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTR = struct.Struct("=HH")
 
 
@@ -56,7 +56,7 @@ def pairs(raw: bytes) -> Iterator[tuple[int, bytes]]:
         size, kind = _ATTR.unpack_from(raw, at)
         if size < _ATTR.size or at + size > len(raw):
             return
-        yield kind & uapi.NLA_TYPE_MASK, raw[at + _ATTR.size:at + size]
+        yield kind & uapi.NLA_TYPE_MASK, raw[at + _ATTR.size : at + size]
         at += (size + 3) & ~3
 
 
@@ -116,7 +116,7 @@ class Rtnetlink:
                     return answers
                 if answer == uapi.NLMSG_DONE:
                     code = struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
-                    if code < 0:                       # a dump that ended badly
+                    if code < 0:  # a dump that ended badly
                         raise TcError(-code, asked)
                     return answers
                 if answer == uapi.NLMSG_OVERRUN:
@@ -135,7 +135,7 @@ class Rtnetlink:
             if size < _HEADER.size or at + size > len(raw):
                 return
             if sequence == self._sequence:
-                yield kind, flags, raw[at + _HEADER.size:at + size]
+                yield kind, flags, raw[at + _HEADER.size : at + size]
             at += (size + 3) & ~3
 
 
@@ -145,7 +145,7 @@ def _acknowledgement(flags: int, payload: bytes) -> tuple[int, str]:
     if not flags & uapi.NLM_F_ACK_TLVS:
         return code, ""
     echoed = struct.unpack_from("=I", payload, 4)[0] if not flags & uapi.NLM_F_CAPPED else _HEADER.size
-    return code, string(attrs(payload[4 + ((echoed + 3) & ~3):]).get(uapi.NLMSGERR_ATTR_MSG))
+    return code, string(attrs(payload[4 + ((echoed + 3) & ~3) :]).get(uapi.NLMSGERR_ATTR_MSG))
 
 
 def _open() -> socket.socket:
@@ -175,8 +175,13 @@ def _open_in(name: str) -> socket.socket:
         try:
             if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
                 code = ctypes.get_errno()
-                failed.append(SysError(code, f"enter network namespace {name!r}",
-                                       "run as root or with CAP_SYS_ADMIN" if code == errno.EPERM else ""))
+                failed.append(
+                    SysError(
+                        code,
+                        f"enter network namespace {name!r}",
+                        "run as root or with CAP_SYS_ADMIN" if code == errno.EPERM else "",
+                    )
+                )
                 return
             made.append(_open())
         finally:

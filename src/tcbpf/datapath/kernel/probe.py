@@ -49,7 +49,7 @@ def has_map_type(name: str) -> bool:
             fd = syscall.map_create(row.number, key_size, value_size, entries, flags=row.required_flags)
         except OSError as error:
             if error.errno != errno.EINVAL:
-                return True                            # it wants something else (BTF, an inner map), but it is there
+                return True  # it wants something else (BTF, an inner map), but it is there
             continue
         os.close(fd)
         return True

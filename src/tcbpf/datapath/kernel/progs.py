@@ -89,6 +89,7 @@ class KernelProg:
         Raises:  NotSupported for a link type other than Ethernet.
         """
         from tcbpf.net.pcap import LINKTYPE_ETHERNET, Writer, read
+
         if link_type != LINKTYPE_ETHERNET:
             raise NotSupported(f"BPF_PROG_TEST_RUN takes Ethernet frames, not packets of link type {link_type}")
         test, verdicts, skb = self._tester(0), Counter[int](), self.type != "xdp"
@@ -149,11 +150,17 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
         raise NotSupported(f"bpf(2) loads no call of {calls[0]}: only a classic filter, which the kernel converts, makes it")
     insns = with_ids(with_fds(program.insns, [m.raw.fileno() for m in maps]), program.kfuncs)
     request = syscall.Load(
-        type=row.number, insns=encode(insns),
-        license=program.license.encode(), name=kernel_name(program.name), attach_type=program.attach_type,
-        btf_fd=fd_of(program.btf) if program.raw_func_info else 0, func_info=program.raw_func_info,
-        line_info=program.raw_line_info, log_level=log_level | syscall.LOG_STATS if log_level else 0,
-        kernel_version=program.kernel_version)
+        type=row.number,
+        insns=encode(insns),
+        license=program.license.encode(),
+        name=kernel_name(program.name),
+        attach_type=program.attach_type,
+        btf_fd=fd_of(program.btf) if program.raw_func_info else 0,
+        func_info=program.raw_func_info,
+        line_info=program.raw_line_info,
+        log_level=log_level | syscall.LOG_STATS if log_level else 0,
+        kernel_version=program.kernel_version,
+    )
     fd, log = _load_or_say_why(request)
     if fd < 0 and request.btf_fd and _is_about_btf(log):
         fd, log = _load_or_say_why(replace(request, btf_fd=0, func_info=b"", line_info=b""))
@@ -232,11 +239,12 @@ def pack_ctx(ctx: Mapping[str, Any]) -> bytes:
         row = SKB.get(name)
         if row is None or not row.test_run:
             known = ", ".join(f.name for f in SKB if f.test_run and not f.name.startswith("cb[")) + ", cb"
-            raise InputError(f"context field {name!r} cannot be set on the kernel datapath",
-                             hint=f"BPF_PROG_TEST_RUN takes {known}")
+            raise InputError(
+                f"context field {name!r} cannot be set on the kernel datapath", hint=f"BPF_PROG_TEST_RUN takes {known}"
+            )
         if not 0 <= int(value) < 1 << 8 * row.size:
             raise InputError(f"{name}={value} does not fit {row.size} bytes")
-        raw[row.off:row.off + row.size] = int(value).to_bytes(row.size, "little")
+        raw[row.off : row.off + row.size] = int(value).to_bytes(row.size, "little")
     return bytes(raw)
 
 
@@ -245,7 +253,7 @@ def unpack_ctx(raw: bytes) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in REPORTED:
         row = SKB[name]
-        fields[name] = int.from_bytes(raw[row.off:row.off + row.size], "little")
+        fields[name] = int.from_bytes(raw[row.off : row.off + row.size], "little")
     fields["cb"] = list(_CB.unpack_from(raw, _CB_OFF))
     return fields
 
@@ -289,8 +297,10 @@ def _refused(packet: bytes, ctx: Mapping[str, Any]) -> InputError:
     """Return the error for an EINVAL of BPF_PROG_TEST_RUN."""
     if why := untaken(packet):
         return InputError(f"a packet of {len(packet)} bytes cannot run on the kernel datapath", hint=why)
-    return InputError("the kernel refuses this context: " + ", ".join(f"{k}={v}" for k, v in ctx.items()),
-                      hint="wire_len and gso_segs have limits, and ifindex must name a device")
+    return InputError(
+        "the kernel refuses this context: " + ", ".join(f"{k}={v}" for k, v in ctx.items()),
+        hint="wire_len and gso_segs have limits, and ifindex must name a device",
+    )
 
 
 def _refusal(program: Program, code: int, log: str, arrays: Sequence[str]) -> SysError | VerifierError:
@@ -299,14 +309,22 @@ def _refusal(program: Program, code: int, log: str, arrays: Sequence[str]) -> Sy
     if code == errno.E2BIG and not found.message:
         count = len(program.insns)
         limit = MAX_INSNS if count > MAX_INSNS else MAX_INSNS_UNPRIVILEGED
-        return VerifierError(f"the program has {count} instructions, the limit is {limit}", errno=code,
-                             section=program.section, path=program.path)
-    if not found.message and code == errno.EINVAL and found.processed and arrays:      # proved: bpf_check_tail_call()
-        return SysError(code, f"load a program {program.name}",
-                        f"program array {' or '.join(arrays)} is for programs of another type or attach type")
+        return VerifierError(
+            f"the program has {count} instructions, the limit is {limit}",
+            errno=code,
+            section=program.section,
+            path=program.path,
+        )
+    if not found.message and code == errno.EINVAL and found.processed and arrays:  # proved: bpf_check_tail_call()
+        return SysError(
+            code,
+            f"load a program {program.name}",
+            f"program array {' or '.join(arrays)} is for programs of another type or attach type",
+        )
     if not found.message:
         return syscall.failure(code, uapi.BPF_PROG_LOAD, program.name)
     line = max((line for line in program.lines if line.pc <= found.pc), key=lambda line: line.pc, default=None)
     source = f"{line.file}:{line.line}: {line.text.strip()}" if line else found.source
-    return VerifierError(found.message, pc=found.pc, errno=code, source=source, log=log, section=program.section,
-                         path=program.path)
+    return VerifierError(
+        found.message, pc=found.pc, errno=code, source=source, log=log, section=program.section, path=program.path
+    )

@@ -18,18 +18,18 @@ from tcbpf.errors import SysError
 from tcbpf.uapi import bpf as uapi
 
 PAGE = mmap.PAGESIZE
-PERF_PAGES = 16                        # of records, for each CPU: a power of two
+PERF_PAGES = 16  # of records, for each CPU: a power of two
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "loongarch64": 241, "ppc64le": 319, "s390x": 331}
 _SOFTWARE, _BPF_OUTPUT, _SAMPLE_RAW, _CLOEXEC = 1, 10, 1 << 10, 8
-_LOST, _SAMPLE = 2, 9                  # PERF_RECORD_*
-_HEAD, _TAIL = 1024, 1032              # of struct perf_event_mmap_page
+_LOST, _SAMPLE = 2, 9  # PERF_RECORD_*
+_HEAD, _TAIL = 1024, 1032  # of struct perf_event_mmap_page
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class RingRecords:
     """A ring buffer's records: the consumer's page is ours to write, the producer's and the data (twice over) are not."""
 
-    lost = 0                           # a full ring tells its program, and nobody else
+    lost = 0  # a full ring tells its program, and nobody else
 
     def __init__(self, fd: int, size: int) -> None:
         self._mask = size - 1

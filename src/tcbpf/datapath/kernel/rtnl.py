@@ -24,9 +24,9 @@ FLAGS = {
     Op.SHOW: uapi.NLM_F_DUMP,
 }
 
-TCMSG = struct.Struct("=BxxxiIII")                     # family, ifindex, handle, parent, info
-_IFINFO = struct.Struct("=BxHiII")                     # family, type, index, flags, change
-_TCAMSG = bytes(4)                                     # struct tcamsg: a family of 0
+TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
+_IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_TCAMSG = bytes(4)  # struct tcamsg: a family of 0
 _ANY_LINK = _IFINFO.pack(0, 0, 0, 0, 0)
 _NO_SUCH_KIND = frozenset({"Failed to load TC action module", "TC classifier not found", "Specified qdisc kind is unknown"})
 
@@ -77,14 +77,14 @@ def _action(names: Names, op: Op, what: Action | Actions, asked: str) -> tuple[A
         answers = _ask(names.rtnl, uapi.RTM_GETACTION, uapi.NLM_F_DUMP, _TCAMSG + act.named(rows), asked)
     elif op in (Op.GET, Op.DELETE):
         kind = uapi.RTM_GETACTION if op is Op.GET else uapi.RTM_DELACTION
-        flags = 0 if all(row.index for row in rows) else uapi.NLM_F_ROOT                             # all of the kind
+        flags = 0 if all(row.index for row in rows) else uapi.NLM_F_ROOT  # all of the kind
         answers = _ask(names.rtnl, kind, flags, _TCAMSG + act.named(rows), asked)
     else:
         body = _TCAMSG + act.actions_attr(act.TCA_ACT_TAB, rows, names)
         answers = _ask(names.rtnl, uapi.RTM_NEWACTION, FLAGS[op], body, asked)
     if op not in (Op.SHOW, Op.GET):
         return ()
-    found = (attrs(raw[len(_TCAMSG):]).get(act.TCA_ACT_TAB, b"") for _, raw in answers)
+    found = (attrs(raw[len(_TCAMSG) :]).get(act.TCA_ACT_TAB, b"") for _, raw in answers)
     return tuple(row for raw in found for row in act.read_actions(raw, names))
 
 
@@ -92,10 +92,14 @@ def describe(what: TcObject) -> str:
     """Return a short name of an object for messages."""
     if isinstance(what, Actions):
         return "actions"
-    kind = {Link: "device", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Chain: "chain",
-            Action: "action"}[type(what)]
-    name = what.name if isinstance(what, Link) else what.kind if isinstance(what,
-    Action) else f"{getattr(what, 'kind', '')} on {what.dev}"
+    kind = {Link: "device", Qdisc: "qdisc", TcClass: "class", Filter: "filter", Chain: "chain", Action: "action"}[type(what)]
+    name = (
+        what.name
+        if isinstance(what, Link)
+        else what.kind
+        if isinstance(what, Action)
+        else f"{getattr(what, 'kind', '')} on {what.dev}"
+    )
     return f"{kind} {name}".replace("  ", " ")
 
 
@@ -138,8 +142,11 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter | Chain) -> tu
     if isinstance(what, Chain):
         head = _in_place(what, index, 0, 0)
         number = what.number or 0 if op is not Op.SHOW else what.number
-        return uapi.RTM_NEWCHAIN, head + (u32(sch.TCA_CHAIN, number) if number is not None else b""), (
-            lambda raw: cls.read_chain(raw, names))
+        return (
+            uapi.RTM_NEWCHAIN,
+            head + (u32(sch.TCA_CHAIN, number) if number is not None else b""),
+            (lambda raw: cls.read_chain(raw, names)),
+        )
     if isinstance(what, Qdisc):
         head = TCMSG.pack(0, index, what.handle, what.parent if op is not Op.SHOW else 0, 0)
         options = sch.qdisc_attrs(what) if op is not Op.SHOW else b""
@@ -228,7 +235,7 @@ def _link_info(link: Link) -> Iterator[bytes]:
 def _read_link(raw: bytes, names: Names) -> Link:
     """Return the device of one message."""
     _, kind, index, flags, _ = _IFINFO.unpack_from(raw)
-    found = attrs(raw[_IFINFO.size:])
+    found = attrs(raw[_IFINFO.size :])
     info = attrs(found.get(uapi.IFLA_LINKINFO, b""))
     name, peer_index = string(found.get(uapi.IFLA_IFNAME)), number(found.get(uapi.IFLA_LINK))
     sort = string(info.get(uapi.IFLA_INFO_KIND)) or ("lo" if kind == 772 else "ether")

@@ -19,15 +19,15 @@ from tcbpf.uapi import tc as uapi
 if TYPE_CHECKING:
     from tcbpf.datapath.kernel.rtnl import Names
 
-TCA_KIND, TCA_OPTIONS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 4, 7, 11    # linux/rtnetlink.h, which gives them no BTF name
+TCA_KIND, TCA_OPTIONS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 4, 7, 11  # linux/rtnetlink.h, which gives them no BTF name
 TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK = 13, 14
-HEAD = struct.Struct("=BxxxiIII")                      # struct tcmsg
-_GLOB = struct.Struct("=5I")                           # tc_htb_glob: version, rate2quantum, defcls, debug, direct_pkts
-_RATE = struct.Struct("=BBHhHI")                       # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
-_OPT = struct.Struct("=5I")                            # rest of struct tc_htb_opt: buffer, cbuffer, quantum, level, prio
-_HTB_XSTATS = struct.Struct("=IIIii")                  # lends, borrows, giants, tokens, ctokens
+HEAD = struct.Struct("=BxxxiIII")  # struct tcmsg
+_GLOB = struct.Struct("=5I")  # tc_htb_glob: version, rate2quantum, defcls, debug, direct_pkts
+_RATE = struct.Struct("=BBHhHI")  # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
+_OPT = struct.Struct("=5I")  # rest of struct tc_htb_opt: buffer, cbuffer, quantum, level, prio
+_HTB_XSTATS = struct.Struct("=IIIii")  # lends, borrows, giants, tokens, ctokens
 _FIFO = ("pfifo", "bfifo", "pfifo_head_drop")
-DEFAULT_BURST = 1600                                   # bytes: one frame, as tc computes with a high-resolution clock
+DEFAULT_BURST = 1600  # bytes: one frame, as tc computes with a high-resolution clock
 
 
 def qdisc_attrs(qdisc: Qdisc) -> bytes:
@@ -66,8 +66,9 @@ def class_attrs(made: TcClass) -> bytes:
     ceil = _int(options, "ceil") or rate
     burst, cburst = (_int(options, name) or DEFAULT_BURST for name in ("burst", "cburst"))
     clock = ticks_per_us()
-    times = _OPT.pack(xmit_time(rate, burst, clock), xmit_time(ceil, cburst, clock), _int(options, "quantum"), 0,
-                      _int(options, "prio"))
+    times = _OPT.pack(
+        xmit_time(rate, burst, clock), xmit_time(ceil, cburst, clock), _int(options, "quantum"), 0, _int(options, "prio")
+    )
     rows = [attr(uapi.TCA_HTB_PARMS, _ratespec(rate, options) + _ratespec(ceil, options) + times)]
     for kind, value in ((uapi.TCA_HTB_RATE64, rate), (uapi.TCA_HTB_CEIL64, ceil)):
         if value >> 32:
@@ -83,15 +84,19 @@ def _ratespec(rate: int, options: dict[str, Any]) -> bytes:
 def read_qdisc(raw: bytes, names: Names) -> Qdisc:
     """Return the qdisc of one message."""
     _, index, handle, parent, info = HEAD.unpack_from(raw)
-    found = attrs(raw[HEAD.size:])
+    found = attrs(raw[HEAD.size :])
     kind, options = string(found.get(TCA_KIND)), found.get(TCA_OPTIONS)
     values: dict[str, object] = {}
     if options and kind == "htb":
         rows = attrs(options)
         if uapi.TCA_HTB_INIT in rows:
             version, r2q, default, _, direct = _GLOB.unpack_from(rows[uapi.TCA_HTB_INIT])
-            values = {"r2q": r2q, "default": default, "direct_packets_stat": direct,
-                      "ver": f"{version >> 16}.{version & 0xFFFF}"}
+            values = {
+                "r2q": r2q,
+                "default": default,
+                "direct_packets_stat": direct,
+                "ver": f"{version >> 16}.{version & 0xFFFF}",
+            }
         if uapi.TCA_HTB_DIRECT_QLEN in rows:
             values["direct_qlen"] = number(rows[uapi.TCA_HTB_DIRECT_QLEN])
     elif options and kind in ("prio", "pfifo_fast"):
@@ -101,15 +106,23 @@ def read_qdisc(raw: bytes, names: Names) -> Qdisc:
         values = {"limit": number(options[:4])}
     elif options:
         values = {"unread": len(options)}
-    return Qdisc(dev=names.name(index), kind=kind, handle=handle, parent=parent, options=values, stats=read_stats(found),
-                 refcnt=info, ingress_block=number(found.get(TCA_INGRESS_BLOCK)),
-                 egress_block=number(found.get(TCA_EGRESS_BLOCK)))
+    return Qdisc(
+        dev=names.name(index),
+        kind=kind,
+        handle=handle,
+        parent=parent,
+        options=values,
+        stats=read_stats(found),
+        refcnt=info,
+        ingress_block=number(found.get(TCA_INGRESS_BLOCK)),
+        egress_block=number(found.get(TCA_EGRESS_BLOCK)),
+    )
 
 
 def read_class(raw: bytes, names: Names) -> TcClass:
     """Return the class of one message."""
     _, index, handle, parent, info = HEAD.unpack_from(raw)
-    found = attrs(raw[HEAD.size:])
+    found = attrs(raw[HEAD.size :])
     kind, rows = string(found.get(TCA_KIND)), attrs(found.get(TCA_OPTIONS, b""))
     values: dict[str, object] = {}
     if kind == "htb" and uapi.TCA_HTB_PARMS in rows:
@@ -117,16 +130,25 @@ def read_class(raw: bytes, names: Names) -> TcClass:
         first, second = (_RATE.unpack_from(raw_opt, at) for at in (0, _RATE.size))
         buffer, cbuffer, quantum, level, prio = _OPT.unpack_from(raw_opt, 2 * _RATE.size)
         rate, ceil = number(rows.get(uapi.TCA_HTB_RATE64), first[5]), number(rows.get(uapi.TCA_HTB_CEIL64), second[5])
-        values = {"rate": rate, "ceil": ceil, "burst": xmit_size(rate, buffer, ticks_per_us()),
-                  "cburst": xmit_size(ceil, cbuffer, ticks_per_us()),
-                  "prio": prio, "quantum": quantum, "level": level, "mpu": first[4], "overhead": first[2],
-                  "linklayer": "atm" if first[1] & uapi.TC_LINKLAYER_MASK == uapi.TC_LINKLAYER_ATM else "ethernet"}
+        values = {
+            "rate": rate,
+            "ceil": ceil,
+            "burst": xmit_size(rate, buffer, ticks_per_us()),
+            "cburst": xmit_size(ceil, cbuffer, ticks_per_us()),
+            "prio": prio,
+            "quantum": quantum,
+            "level": level,
+            "mpu": first[4],
+            "overhead": first[2],
+            "linklayer": "atm" if first[1] & uapi.TC_LINKLAYER_MASK == uapi.TC_LINKLAYER_ATM else "ethernet",
+        }
         extra = attrs(found.get(TCA_STATS2, b"")).get(uapi.TCA_STATS_APP) or found.get(TCA_XSTATS)
         if extra:
             words = ("lended", "borrowed", "giants", "tokens", "ctokens")
             values |= dict(zip(words, _HTB_XSTATS.unpack_from(extra), strict=True))
-    return TcClass(dev=names.name(index), kind=kind, classid=handle, parent=parent, leaf=info, options=values,
-                   stats=read_stats(found))
+    return TcClass(
+        dev=names.name(index), kind=kind, classid=handle, parent=parent, leaf=info, options=values, stats=read_stats(found)
+    )
 
 
 def read_stats(found: dict[int, bytes], kind: int = TCA_STATS2) -> Stats:

@@ -19,8 +19,7 @@ from tcbpf.uapi import bpf as uapi
 LOG_LEVEL1, LOG_LEVEL2, LOG_STATS = 1, 2, 4
 LOG_START, LOG_LIMIT = 1 << 16, 1 << 26
 
-_NUMBERS = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361,
-            "s390x": 351}
+_NUMBERS = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
 """The number of bpf(2) by machine."""
 
 _NUMBER = _NUMBERS.get(os.uname().machine)
@@ -184,15 +183,31 @@ def _key(key: bytes) -> ctypes.Array[c_char] | None:
 
 
 def map_create(
-    type: int, key_size: int, value_size: int, max_entries: int, *, flags: int = 0, name: bytes = b"",
+    type: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    *,
+    flags: int = 0,
+    name: bytes = b"",
     inner_fd: int = 0,
-    map_extra: int = 0, btf_fd: int = 0, key_type: int = 0, value_type: int = 0,
+    map_extra: int = 0,
+    btf_fd: int = 0,
+    key_type: int = 0,
+    value_type: int = 0,
 ) -> int:
     """Create a map and return its fd. Units: sizes in bytes; `name` has at most 15 of them."""
     attr = _MapCreate(
-        map_type=type, key_size=key_size, value_size=value_size, max_entries=max_entries, map_flags=flags,
+        map_type=type,
+        key_size=key_size,
+        value_size=value_size,
+        max_entries=max_entries,
+        map_flags=flags,
         map_name=name[:15],
-        inner_map_fd=inner_fd, map_extra=map_extra, btf_fd=btf_fd, btf_key_type_id=key_type,
+        inner_map_fd=inner_fd,
+        map_extra=map_extra,
+        btf_fd=btf_fd,
+        btf_key_type_id=key_type,
         btf_value_type_id=value_type,
     )
     return _check(uapi.BPF_MAP_CREATE, attr, name.decode(errors="replace"))
@@ -267,14 +282,14 @@ def map_lookup_batch(fd: int, key_size: int, value_size: int, entries: int) -> l
         keys, values = ctypes.create_string_buffer(chunk * key_size), ctypes.create_string_buffer(chunk * value_size)
         attr = _Batch(_pointer(previous), _pointer(token), _pointer(keys), _pointer(values), chunk, fd, 0, 0)
         result = _call(uapi.BPF_MAP_LOOKUP_BATCH, attr)
-        if result == -errno.ENOSPC:                    # one bucket holds more than the chunk; nothing of it was copied
+        if result == -errno.ENOSPC:  # one bucket holds more than the chunk; nothing of it was copied
             chunk *= 2
             continue
         if result < 0 and result != -errno.ENOENT:
             raise failure(-result, uapi.BPF_MAP_LOOKUP_BATCH)
         raw_keys, raw_values = keys.raw, values.raw
         found += [
-            (raw_keys[i * key_size:(i + 1) * key_size], raw_values[i * value_size:(i + 1) * value_size])
+            (raw_keys[i * key_size : (i + 1) * key_size], raw_values[i * value_size : (i + 1) * value_size])
             for i in range(attr.count)
         ]
         if result == -errno.ENOENT:
@@ -314,8 +329,13 @@ def prog_load(load: Load) -> tuple[int, str]:
     insns, licence = _buffer(load.insns), _buffer(load.license + b"\0")
     funcs, lines = _buffer(load.func_info), _buffer(load.line_info)
     attr = _ProgLoad(
-        prog_type=load.type, insn_cnt=len(load.insns) // 8, insns=_pointer(insns), license=_pointer(licence),
-        kern_version=load.kernel_version, prog_name=load.name[:15], expected_attach_type=load.attach_type,
+        prog_type=load.type,
+        insn_cnt=len(load.insns) // 8,
+        insns=_pointer(insns),
+        license=_pointer(licence),
+        kern_version=load.kernel_version,
+        prog_name=load.name[:15],
+        expected_attach_type=load.attach_type,
         log_level=load.log_level,
     )
     if load.btf_fd:
@@ -454,7 +474,7 @@ def prog_maps(fd: int) -> Sequence[int]:
     numbers = (c_uint32 * max(count, 1))()
     info = ProgInfo(nr_map_ids=count, map_ids=ctypes.addressof(numbers))
     _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
-    return [int(number) for number in numbers[:min(count, info.nr_map_ids)]]
+    return [int(number) for number in numbers[: min(count, info.nr_map_ids)]]
 
 
 def prog_insns(fd: int) -> bytes:
@@ -482,6 +502,6 @@ def btf_by_id(number: int) -> bytes:
         data = ctypes.create_string_buffer(max(size.btf_size, 1))
         info = BtfInfo(btf=ctypes.addressof(data), btf_size=size.btf_size)
         _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
-        return data.raw[:size.btf_size]
+        return data.raw[: size.btf_size]
     finally:
         os.close(fd)

@@ -11,7 +11,7 @@ from typing import TextIO
 from tcbpf.errors import SysError
 
 _PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing", "/tracing", "/trace")
-_FSOPEN, _FSCONFIG, _FSMOUNT, _CMD_CREATE = 430, 431, 432, 6       # the same numbers on every machine
+_FSOPEN, _FSCONFIG, _FSMOUNT, _CMD_CREATE = 430, 431, 432, 6  # the same numbers on every machine
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

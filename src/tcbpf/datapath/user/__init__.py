@@ -121,7 +121,7 @@ class User:
                 continue
             if insn.imm not in places:
                 with contextlib.suppress(OSError, InputError):
-                    fd = os.open(f"/proc/self/fd/{insn.imm}", os.O_RDWR | os.O_CLOEXEC)     # its own: the program is no user
+                    fd = os.open(f"/proc/self/fd/{insn.imm}", os.O_RDWR | os.O_CLOEXEC)  # its own: the program is no user
                     maps.append(Map(self.objects.adopt_map(fd)))
                     places[insn.imm] = len(maps) - 1
             if insn.imm in places:

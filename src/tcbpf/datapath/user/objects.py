@@ -112,7 +112,7 @@ class Objects:
         row = PROG_TYPES.get(type)
         kind = (row.number if row else 0, attach_type)
         if file.owner == (0, 0):
-            with self.store.change():                  # nobody else does the same meanwhile
+            with self.store.change():  # nobody else does the same meanwhile
                 if file.owner == (0, 0):
                     file.owner = kind
         if file.owner != kind:
@@ -160,7 +160,7 @@ class Objects:
                     continue
                 file = MapFile.open(os.dup(fd))
                 if file.spec.type in OF_PROGRAMS:
-                    with contextlib.suppress(MapError):        # its flags keep everyone out, this too
+                    with contextlib.suppress(MapError):  # its flags keep everyone out, this too
                         for slot in slots(file):
                             file.delete(slot)
                 file.close()

@@ -155,8 +155,16 @@ class UserProg:
             return self._step_pcap(path, out, limit, link_type)
         env, skb = self._dp.host.env(), self._dp.host.skb()
         return run_capture(
-            path, self._chunk(env), skb, type=self.type, writes=self.verified.writes_packet, out=out, limit=limit,
-            classic=self.record.program.classic, link_type=link_type, turn=lambda: self._dp.host.turn(env),
+            path,
+            self._chunk(env),
+            skb,
+            type=self.type,
+            writes=self.verified.writes_packet,
+            out=out,
+            limit=limit,
+            classic=self.record.program.classic,
+            link_type=link_type,
+            turn=lambda: self._dp.host.turn(env),
         )
 
     def _passes(self, verdict: int) -> bool:

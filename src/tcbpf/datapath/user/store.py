@@ -96,7 +96,7 @@ class FileStore:
             self.db.execute("pragma synchronous = normal")
             if not self._begun():
                 with self._writing():
-                    if not self._begun():              # by another process, meanwhile
+                    if not self._begun():  # by another process, meanwhile
                         self._begin()
         except sqlite3.Error as error:
             raise refused(error, path) from None

@@ -21,11 +21,18 @@ from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.types import ALLOC, BASE, BTF_ID, MAP_VALUE, NON_OWN_REF, PERCPU, RCU
 
-OWNER: Final = "allocated objects"             # whose locks they are, as a map is for those in its values
+OWNER: Final = "allocated objects"  # whose locks they are, as a map is for those in its values
 INSERTS: Final = frozenset(("bpf_list_push_front_impl", "bpf_list_push_back_impl", "bpf_rbtree_add_impl"))
-BORROWS: Final = frozenset((
-    "bpf_list_front", "bpf_list_back", "bpf_rbtree_first", "bpf_rbtree_root", "bpf_rbtree_left", "bpf_rbtree_right",
-))
+BORROWS: Final = frozenset(
+    (
+        "bpf_list_front",
+        "bpf_list_back",
+        "bpf_rbtree_first",
+        "bpf_rbtree_root",
+        "bpf_rbtree_left",
+        "bpf_rbtree_right",
+    )
+)
 TAKES: Final = frozenset(("bpf_list_pop_front", "bpf_list_pop_back", "bpf_rbtree_remove"))
 _MAX_PERCPU: Final = 512
 
@@ -79,6 +86,7 @@ def access(env: Env, regno: int, reg: Reg, off: int, size: int) -> Reg:
 
 
 # --- roots and nodes -----------------------------------------------------------------------------------------------------
+
 
 def check_root(env: Env, regno: int, reg: Reg, kind: str) -> Special:
     """Return the list head or tree root that a register points to, whose lock is held.
@@ -153,8 +161,9 @@ def in_tree_callback(env: Env) -> bool:
 
 def give_away(env: Env, ref: int) -> None:
     """An object went into a list or tree: every pointer to it is from now on a borrowed one."""
-    replace_registers(env.cur, lambda reg: borrowed(Reg(reg.type, reg.val, reg.off, reg.id, 0, reg.extra, reg.uid))
-                      if reg.ref == ref else reg)
+    replace_registers(
+        env.cur, lambda reg: borrowed(Reg(reg.type, reg.val, reg.off, reg.id, 0, reg.extra, reg.uid)) if reg.ref == ref else reg
+    )
     drop_reference(env.cur, ref)
 
 

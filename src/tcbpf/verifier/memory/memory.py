@@ -42,12 +42,15 @@ from tcbpf.verifier.verified import Region
 
 UNKNOWN_OF: Final = {size: Reg(SCALAR, truncate(UNKNOWN_REG.val, size * 8)) for size in (1, 2, 4, 8)}
 _FIELD_POINTERS: Final = {
-    "pkt": PACKET, "pkt_meta": PACKET_META, "pkt_end": PACKET_END,
+    "pkt": PACKET,
+    "pkt_meta": PACKET_META,
+    "pkt_end": PACKET_END,
     "sock_common_or_null": SOCK_COMMON | MAYBE_NULL,
 }
 
 
 # --- a range inside a region -------------------------------------------------------------------------------------------
+
 
 def _check_range(env: Env, regno: int, reg: Reg, off: int, size: int, limit: int, zero_ok: bool, more: str = "") -> None:
     """[off, off + size) lies in [0, limit)."""
@@ -131,7 +134,7 @@ def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg | N
                 env.refuse("kptr_mode")
             return Reg(BTF_ID | MAYBE_NULL | _kptr_flags(env, field), ZERO, id=env.new_id(), extra=field.target)
         if map.readonly and map.spec.contents is not None and map.type == "array":
-            raw = map.spec.contents[at:at + size].ljust(size, b"\0")
+            raw = map.spec.contents[at : at + size].ljust(size, b"\0")
             return Reg(SCALAR, const(int.from_bytes(raw, "little", signed=ins.signed)))
     return None
 
@@ -148,10 +151,14 @@ def kptr_at(map: MapInfo, off: int) -> Special | None:
 def _kptr_flags(env: Env, field: Special) -> int:
     """Return how far a kernel pointer that was loaded is trusted: what RCU protects, until the read section ends."""
     percpu = field.kind == "percpu_kptr"
-    safe = percpu or (field.referenced and (
-        field.target.record is not None and field.target.record.has("bpf_refcount") if isinstance(field.target, Local)
-        else field.target in _RCU_PROTECTED
-    ))
+    safe = percpu or (
+        field.referenced
+        and (
+            field.target.record is not None and field.target.record.has("bpf_refcount")
+            if isinstance(field.target, Local)
+            else field.target in _RCU_PROTECTED
+        )
+    )
     if not safe or (env.cur.sleepable and not env.cur.rcu_locks):
         return UNTRUSTED
     return RCU | (PERCPU if percpu else ALLOC if isinstance(field.target, Local) else 0)
@@ -199,6 +206,7 @@ def refuse_kptr(env: Env, regno: int, reg: Reg, target: str | Local, *, unsafe: 
 
 
 # --- the context -------------------------------------------------------------------------------------------------------
+
 
 def check_unmoved(env: Env, regno: int, reg: Reg, fixed_ok: bool = False) -> None:
     """A pointer to a structure of the kernel's is used as it came.

@@ -53,6 +53,7 @@ def forget_packet(env: Env) -> None:
 
 # --- references ----------------------------------------------------------------------------------------------------------
 
+
 def acquire(env: Env, kind: str = "ptr", owner: Any = None, id: int | None = None) -> int:
     """Note that the current instruction acquired something, and return its id."""
     if id is None:
@@ -101,6 +102,7 @@ def object_slot(env: Env, reg: Reg, slots: int, what: str, more: tuple[str, ...]
 
 
 # --- dynptrs -------------------------------------------------------------------------------------------------------------
+
 
 def dynptr_slot(env: Env, reg: Reg, more: tuple[str, ...] = ()) -> int:
     """Return the first slot (the higher index) of the dynptr that a stack pointer points to.

@@ -55,6 +55,7 @@ def check_within(env: Env, regno: int, reg: Reg, off: int, size: int, how: str) 
 
 # --- writing -----------------------------------------------------------------------------------------------------------
 
+
 def write(env: Env, ins: Ins, regno: int, reg: Reg, off: int, size: int, value: int) -> None:
     """Store register `value` (-1: an unknown or immediate value) into the stack.
 
@@ -110,7 +111,7 @@ def _spilled(old: Slot, reg: Reg, size: int) -> Slot:
     """Return the slot with a register's low `size` bytes spilled into its lowest bytes."""
     if size == 8:
         return Slot("rrrrrrrr", reg)
-    above = "".join(kind if kind in "0?" else "m" for kind in old.kinds[:8 - size])
+    above = "".join(kind if kind in "0?" else "m" for kind in old.kinds[: 8 - size])
     return Slot(above + "r" * size, reg)
 
 
@@ -122,7 +123,7 @@ def _scribbled(old: Slot, off: int, size: int, kind: str) -> Slot:
     if kinds[7] in "rif":
         kinds = _scrubbed(kinds)
     start = (-off - size) % 8
-    kinds = kinds[:start] + kind * size + kinds[start + size:]
+    kinds = kinds[:start] + kind * size + kinds[start + size :]
     return Slot(kinds)
 
 
@@ -153,12 +154,13 @@ def _write_variable(env: Env, ins: Ins, frame: Frame, low: int, end: int, value:
         new = "m"
         if writes_zero and kind == "0":
             new, zero_used = "0", True
-        frame.stack[spi] = Slot(kinds[:at] + new + kinds[at + 1:])
+        frame.stack[spi] = Slot(kinds[:at] + new + kinds[at + 1 :])
     if zero_used and value >= 0:
         mark_precise(env, value)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------------
+
 
 def read(env: Env, regno: int, reg: Reg, off: int, size: int, wanted: bool) -> Reg:
     """Return what a load of `size` bytes of stack gives; `wanted` is False when no register receives it.
@@ -183,7 +185,7 @@ def _read_fixed(env: Env, number: int, off: int, size: int, wanted: bool) -> Reg
     frame = env.cur.frames[number]
     slot = frame.stack[spi]
     start = (-off - size) % 8
-    kinds = slot.kinds[start:start + size]
+    kinds = slot.kinds[start : start + size]
     reg = slot.reg
     env.liveness.read(number, 1 << spi)
     if slot.spilled and reg is not None:
@@ -219,6 +221,7 @@ def _check_kinds(env: Env, kinds: str, off: int, size: int, spill_ok: bool = Tru
 
 # --- memory handed to a helper -----------------------------------------------------------------------------------------
 
+
 def check_initialized(
     env: Env, regno: int, reg: Reg, off: int, size: int, *, how: str = READ, zero_size_ok: bool = False
 ) -> None:
@@ -243,7 +246,7 @@ def check_initialized(
             continue
         if kind == "0" or (kind == "?" and env.allow_uninit):
             if clobbers:
-                frame.stack[spi] = Slot(slot.kinds[:at] + "m" + slot.kinds[at + 1:], slot.reg)
+                frame.stack[spi] = Slot(slot.kinds[:at] + "m" + slot.kinds[at + 1 :], slot.reg)
             continue
         if slot.spilled and slot.reg is not None and (slot.reg.type == SCALAR or env.allow_leaks):
             if clobbers:

@@ -211,15 +211,26 @@ def _trust(env: Env, reg: Reg, found: Found) -> int:
     return found.flags if found.flags & (PERCPU | USER) else found.flags & ~(TRUSTED | UNTRUSTED | RCU)
 
 
-_TRUSTED_FIELDS: Final = frozenset((
-    ("bpf_iter_meta", "seq"), ("bpf_iter__task", "meta"), ("linux_binprm", "file"), ("file", "f_inode"),
-    ("dentry", "d_inode"), ("socket", "sk"),
-))
+_TRUSTED_FIELDS: Final = frozenset(
+    (
+        ("bpf_iter_meta", "seq"),
+        ("bpf_iter__task", "meta"),
+        ("linux_binprm", "file"),
+        ("file", "f_inode"),
+        ("dentry", "d_inode"),
+        ("socket", "sk"),
+    )
+)
 _TRUSTED_OR_NULL_FIELDS: Final = frozenset((("vm_area_struct", "vm_file"),))
-_RCU_FIELDS: Final = frozenset((
-    ("task_struct", "cpus_ptr"), ("task_struct", "real_parent"), ("task_struct", "group_leader"), ("css_set", "dfl_cgrp"),
-    ("cgroup", "kn"),
-))
+_RCU_FIELDS: Final = frozenset(
+    (
+        ("task_struct", "cpus_ptr"),
+        ("task_struct", "real_parent"),
+        ("task_struct", "group_leader"),
+        ("css_set", "dfl_cgrp"),
+        ("cgroup", "kn"),
+    )
+)
 _RCU_OR_NULL_FIELDS: Final = frozenset((("mm_struct", "exe_file"), ("sk_buff", "sk"), ("request_sock", "sk")))
 """Fields that the kernel trusts: BTF_TYPE_SAFE_*, kernel/bpf/verifier.c."""
 
@@ -235,13 +246,25 @@ def _loaded(env: Env, found: Found) -> Reg:
 MAP_STRUCTS: Final = {
     **dict.fromkeys(("array", "percpu_array", "prog_array", "perf_event_array", "array_of_maps", "cgroup_array"), "bpf_array"),
     **dict.fromkeys(("hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "hash_of_maps"), "bpf_htab"),
-    **dict.fromkeys(("devmap", "devmap_hash"), "bpf_dtab"), "cpumap": "bpf_cpu_map", "xskmap": "xsk_map",
-    "sockmap": "bpf_stab", "sockhash": "bpf_shtab", "lpm_trie": "lpm_trie", "ringbuf": "bpf_ringbuf_map",
-    "user_ringbuf": "bpf_ringbuf_map", "queue": "bpf_queue_stack", "stack": "bpf_queue_stack",
+    **dict.fromkeys(("devmap", "devmap_hash"), "bpf_dtab"),
+    "cpumap": "bpf_cpu_map",
+    "xskmap": "xsk_map",
+    "sockmap": "bpf_stab",
+    "sockhash": "bpf_shtab",
+    "lpm_trie": "lpm_trie",
+    "ringbuf": "bpf_ringbuf_map",
+    "user_ringbuf": "bpf_ringbuf_map",
+    "queue": "bpf_queue_stack",
+    "stack": "bpf_queue_stack",
     "bloom_filter": "bpf_bloom_filter",
-    "sk_storage": "bpf_local_storage_map", "task_storage": "bpf_local_storage_map", "inode_storage": "bpf_local_storage_map",
-    "cgrp_storage": "bpf_local_storage_map", "stack_trace": "bpf_stack_map", "reuseport_sockarray": "reuseport_array",
-    "cgroup_storage": "bpf_cgroup_storage_map", "percpu_cgroup_storage": "bpf_cgroup_storage_map",
+    "sk_storage": "bpf_local_storage_map",
+    "task_storage": "bpf_local_storage_map",
+    "inode_storage": "bpf_local_storage_map",
+    "cgrp_storage": "bpf_local_storage_map",
+    "stack_trace": "bpf_stack_map",
+    "reuseport_sockarray": "reuseport_array",
+    "cgroup_storage": "bpf_cgroup_storage_map",
+    "percpu_cgroup_storage": "bpf_cgroup_storage_map",
 }
 
 

@@ -213,7 +213,7 @@ def _sync_linked(wanted: _Wanted, step: Step | None) -> None:
 def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _Wanted) -> None:
     """Undo one instruction: what was wanted after it, in terms of what must be wanted before it."""
     if ins.pc != pc:
-        return                                     # the second half of a 16-byte load
+        return  # the second half of a 16-byte load
     _sync_linked(wanted, step)
     kind = ins.kind
     here = wanted.frame
@@ -243,7 +243,7 @@ def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _W
         wanted.frame -= 1
         return
     elif ins.leaves and kind is Kind.CALL and later != pc + 1:
-        wanted.frame += 1                          # a tail call's target returned to the caller
+        wanted.frame += 1  # a tail call's target returned to the caller
         return
     elif kind in (Kind.CALL, Kind.CALL_KFUNC):
         wanted.regs[here] &= ~1
@@ -258,7 +258,7 @@ def _back(env: Env, ins: Ins, pc: int, later: int, step: Step | None, wanted: _W
     elif kind in (Kind.LD_ABS, Kind.LD_IND):
         if wanted.regs[here] & 1:
             raise _Lost
-        return                                     # where it left the function, the walk goes on as if in the caller: lost
+        return  # where it left the function, the walk goes on as if in the caller: lost
     _sync_linked(wanted, step)
 
 
@@ -325,7 +325,7 @@ def _back_call(env: Env, ins: Ins, pc: int, later: int, wanted: _Wanted) -> None
 
 def _back_exit(env: Env, later: int, wanted: _Wanted, here: int) -> None:
     if later >= 0 and env.calls_callback[later]:
-        wanted.regs[here] &= ~_ARGS                # the helper itself gives a callback its arguments
+        wanted.regs[here] &= ~_ARGS  # the helper itself gives a callback its arguments
     from_call = later >= 1 and env.ins[later - 1].kind is Kind.CALL_LOCAL and env.ins[later - 1].pc == later - 1
     if from_call and wanted.regs[here] & _ARGS:
         _give_up(env, f"backtracking exit unexpected regs {wanted.regs[here]:x}")

@@ -38,6 +38,7 @@ LONG_HISTORY: Final = 40
 
 # --- loops -------------------------------------------------------------------------------------------------------------
 
+
 def _maybe_looping(old: State, cur: State) -> bool:
     if len(old.frames) != len(cur.frames):
         return False
@@ -74,6 +75,7 @@ def push_step(env: Env, state: State, flags: int, linked: tuple[tuple[int, bool,
 
 
 # --- the question ------------------------------------------------------------------------------------------------------
+
 
 def is_visited(env: Env, pc: int) -> bool:
     """Tell whether the current path may stop at `pc`, because what can follow was followed; else remember it when useful.
@@ -149,8 +151,11 @@ def _equal_in_progress(env: Env, pc: int, old: State, cur: State) -> tuple[bool,
     if env.calls_callback[pc]:
         return states_equal(env, old, cur, RANGE_WITHIN), False
     if (
-        _maybe_looping(old, cur) and states_equal(env, old, cur, EXACT) and not _iterations_differ(old, cur)
-        and old.may_goto_depth == cur.may_goto_depth and old.callback_unroll == cur.callback_unroll
+        _maybe_looping(old, cur)
+        and states_equal(env, old, cur, EXACT)
+        and not _iterations_differ(old, cur)
+        and old.may_goto_depth == cur.may_goto_depth
+        and old.callback_unroll == cur.callback_unroll
     ):
         if env.trace:
             env.trace.source(pc)
@@ -211,6 +216,7 @@ def _clean_state(env: Env, state: State) -> None:
 
 
 # --- callbacks and iterators: forget what a round changed ----------------------------------------------------------------
+
 
 def previous_entry(env: Env, cur: State, pc: int) -> State | None:
     """Return the newest remembered state at `pc` that the current path came through, under the same calls."""

@@ -68,7 +68,7 @@ def exit_loop(env: Env, state: State) -> None:
     visit.entry = None
     _say(env, "exit", visit.chain)
     env.backedges -= len(visit.backedges)
-    edges, visit.backedges = visit.backedges[::-1], []     # the kernel keeps them newest first
+    edges, visit.backedges = visit.backedges[::-1], []  # the kernel keeps them newest first
     for _ in range(MAX_ROUNDS + 1):
         changed = False
         for edge in edges:

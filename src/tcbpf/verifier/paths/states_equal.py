@@ -28,7 +28,7 @@ class IdMap:
         self.cur_of: dict[int, int] = {}
         self.old_of: dict[int, int] = {}
         self.spare = spare
-        self.strict = strict                       # numbers must be equal, not only within what is known
+        self.strict = strict  # numbers must be equal, not only within what is known
 
     def same(self, old: int, cur: int) -> bool:
         """Tell whether the two ids may stand for each other, and remember that they do."""
@@ -85,8 +85,12 @@ def reg_safe(old: Reg, cur: Reg, precise: int, ids: IdMap, exact: int) -> bool:
     base = type & BASE
     if base in _MEMORY:
         return (
-            old.off == cur.off and old.extra == cur.extra and old.uid == cur.uid and old.val.covers(cur.val)
-            and ids.same(old.id, cur.id) and ids.same(old.ref, cur.ref)
+            old.off == cur.off
+            and old.extra == cur.extra
+            and old.uid == cur.uid
+            and old.val.covers(cur.val)
+            and ids.same(old.id, cur.id)
+            and ids.same(old.ref, cur.ref)
         )
     if base in (PACKET, PACKET_META):
         if old.extra < 0 or cur.extra < 0:
@@ -168,9 +172,13 @@ def _frame_safe(env: Env, old: Frame, cur: Frame, live: int, ids: IdMap, exact: 
 def _held_alike(old: State, cur: State, ids: IdMap) -> bool:
     """Tell whether both hold the same locks and references."""
     if (
-        len(old.refs) != len(cur.refs) or old.locks != cur.locks or old.preempt_locks != cur.preempt_locks
-        or old.rcu_locks != cur.rcu_locks or old.lock_owner is not cur.lock_owner
-        or not ids.same(old.irq_id, cur.irq_id) or not ids.same(old.lock_id, cur.lock_id)
+        len(old.refs) != len(cur.refs)
+        or old.locks != cur.locks
+        or old.preempt_locks != cur.preempt_locks
+        or old.rcu_locks != cur.rcu_locks
+        or old.lock_owner is not cur.lock_owner
+        or not ids.same(old.irq_id, cur.irq_id)
+        or not ids.same(old.lock_id, cur.lock_id)
     ):
         return False
     for one, two in zip(old.refs, cur.refs, strict=True):

@@ -48,8 +48,14 @@ from tcbpf.verifier.values.types import (
 from tcbpf.verifier.verified import Region
 
 _ALIGN_WORDS: Final = {
-    MAP_KEY: "key ", MAP_VALUE: "value ", CTX: "context ", STACK: "stack ", SOCKET: "sock ",
-    SOCK_COMMON: "sock_common ", TCP_SOCK: "tcp_sock ", XDP_SOCK: "xdp_sock ",
+    MAP_KEY: "key ",
+    MAP_VALUE: "value ",
+    CTX: "context ",
+    STACK: "stack ",
+    SOCKET: "sock ",
+    SOCK_COMMON: "sock_common ",
+    TCP_SOCK: "tcp_sock ",
+    XDP_SOCK: "xdp_sock ",
 }
 _NET_IP_ALIGN: Final = 2
 
@@ -105,8 +111,13 @@ def _note_type(env: Env, type: int) -> None:
 
 
 _REGIONS: Final = {
-    CTX: Region.CTX, STACK: Region.STACK, PACKET: Region.PACKET, PACKET_META: Region.PACKET, MAP_VALUE: Region.MAP_VALUE,
-    MAP_KEY: Region.MAP_VALUE, MEM: Region.MEM,
+    CTX: Region.CTX,
+    STACK: Region.STACK,
+    PACKET: Region.PACKET,
+    PACKET_META: Region.PACKET,
+    MAP_VALUE: Region.MAP_VALUE,
+    MAP_KEY: Region.MAP_VALUE,
+    MEM: Region.MEM,
 }
 
 
@@ -115,6 +126,7 @@ def _region(type: int) -> Region:
 
 
 # --- alignment ---------------------------------------------------------------------------------------------------------
+
 
 def check_alignment(env: Env, reg: Reg, off: int, size: int, strict: bool) -> None:
     """Stack accesses, and atomics everywhere, are aligned to their size.
@@ -134,6 +146,7 @@ def check_alignment(env: Env, reg: Reg, off: int, size: int, strict: bool) -> No
 
 
 # --- one access --------------------------------------------------------------------------------------------------------
+
 
 def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wanted: bool = True) -> Reg:
     """Check a load and return what it gives.
@@ -243,6 +256,7 @@ def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool
 
 # --- atomics -----------------------------------------------------------------------------------------------------------
 
+
 def atomic(env: Env, ins: Ins) -> int:
     """Read, change and write memory in one step, or load and store in order."""
     name = ins.row.name
@@ -266,7 +280,7 @@ def atomic(env: Env, ins: Ins) -> int:
     if loaded == REG_FP:
         env.refuse("frame_pointer_write")
     if loaded >= 0:
-        regs[loaded] = UNKNOWN_REG                 # even when it is the address itself, which is then one no longer
+        regs[loaded] = UNKNOWN_REG  # even when it is the address itself, which is then one no longer
         pointer = regs[ins.dst]
     _read(env, ins, ins.dst, pointer, strict=True, wanted=False)
     if loaded >= 0:

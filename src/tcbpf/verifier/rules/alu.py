@@ -125,7 +125,7 @@ def unary(env: Env, ins: Ins) -> int:
     if ins.dst == REG_FP:
         env.refuse("frame_pointer_write")
     if ins.code == _TO_LE and ins.imm == 64 and dst.type == SCALAR:
-        return ins.next                                # nothing to swap: it stays linked to what it was
+        return ins.next  # nothing to swap: it stays linked to what it was
     regs[ins.dst] = UNKNOWN_REG if dst.type != SCALAR else Reg(SCALAR, compute(ins, dst.val, dst.val))
     return ins.next
 
@@ -221,9 +221,6 @@ def split(env: Env, ins: Ins, dst: Reg, src: Scalar) -> Reg:
     push_path(env, other, env.pc)
     other.frames[-1].regs[ins.dst] = Reg(SCALAR, ways[1])
     return Reg(SCALAR, ways[0], 0, dst.id, 0, dst.extra)
-
-
-
 
 
 def constant(ins: Ins) -> Reg:

@@ -52,19 +52,43 @@ _MEM: Final = (STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | RINGBU
 _SOCK: Final = (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK)
 _SCALAR: Final = (SCALAR,)
 _ALLOWED: Final[dict[ArgType, tuple[int, ...]]] = {
-    ArgType.MAP_KEY: _MEM, ArgType.MAP_VALUE: _MEM, ArgType.MEM: _MEM,
-    ArgType.CONST_SIZE: _SCALAR, ArgType.CONST_SIZE_OR_ZERO: _SCALAR, ArgType.CONST_ALLOC_SIZE_OR_ZERO: _SCALAR,
-    ArgType.CONST_MAP_PTR: (MAP_PTR,), ArgType.CTX: (CTX,), ArgType.SOCK_COMMON: _SOCK,
-    ArgType.BTF_ID_SOCK_COMMON: (*_SOCK, BTF_ID, BTF_ID | TRUSTED), ArgType.SOCKET: (SOCKET,),
-    ArgType.BTF_ID: (BTF_ID, BTF_ID | TRUSTED, BTF_ID | RCU), ArgType.SPIN_LOCK: (MAP_VALUE, BTF_ID | ALLOC),
+    ArgType.MAP_KEY: _MEM,
+    ArgType.MAP_VALUE: _MEM,
+    ArgType.MEM: _MEM,
+    ArgType.CONST_SIZE: _SCALAR,
+    ArgType.CONST_SIZE_OR_ZERO: _SCALAR,
+    ArgType.CONST_ALLOC_SIZE_OR_ZERO: _SCALAR,
+    ArgType.CONST_MAP_PTR: (MAP_PTR,),
+    ArgType.CTX: (CTX,),
+    ArgType.SOCK_COMMON: _SOCK,
+    ArgType.BTF_ID_SOCK_COMMON: (*_SOCK, BTF_ID, BTF_ID | TRUSTED),
+    ArgType.SOCKET: (SOCKET,),
+    ArgType.BTF_ID: (BTF_ID, BTF_ID | TRUSTED, BTF_ID | RCU),
+    ArgType.SPIN_LOCK: (MAP_VALUE, BTF_ID | ALLOC),
     ArgType.RINGBUF_MEM: (MEM | RINGBUF,),
     ArgType.PERCPU_BTF_ID: (BTF_ID | PERCPU, BTF_ID | PERCPU | RCU, BTF_ID | PERCPU | TRUSTED),
-    ArgType.FUNC: (FUNC,), ArgType.STACK: (STACK,), ArgType.CONST_STR: (MAP_VALUE,), ArgType.TIMER: (MAP_VALUE,),
-    ArgType.KPTR: (MAP_VALUE, BTF_ID | ALLOC), ArgType.DYNPTR: (STACK, DYNPTR),
+    ArgType.FUNC: (FUNC,),
+    ArgType.STACK: (STACK,),
+    ArgType.CONST_STR: (MAP_VALUE,),
+    ArgType.TIMER: (MAP_VALUE,),
+    ArgType.KPTR: (MAP_VALUE, BTF_ID | ALLOC),
+    ArgType.DYNPTR: (STACK, DYNPTR),
 }
-_ANY_OFFSET: Final = frozenset((
-    STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | RDONLY, MEM | RINGBUF, BUF, BUF | RDONLY, SCALAR,
-))
+_ANY_OFFSET: Final = frozenset(
+    (
+        STACK,
+        PACKET,
+        PACKET_META,
+        MAP_KEY,
+        MAP_VALUE,
+        MEM,
+        MEM | RDONLY,
+        MEM | RINGBUF,
+        BUF,
+        BUF | RDONLY,
+        SCALAR,
+    )
+)
 _SOCKMAPS: Final = ("sockmap", "sockhash")
 _KNOWN_KEY_MAPS: Final = frozenset(("array", "percpu_array"))
 
@@ -73,20 +97,32 @@ class Meta:
     """What the arguments of one call tell about the call."""
 
     __slots__ = (
-        "dynptr", "fill", "func", "helper", "key", "kptr", "map", "max_size", "mem_size", "ref", "release", "scalars", "uid",
+        "dynptr",
+        "fill",
+        "func",
+        "helper",
+        "key",
+        "kptr",
+        "map",
+        "max_size",
+        "mem_size",
+        "ref",
+        "release",
+        "scalars",
+        "uid",
     )
 
     def __init__(self, helper: Helper) -> None:
         self.helper = helper
         self.map: MapInfo | None = None
         self.uid = 0
-        self.fill: tuple[int, int] | None = None   # register and size of stack that the helper fills
-        self.release = 0                           # register whose reference ends
+        self.fill: tuple[int, int] | None = None  # register and size of stack that the helper fills
+        self.release = 0  # register whose reference ends
         self.ref = 0
         self.max_size = 0
         self.mem_size = 0
         self.func = -1
-        self.key: int | None = None                # the constant key of an array look-up
+        self.key: int | None = None  # the constant key of an array look-up
         self.kptr: Any = None
         self.dynptr: Reg | None = None
 
@@ -120,7 +156,7 @@ def _check_argument(env: Env, index: int, arg: Arg, meta: Meta) -> None:
                 env.refuse("sockmap_argument")
             kind = ArgType.BTF_ID_SOCK_COMMON
         elif meta.map.type == "bloom_filter" and meta.helper.name == "map_peek_elem":
-            arg, mod = Arg(kind), Mod.NONE                   # the value to look for, not a place for one
+            arg, mod = Arg(kind), Mod.NONE  # the value to look for, not a place for one
     null = reg.is_null()
     if not null or not mod & Mod.MAYBE_NULL:
         _check_type(env, regno, reg, kind, arg, meta)
@@ -215,7 +251,11 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
     elif kind in (ArgType.CONST_SIZE, ArgType.CONST_SIZE_OR_ZERO):
         before = meta.helper.args[regno - 2]
         check_size(
-            env, regno, reg, write=bool(before.mod & Mod.WRITE), zero_ok=kind is ArgType.CONST_SIZE_OR_ZERO,
+            env,
+            regno,
+            reg,
+            write=bool(before.mod & Mod.WRITE),
+            zero_ok=kind is ArgType.CONST_SIZE_OR_ZERO,
             meta=meta if before.mod & Mod.UNINIT else None,
         )
         meta.max_size = reg.val.umax
@@ -242,6 +282,7 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
 
 
 # --- memory and its size -----------------------------------------------------------------------------------------------
+
 
 def check_memory(env: Env, regno: int, size: int, *, write: bool, zero_ok: bool, meta: Meta | None = None) -> None:
     """Check that the helper may access `size` bytes at a register; `meta` given: it fills them, whatever they were.
@@ -302,7 +343,7 @@ def _constant_key(env: Env, reg: Reg, size: int) -> int | None:
     off = reg.off + reg.val.smin
     spi, at = (-off - 1) // 8, (-off - 1) % 8
     slot = frame.stack[spi]
-    kinds = slot.kinds[max(0, at + 1 - size):at + 1]
+    kinds = slot.kinds[max(0, at + 1 - size) : at + 1]
     if kinds == "0" * size:
         return 0
     if not slot.spilled or slot.reg is None or slot.reg.type != SCALAR or slot.reg.val.mask:
@@ -364,5 +405,5 @@ def check_string(env: Env, regno: int, reg: Reg) -> None:
         env.refuse("const_string_access")
     memory.check_map_value(env, regno, reg, reg.off, map.value_size - reg.off, write=False, helper=True)
     contents = (map.spec.contents or b"").ljust(map.value_size, b"\0")
-    if b"\0" not in contents[reg.off + reg.val.smin:map.value_size]:
+    if b"\0" not in contents[reg.off + reg.val.smin : map.value_size]:
         env.refuse("const_string_end")

@@ -43,22 +43,42 @@ from tcbpf.verifier.values.types import (
 from tcbpf.verifier.words.strings import is_valid_format
 
 _NAMES: Final = {
-    number: word[len("BPF_FUNC_"):] for word, number in vars(bpf).items()
+    number: word[len("BPF_FUNC_") :]
+    for word, number in vars(bpf).items()
     if word.startswith("BPF_FUNC_") and isinstance(number, int)
 }
 _MAX_ERRNO: Final = 4095
-_MAP_CALLS: Final = frozenset((
-    "tail_call", "map_lookup_elem", "map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "map_peek_elem",
-    "for_each_map_elem", "redirect_map", "map_lookup_percpu_elem",
-))
+_MAP_CALLS: Final = frozenset(
+    (
+        "tail_call",
+        "map_lookup_elem",
+        "map_update_elem",
+        "map_delete_elem",
+        "map_push_elem",
+        "map_pop_elem",
+        "map_peek_elem",
+        "for_each_map_elem",
+        "redirect_map",
+        "map_lookup_percpu_elem",
+    )
+)
 _MAP_WRITES: Final = frozenset(("map_delete_elem", "map_update_elem", "map_push_elem", "map_pop_elem"))
 _ACQUIRES: Final = frozenset(("sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp", "ringbuf_reserve", "kptr_xchg"))
-_CASTS: Final = frozenset((
-    "tcp_sock", "sk_fullsock", "skc_to_tcp_sock", "skc_to_tcp6_sock", "skc_to_udp6_sock", "skc_to_mptcp_sock",
-    "skc_to_tcp_timewait_sock", "skc_to_tcp_request_sock",
-))
-_BOUNDED_BY_SIZE: Final = frozenset((
-    "get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"))
+_CASTS: Final = frozenset(
+    (
+        "tcp_sock",
+        "sk_fullsock",
+        "skc_to_tcp_sock",
+        "skc_to_tcp6_sock",
+        "skc_to_udp6_sock",
+        "skc_to_mptcp_sock",
+        "skc_to_tcp_timewait_sock",
+        "skc_to_tcp_request_sock",
+    )
+)
+_BOUNDED_BY_SIZE: Final = frozenset(
+    ("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
+)
 _SOCKMAPS: Final = ("sockmap", "sockhash")
 _CPUS: Final = os.cpu_count() or 1
 
@@ -180,10 +200,19 @@ def _release_argument(env: Env, row: Helper, meta: Meta) -> None:
 
 # --- helpers that do more than their row says --------------------------------------------------------------------------
 
-_SPECIAL: Final = frozenset((
-    "tail_call", "get_local_storage", "for_each_map_elem", "timer_set_callback", "loop", "dynptr_from_mem", "snprintf",
-    "user_ringbuf_drain", "find_vma",
-))
+_SPECIAL: Final = frozenset(
+    (
+        "tail_call",
+        "get_local_storage",
+        "for_each_map_elem",
+        "timer_set_callback",
+        "loop",
+        "dynptr_from_mem",
+        "snprintf",
+        "user_ringbuf_drain",
+        "find_vma",
+    )
+)
 
 
 def _special(env: Env, row: Helper, meta: Meta) -> None:
@@ -223,7 +252,7 @@ def _special(env: Env, row: Helper, meta: Meta) -> None:
 def _check_format(env: Env, format: Reg, size: int) -> None:
     """bpf_snprintf()'s format suits `size` bytes of arguments: the known bits of a size that is not known."""
     contents = format.extra.spec.contents or b""
-    text = contents[format.off + format.val.value:].partition(b"\0")[0]
+    text = contents[format.off + format.val.value :].partition(b"\0")[0]
     if size % 8 or not is_valid_format(text, size // 8):
         env.refuse("format_string")
 
@@ -247,8 +276,11 @@ def _known_index(env: Env, index: Reg, meta: Meta) -> bool:
 # --- the result --------------------------------------------------------------------------------------------------------
 
 _RET_TYPES: Final = {
-    RetType.SOCKET: SOCKET, RetType.SOCK_COMMON: SOCK_COMMON, RetType.TCP_SOCK: TCP_SOCK,
-    RetType.MEM: MEM, RetType.DYNPTR_MEM: MEM,
+    RetType.SOCKET: SOCKET,
+    RetType.SOCK_COMMON: SOCK_COMMON,
+    RetType.TCP_SOCK: TCP_SOCK,
+    RetType.MEM: MEM,
+    RetType.DYNPTR_MEM: MEM,
 }
 
 
@@ -299,8 +331,10 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
 
 def _flags(mod: Mod) -> int:
     return (
-        (MAYBE_NULL if mod & Mod.MAYBE_NULL else 0) | (RDONLY if mod & Mod.RDONLY else 0)
-        | (RINGBUF if mod & Mod.RINGBUF else 0) | (TRUSTED if mod & Mod.TRUSTED else 0)
+        (MAYBE_NULL if mod & Mod.MAYBE_NULL else 0)
+        | (RDONLY if mod & Mod.RDONLY else 0)
+        | (RINGBUF if mod & Mod.RINGBUF else 0)
+        | (TRUSTED if mod & Mod.TRUSTED else 0)
     )
 
 
@@ -332,7 +366,6 @@ def _check_map_update(env: Env, row: Helper, map: MapInfo) -> None:
         env.refuse("sockmap_update", more=(f"cannot pass map_type {kind.number} into func bpf_{row.name}#{row.id}",))
 
 
-_UNLISTED: Final = frozenset((
-    "timer_init", "timer_set_callback", "timer_start", "timer_cancel", "kptr_xchg", "spin_lock", "spin_unlock"))
-
-
+_UNLISTED: Final = frozenset(
+    ("timer_init", "timer_set_callback", "timer_start", "timer_cancel", "kptr_xchg", "spin_lock", "spin_unlock")
+)

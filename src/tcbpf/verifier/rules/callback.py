@@ -22,9 +22,7 @@ from tcbpf.verifier.values.types import DYNPTR, MAP_KEY, MAP_PTR, MAP_VALUE
 _WALKED: Final = frozenset(("array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash"))
 
 
-def push_callback(
-    env: Env, subprog: int, name: str, *, map: MapInfo | None = None, root: Special | None = None
-) -> None:
+def push_callback(env: Env, subprog: int, name: str, *, map: MapInfo | None = None, root: Special | None = None) -> None:
     """Follow the callback of a helper on a path of its own; the current path goes on after the helper.
 
     `map` is what it walks, `root` the tree whose nodes it orders.

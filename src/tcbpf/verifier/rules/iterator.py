@@ -129,7 +129,7 @@ def follow_next(env: Env, place: Place, pc: int) -> None:
     if reg.extra.active:
         state = env.cur.copy()
         parent = env.cur.parent
-        assert parent is not None                      # a call of next is always remembered first
+        assert parent is not None  # a call of next is always remembered first
         previous = previous_entry(env, parent, pc)
         push_path(env, state, pc + 1)
         _set(state, place, reg, Iterator(reg.extra.kind, True, reg.extra.depth + 1))

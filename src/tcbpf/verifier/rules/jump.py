@@ -232,13 +232,13 @@ def _sync(state: State, known: Reg, linked: list[Place]) -> None:
             continue
         delta: Delta | None = old.extra
         if delta is not None and base is not None and delta.width != base.width:
-            continue                                   # a distance at 32 bits says nothing about one at 64
+            continue  # a distance at 32 bits says nothing about one at 64
         step = (delta.value if delta is not None else 0) - (base.value if base is not None else 0)
         if not step:
             new = Reg(SCALAR, known.val, 0, known.id, 0, base)
         else:
             moved = alu(_ADD, 64, known.val, const(step))
-            if (delta if delta is not None else base).width == 32:       # type: ignore[union-attr]
+            if (delta if delta is not None else base).width == 32:  # type: ignore[union-attr]
                 moved = zero_extend(moved)
             new = Reg(SCALAR, moved, 0, old.id, 0, delta)
         if is_reg:
@@ -248,6 +248,7 @@ def _sync(state: State, known: Reg, linked: list[Place]) -> None:
 
 
 # --- NULL --------------------------------------------------------------------------------------------------------------
+
 
 def not_null(reg: Reg) -> Reg:
     """Return what a pointer is once it is known not to be NULL."""
@@ -287,8 +288,13 @@ def _nullness_of_equals(ins: Ins, dst: Reg, src: Reg, state: State, other: State
     """A pointer that equals one that is never NULL is not NULL either."""
     name = ins.row.name
     if (
-        ins.width == 32 or not ins.use_reg or dst.type == SCALAR or src.type == SCALAR
-        or dst.type & BASE == BTF_ID or src.type & BASE == BTF_ID or name not in ("JEQ", "JNE")
+        ins.width == 32
+        or not ins.use_reg
+        or dst.type == SCALAR
+        or src.type == SCALAR
+        or dst.type & BASE == BTF_ID
+        or src.type & BASE == BTF_ID
+        or name not in ("JEQ", "JNE")
     ):
         return
     regs = (other if name == "JEQ" else state).frames[-1].regs
@@ -299,6 +305,7 @@ def _nullness_of_equals(ins: Ins, dst: Reg, src: Reg, state: State, other: State
 
 
 # --- packet ranges -----------------------------------------------------------------------------------------------------
+
 
 def _is_start(reg: Reg) -> bool:
     return reg.type == PACKET and not reg.id and not reg.off and not reg.val.mask and not reg.val.value
@@ -315,16 +322,16 @@ def _match_packet(ins: Ins, dst: Reg, src: Reg, state: State, other: State) -> b
         return False
     # in terms of "packet OP end"
     packet, regno, op = (dst, ins.dst, name) if forward else (src, ins.src, _FLIPPED[name])
-    if op == "JGT":                                # packet > end: not taken means packet <= end
+    if op == "JGT":  # packet > end: not taken means packet <= end
         _extend(state, packet, strict=False)
         _mark_end(other, regno, BEYOND_PKT_END)
-    elif op == "JLT":                              # packet < end: taken
+    elif op == "JLT":  # packet < end: taken
         _extend(other, packet, strict=True)
         _mark_end(state, regno, AT_PKT_END)
-    elif op == "JGE":                              # packet >= end: not taken means packet < end
+    elif op == "JGE":  # packet >= end: not taken means packet < end
         _extend(state, packet, strict=True)
         _mark_end(other, regno, AT_PKT_END)
-    else:                                          # packet <= end: taken
+    else:  # packet <= end: taken
         _extend(other, packet, strict=False)
         _mark_end(state, regno, BEYOND_PKT_END)
     return True

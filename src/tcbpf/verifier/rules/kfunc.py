@@ -42,13 +42,31 @@ from tcbpf.verifier.values.types import (
 _KERNEL_CONTEXTS: Final = {"skb": "sk_buff", "xdp": "xdp_buff"}
 _SLICES: Final = {"skb": DYNPTR_SKB, "xdp": DYNPTR_XDP, "skb_meta": DYNPTR_SKB_META}
 TRAP: Final = "__bpf_trap"
-_WHILE_LOCKED: Final = frozenset((
-    "bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy", "bpf_stream_vprintk_impl", "bpf_res_spin_lock",
-    "bpf_res_spin_unlock", "bpf_res_spin_lock_irqsave", "bpf_res_spin_unlock_irqrestore", "bpf_refcount_acquire_impl",
-    "bpf_list_push_front_impl", "bpf_list_push_back_impl", "bpf_list_pop_front", "bpf_list_pop_back", "bpf_list_front",
-    "bpf_list_back", "bpf_rbtree_add_impl", "bpf_rbtree_remove", "bpf_rbtree_first", "bpf_rbtree_root", "bpf_rbtree_left",
-    "bpf_rbtree_right",
-))
+_WHILE_LOCKED: Final = frozenset(
+    (
+        "bpf_iter_num_new",
+        "bpf_iter_num_next",
+        "bpf_iter_num_destroy",
+        "bpf_stream_vprintk_impl",
+        "bpf_res_spin_lock",
+        "bpf_res_spin_unlock",
+        "bpf_res_spin_lock_irqsave",
+        "bpf_res_spin_unlock_irqrestore",
+        "bpf_refcount_acquire_impl",
+        "bpf_list_push_front_impl",
+        "bpf_list_push_back_impl",
+        "bpf_list_pop_front",
+        "bpf_list_pop_back",
+        "bpf_list_front",
+        "bpf_list_back",
+        "bpf_rbtree_add_impl",
+        "bpf_rbtree_remove",
+        "bpf_rbtree_first",
+        "bpf_rbtree_root",
+        "bpf_rbtree_left",
+        "bpf_rbtree_right",
+    )
+)
 
 
 def find(env: Env, insn: Insn) -> Kfunc:
@@ -105,7 +123,7 @@ def call_kfunc(env: Env, ins: Ins) -> int:
         env.refuse("kfunc_trap")
     if name == THROW:
         if not any(sub.is_exception for sub in env.subprogs):
-            check_return(env, 1)                       # what is thrown is what the program returns
+            check_return(env, 1)  # what is thrown is what the program returns
         check_nothing_held(env, THROW, ends=True)
         check_end(env)
         return PATH_END
@@ -134,8 +152,10 @@ def _critical_sections(env: Env, name: str) -> None:
         state.rcu_locks = 0
         replace_registers(state, _distrust)
         for frame in state.frames:
-            frame.stack = [Slot(slot.kinds, _distrust(slot.reg)) if slot.kinds[7] == "i" and slot.reg is not None else slot
-                           for slot in frame.stack]
+            frame.stack = [
+                Slot(slot.kinds, _distrust(slot.reg)) if slot.kinds[7] == "i" and slot.reg is not None else slot
+                for slot in frame.stack
+            ]
     elif name == "bpf_preempt_disable":
         state.preempt_locks += 1
     elif name == "bpf_preempt_enable":
@@ -150,6 +170,7 @@ def _distrust(reg: Reg) -> Reg:
 
 
 # --- the result --------------------------------------------------------------------------------------------------------
+
 
 def _result(env: Env, kfunc: Kfunc, meta: Meta) -> Reg:
     """Return what r0 is after the call."""
@@ -224,8 +245,12 @@ def _element(env: Env, meta: Meta) -> Reg:
 
 
 _RESULTS: Final = {
-    "bpf_obj_new_impl": _new, "bpf_percpu_obj_new_impl": _new, "bpf_refcount_acquire_impl": _counted,
+    "bpf_obj_new_impl": _new,
+    "bpf_percpu_obj_new_impl": _new,
+    "bpf_refcount_acquire_impl": _counted,
     **dict.fromkeys((*graph.BORROWS, *graph.TAKES), _element),
-    "bpf_cast_to_kern_ctx": _kernel_context, "bpf_rdonly_cast": _cast, "bpf_dynptr_slice": _slice,
+    "bpf_cast_to_kern_ctx": _kernel_context,
+    "bpf_rdonly_cast": _cast,
+    "bpf_dynptr_slice": _slice,
     "bpf_dynptr_slice_rdwr": _slice,
 }

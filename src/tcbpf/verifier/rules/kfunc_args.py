@@ -45,10 +45,19 @@ KERNEL_NAMES: Final = {SOCKET: "sock", SOCK_COMMON: "sock_common", TCP_SOCK: "tc
 """The kernel's structure behind a pointer that has a type of its own."""
 
 _SCALAR_SIZES: Final = {
-    "char": 1, "u8": 1, "bool": 1, "u16": 2, "__be16": 2, "int": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8,
+    "char": 1,
+    "u8": 1,
+    "bool": 1,
+    "u16": 2,
+    "__be16": 2,
+    "int": 4,
+    "u32": 4,
+    "s32": 4,
+    "u64": 8,
+    "s64": 8,
     "long unsigned int": 8,
 }
-_WARY: Final = frozenset(("TRUSTED_ARGS", "RELEASE", "RCU"))       # take only pointers that are surely good
+_WARY: Final = frozenset(("TRUSTED_ARGS", "RELEASE", "RCU"))  # take only pointers that are surely good
 _DYNPTR_KINDS: Final = {"bpf_dynptr_from_skb": "skb", "bpf_dynptr_from_xdp": "xdp", "bpf_dynptr_from_skb_meta": "skb_meta"}
 
 
@@ -59,21 +68,32 @@ class Meta:
     """What the arguments of one call tell about the call."""
 
     __slots__ = (
-        "allocated", "constant", "dynptr", "field", "func", "iterator", "kfunc", "map", "owning", "ref", "release", "uid",
+        "allocated",
+        "constant",
+        "dynptr",
+        "field",
+        "func",
+        "iterator",
+        "kfunc",
+        "map",
+        "owning",
+        "ref",
+        "release",
+        "uid",
     )
 
     def __init__(self, kfunc: Kfunc) -> None:
         self.kfunc = kfunc
         self.ref = 0
-        self.release = 0                           # register whose reference ends
+        self.release = 0  # register whose reference ends
         self.constant: int | None = None
         self.func = -1
         self.map: MapInfo | None = None
         self.uid = 0
         self.dynptr: Reg | None = None
         self.iterator: Place | None = None
-        self.field: Any = None                     # the list head or tree root
-        self.allocated: Any = None                 # the type of the allocated object
+        self.field: Any = None  # the list head or tree root
+        self.allocated: Any = None  # the type of the allocated object
         self.owning = False
 
 
@@ -145,17 +165,24 @@ def _check_pointer(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> 
 
 def is_trusted(reg: Reg) -> bool:
     """Tell whether a pointer surely points to a living object: referenced, or the kernel's word for it."""
-    return bool(reg.ref) or reg.type & BASE in KERNEL_NAMES or (
-        bool(reg.type & (TRUSTED | ALLOC)) and not reg.type & ~(BASE | TRUSTED | ALLOC | NON_OWN_REF)
+    return (
+        bool(reg.ref)
+        or reg.type & BASE in KERNEL_NAMES
+        or (bool(reg.type & (TRUSTED | ALLOC)) and not reg.type & ~(BASE | TRUSTED | ALLOC | NON_OWN_REF))
     )
 
 
 _BY_TARGET: Final = {
-    "struct bpf_dynptr": "dynptr", "struct bpf_list_head": "list_head", "struct bpf_list_node": "list_node",
-    "struct bpf_rb_root": "rb_root", "struct bpf_rb_node": "rb_node",
+    "struct bpf_dynptr": "dynptr",
+    "struct bpf_list_head": "list_head",
+    "struct bpf_list_node": "list_node",
+    "struct bpf_rb_root": "rb_root",
+    "struct bpf_rb_node": "rb_node",
 }
 _BY_TARGET_LATE: Final = {
-    "struct bpf_wq": "workqueue", "struct bpf_task_work": "task_work", "struct bpf_res_spin_lock": "res_lock",
+    "struct bpf_wq": "workqueue",
+    "struct bpf_task_work": "task_work",
+    "struct bpf_res_spin_lock": "res_lock",
 }
 
 
@@ -193,7 +220,9 @@ def _kind(env: Env, regno: int, reg: Reg, param: Param, kfunc: Kfunc) -> str:
         return "callback"
     following = kfunc.params[regno] if regno < len(kfunc.params) else None
     sized = (
-        following is not None and not following.pointer and env.frame.regs[regno + 1].type == SCALAR
+        following is not None
+        and not following.pointer
+        and env.frame.regs[regno + 1].type == SCALAR
         and (following.ends("__sz") or following.ends("__szk"))
     )
     if not (memory_size(target) or (sized and target == "void")):
@@ -218,6 +247,7 @@ def memory_size(target: str) -> int:
 
 
 # --- one check for each kind of pointer ----------------------------------------------------------------------------------
+
 
 def _check_ctx(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
     if reg.type != CTX:
@@ -361,10 +391,22 @@ def _refuse_kind(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> No
 
 
 _CHECKS: Final[dict[str, Check]] = {
-    "ctx": _check_ctx, "dynptr": _check_dynptr, "iterator": _check_iterator, "string": _check_string, "map": _check_btf,
-    "btf": _check_btf, "memory": _check_memory, "memory_size": _check_memory_size, "callback": _check_callback,
-    "alloc": _check_allocated, "irq_flag": _check_irq_flag, "refcounted": _check_refcounted,
-    "list_head": _check_root("bpf_list_head"), "rb_root": _check_root("bpf_rb_root"),
-    "list_node": _check_node("bpf_list_node"), "rb_node": _check_node("bpf_rb_node"),
-    "workqueue": _check_workqueue, **dict.fromkeys(("task_work", "res_lock"), _refuse_kind),
+    "ctx": _check_ctx,
+    "dynptr": _check_dynptr,
+    "iterator": _check_iterator,
+    "string": _check_string,
+    "map": _check_btf,
+    "btf": _check_btf,
+    "memory": _check_memory,
+    "memory_size": _check_memory_size,
+    "callback": _check_callback,
+    "alloc": _check_allocated,
+    "irq_flag": _check_irq_flag,
+    "refcounted": _check_refcounted,
+    "list_head": _check_root("bpf_list_head"),
+    "rb_root": _check_root("bpf_rb_root"),
+    "list_node": _check_node("bpf_list_node"),
+    "rb_node": _check_node("bpf_rb_node"),
+    "workqueue": _check_workqueue,
+    **dict.fromkeys(("task_work", "res_lock"), _refuse_kind),
 }

@@ -20,10 +20,11 @@ from tcbpf.verifier.state.state import MAX_FRAMES, MAX_STACK, NO_REG, UNKNOWN_RE
 from tcbpf.verifier.values.scalar import SMAX, SMIN, Scalar
 from tcbpf.verifier.values.types import CTX, NOT_INIT, SCALAR, STACK, type_name
 
-_ROUND: Final = 16                             # the JIT rounds a frame up to this
+_ROUND: Final = 16  # the JIT rounds a frame up to this
 
 
 # --- in ----------------------------------------------------------------------------------------------------------------
+
 
 def enter(env: Env, state: State, subprog: int, callsite: int) -> Frame:
     """Add a frame for a call and return it; its arguments are the caller's to set.
@@ -69,6 +70,7 @@ def call_local(env: Env, ins: Ins) -> int:
 
 
 # --- out ---------------------------------------------------------------------------------------------------------------
+
 
 def leave(env: Env, ins: Ins) -> int:
     """exit: back to the caller, or the end of the path."""
@@ -133,7 +135,7 @@ def check_return(env: Env, regno: int) -> None:
 
     Raises:  Refused.
     """
-    frame = env.cur.frames[0]                      # what is thrown ends the program from any depth
+    frame = env.cur.frames[0]  # what is thrown ends the program from any depth
     reg = env.frame.regs[regno]
     is_subprogram = frame.subprog != 0 and not env.subprogs[frame.subprog].is_exception
     if reg.type == NOT_INIT:
@@ -176,8 +178,13 @@ def _check_references(env: Env, what: str) -> None:
     held = [ref for ref in env.cur.refs if ref.kind == "ptr"]
     if held:
         lines = [f"Unreleased reference id={ref.id} alloc_insn={ref.pc}" for ref in held[1:]]
-        env.refuse("reference_leak", more=(*lines, f"{what} would lead to reference leak"), id=held[0].id, pc=held[0].pc,
-                   acquired=held[0].pc)
+        env.refuse(
+            "reference_leak",
+            more=(*lines, f"{what} would lead to reference leak"),
+            id=held[0].id,
+            pc=held[0].pc,
+            acquired=held[0].pc,
+        )
 
 
 def _check_locks(env: Env, what: str) -> None:
@@ -193,6 +200,7 @@ def _check_locks(env: Env, what: str) -> None:
 
 
 # --- packet loads of old -----------------------------------------------------------------------------------------------
+
 
 def load_packet(env: Env, ins: Ins) -> int:
     """r0 = packet[imm] or packet[src + imm]; a packet too short ends the program with 0."""
@@ -219,9 +227,8 @@ def load_packet(env: Env, ins: Ins) -> int:
     return ins.next
 
 
-
-
 # --- depth of the stack ------------------------------------------------------------------------------------------------
+
 
 def check_stack_depth(env: Env) -> None:
     """All frames of every chain of calls fit into the stack.

@@ -15,8 +15,16 @@ from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import MapSpec
 
 SIZES: Final = {
-    "bpf_spin_lock": 4, "bpf_res_spin_lock": 4, "bpf_timer": 16, "bpf_wq": 16, "bpf_task_work": 8, "bpf_list_head": 16,
-    "bpf_list_node": 24, "bpf_rb_root": 16, "bpf_rb_node": 32, "bpf_refcount": 4,
+    "bpf_spin_lock": 4,
+    "bpf_res_spin_lock": 4,
+    "bpf_timer": 16,
+    "bpf_wq": 16,
+    "bpf_task_work": 8,
+    "bpf_list_head": 16,
+    "bpf_list_node": 24,
+    "bpf_rb_root": 16,
+    "bpf_rb_node": 32,
+    "bpf_refcount": 4,
 }
 KPTRS: Final = {"kptr_untrusted": "kptr", "kptr": "kptr", "percpu_kptr": "percpu_kptr"}
 ROOTS: Final = frozenset(("bpf_list_head", "bpf_rb_root"))
@@ -114,7 +122,8 @@ def _fields(btf: Btf, id: int, base: int, depth: int, contains: str = "") -> lis
         return [f for i in range(min(row.nelems, 256)) for f in _fields(btf, row.type, base + i * size, depth + 1, contains)]
     if row.kind is Kind.DATASEC:
         return [
-            f for var in row.members
+            f
+            for var in row.members
             for f in _fields(btf, btf[var.type].type, base + var.offset, depth + 1, _contains(btf, var.type, -1))
         ]
     if row.kind is Kind.PTR:
@@ -124,7 +133,9 @@ def _fields(btf: Btf, id: int, base: int, depth: int, contains: str = "") -> lis
     if row.name in SIZES:
         return [_root(btf, row.name, base, contains) if row.name in ROOTS else Special(row.name, base, SIZES[row.name])]
     return [
-        f for i, member in enumerate(row.members) if not member.bits
+        f
+        for i, member in enumerate(row.members)
+        if not member.bits
         for f in _fields(btf, member.type, base + member.offset // 8, depth + 1, _contains(btf, row.id, i))
     ]
 

@@ -46,7 +46,18 @@ class MapInfo:
     """A map of the program as the checks see it. Two are the same map when they are the same object."""
 
     __slots__ = (
-        "entries", "flags", "index", "inner", "key_size", "name", "number", "readonly", "record", "spec", "type", "value_size",
+        "entries",
+        "flags",
+        "index",
+        "inner",
+        "key_size",
+        "name",
+        "number",
+        "readonly",
+        "record",
+        "spec",
+        "type",
+        "value_size",
     )
 
     def __init__(self, spec: MapSpec, index: int, number: int, record: Record | None, inner: MapInfo | None) -> None:
@@ -113,17 +124,64 @@ class Env:
     """One verification of one program."""
 
     __slots__ = (
-        "allow_leaks", "allow_uninit", "aux", "backedges", "buckets", "bypass_spec", "calls_callback", "capable", "counts",
-        "cur", "dropped", "explored", "explored_count", "force_checkpoint", "frame", "gpl", "has_func_info", "helpers", "ids",
-        "ins", "insns", "jmp_point", "jumps", "kernel", "kernel_only", "key_poisoned", "kfunc_at", "kfuncs", "live_regs",
-        "liveness", "log", "loops", "map_poisoned", "maps", "masks", "max_insns", "pc", "pending", "prev_jumps", "prev_pc",
-        "prev_processed", "processed", "program", "prune_point", "ptr_types", "scc", "stats", "step", "strict_scalars",
-        "subprog_at", "subprogs", "trace", "type", "visits", "writes_packet",
+        "allow_leaks",
+        "allow_uninit",
+        "aux",
+        "backedges",
+        "buckets",
+        "bypass_spec",
+        "calls_callback",
+        "capable",
+        "counts",
+        "cur",
+        "dropped",
+        "explored",
+        "explored_count",
+        "force_checkpoint",
+        "frame",
+        "gpl",
+        "has_func_info",
+        "helpers",
+        "ids",
+        "ins",
+        "insns",
+        "jmp_point",
+        "jumps",
+        "kernel",
+        "kernel_only",
+        "key_poisoned",
+        "kfunc_at",
+        "kfuncs",
+        "live_regs",
+        "liveness",
+        "log",
+        "loops",
+        "map_poisoned",
+        "maps",
+        "masks",
+        "max_insns",
+        "pc",
+        "pending",
+        "prev_jumps",
+        "prev_pc",
+        "prev_processed",
+        "processed",
+        "program",
+        "prune_point",
+        "ptr_types",
+        "scc",
+        "stats",
+        "step",
+        "strict_scalars",
+        "subprog_at",
+        "subprogs",
+        "trace",
+        "type",
+        "visits",
+        "writes_packet",
     )
 
-    def __init__(
-        self, program: Program, *, log: Log, capable: bool, perfmon: bool, kernel: Release, max_insns: int
-    ) -> None:
+    def __init__(self, program: Program, *, log: Log, capable: bool, perfmon: bool, kernel: Release, max_insns: int) -> None:
         row = PROG_TYPES.get(program.type)
         if row is None:
             raise VerifierError(f"unrecognized program type {program.type}", reason="not_supported", errno=22)
@@ -159,8 +217,8 @@ class Env:
         self.loops: dict[int, int | Literal[False]] = {}
         self.writes_packet = False
         self.kernel_only: set[str] = set()
-        self.masks: dict[int, tuple[int, int]] = {}     # of arithmetic without CAP_PERFMON, by pc
-        self.strict_scalars = False                    # such a mask depends on an unknown number: paths must not be cut off
+        self.masks: dict[int, tuple[int, int]] = {}  # of arithmetic without CAP_PERFMON, by pc
+        self.strict_scalars = False  # such a mask depends on an unknown number: paths must not be cut off
         self.ids = 0
         self.processed = 0
         self.counts = [0] * count

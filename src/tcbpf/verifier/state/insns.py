@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tcbpf.verifier.state.env import Env
     from tcbpf.verifier.state.state import Reg
 
-CALLER_SAVED: Final = 0b111111                     # r0 to r5
+CALLER_SAVED: Final = 0b111111  # r0 to r5
 
 
 TAIL_CALL: Final = 12
@@ -33,8 +33,30 @@ class Ins:
     """
 
     __slots__ = (
-        "code", "defs", "dst", "form", "imm", "jumps", "k", "kind", "leaves", "next", "off", "pc", "row", "run", "signed",
-        "size", "src", "successors", "target", "touches", "use_reg", "uses", "width", "writes_stack",
+        "code",
+        "defs",
+        "dst",
+        "form",
+        "imm",
+        "jumps",
+        "k",
+        "kind",
+        "leaves",
+        "next",
+        "off",
+        "pc",
+        "row",
+        "run",
+        "signed",
+        "size",
+        "src",
+        "successors",
+        "target",
+        "touches",
+        "use_reg",
+        "uses",
+        "width",
+        "writes_stack",
     )
 
     def __init__(self, pc: int, insn: Insn, op: Op) -> None:
@@ -55,7 +77,7 @@ class Ins:
             self.target = pc + 1 + insn.off
         elif op.kind is Kind.CALL_LOCAL:
             self.target = pc + 1 + insn.imm
-        self.jumps = int(insn.code & 7 in (JMP, JMP32))            # counts towards remembering a state
+        self.jumps = int(insn.code & 7 in (JMP, JMP32))  # counts towards remembering a state
         self.writes_stack = op.kind in _WRITERS
         self.leaves = op.kind in (Kind.LD_ABS, Kind.LD_IND) or (op.kind is Kind.CALL and insn.imm == TAIL_CALL)
         self.form: tuple[str, dict[str, Any]] | None = None
@@ -76,8 +98,14 @@ def _codes() -> frozenset[int]:
 
 CODES: Final = _codes()
 BARE = {
-    ALU32: Kind.ALU, ALU64: Kind.ALU, JMP: Kind.CALL, JMP32: Kind.JUMP,
-    STX: Kind.ATOMIC, ST: Kind.STORE, LDX: Kind.LOAD, LD: Kind.LD_IMM64,
+    ALU32: Kind.ALU,
+    ALU64: Kind.ALU,
+    JMP: Kind.CALL,
+    JMP32: Kind.JUMP,
+    STX: Kind.ATOMIC,
+    ST: Kind.STORE,
+    LDX: Kind.LOAD,
+    LD: Kind.LD_IMM64,
 }
 
 

@@ -23,10 +23,10 @@ ZERO: Final = const(0)
 MAX_STACK: Final = 512
 MAX_FRAMES: Final = 8
 REG_FP: Final = 10
-MAIN_CALLSITE: Final = -1                      # a frame that nothing in the program called
+MAIN_CALLSITE: Final = -1  # a frame that nothing in the program called
 
-AT_PKT_END: Final = -1                         # a packet pointer's range once it is known to be at the end,
-BEYOND_PKT_END: Final = -2                     # or beyond: nothing can be read through it
+AT_PKT_END: Final = -1  # a packet pointer's range once it is known to be at the end,
+BEYOND_PKT_END: Final = -2  # or beyond: nothing can be read through it
 
 
 class Delta(NamedTuple):
@@ -77,7 +77,10 @@ class Reg:
     def same_as(self, other: Reg) -> bool:
         """Tell whether both are equal in all but id and reference."""
         return self is other or (
-            self.type == other.type and self.off == other.off and self.extra == other.extra and self.uid == other.uid
+            self.type == other.type
+            and self.off == other.off
+            and self.extra == other.extra
+            and self.uid == other.uid
             and (self.val is other.val or self.val == other.val)
         )
 
@@ -144,8 +147,19 @@ class Frame:
     """
 
     __slots__ = (
-        "async_entry", "callback_depth", "callsite", "in_async_callback", "in_callback", "in_exception", "number", "precise",
-        "precise_slots", "regs", "ret_range", "stack", "subprog",
+        "async_entry",
+        "callback_depth",
+        "callsite",
+        "in_async_callback",
+        "in_callback",
+        "in_exception",
+        "number",
+        "precise",
+        "precise_slots",
+        "regs",
+        "ret_range",
+        "stack",
+        "subprog",
     )
 
     def __init__(self, number: int, subprog: int, callsite: int) -> None:
@@ -232,16 +246,40 @@ class State:
     """
 
     __slots__ = (
-        "bare", "branches", "callback_unroll", "calls", "cleaned", "depth", "dropped", "equal", "first_pc", "frames", "hist",
-        "hits", "irq_id", "last_pc", "lock_id", "lock_owner", "locks", "may_goto_depth", "misses", "parent", "pc",
-        "preempt_locks", "rcu_locks", "refs", "sleepable", "tests", "visit",
+        "bare",
+        "branches",
+        "callback_unroll",
+        "calls",
+        "cleaned",
+        "depth",
+        "dropped",
+        "equal",
+        "first_pc",
+        "frames",
+        "hist",
+        "hits",
+        "irq_id",
+        "last_pc",
+        "lock_id",
+        "lock_owner",
+        "locks",
+        "may_goto_depth",
+        "misses",
+        "parent",
+        "pc",
+        "preempt_locks",
+        "rcu_locks",
+        "refs",
+        "sleepable",
+        "tests",
+        "visit",
     )
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.parent: State | None = None
         self.branches = 1
-        self.depth = 0                             # remembered states before it on its path
+        self.depth = 0  # remembered states before it on its path
         self.pc = 0
         self.first_pc = 0
         self.last_pc = -1
@@ -257,14 +295,14 @@ class State:
         self.may_goto_depth = 0
         self.callback_unroll = 0
         self.cleaned = False
-        self.dropped = False                       # remembered no longer, but not final yet
+        self.dropped = False  # remembered no longer, but not final yet
         self.equal: State | None = None
         self.hits = 0
         self.misses = 0
-        self.calls: tuple[int, ...] = ()           # of a remembered one: where its frames were called from
-        self.tests: list[Test] = []                # of a cleaned one: what another state must pass to be as safe,
-        self.bare = False                          # and whether it holds nothing
-        self.visit: Visit | None = None            # of a remembered one: the loop that it lies in
+        self.calls: tuple[int, ...] = ()  # of a remembered one: where its frames were called from
+        self.tests: list[Test] = []  # of a cleaned one: what another state must pass to be as safe,
+        self.bare = False  # and whether it holds nothing
+        self.visit: Visit | None = None  # of a remembered one: the loop that it lies in
 
     def copy(self) -> State:
         """Return an independent copy with one branch of its own."""
@@ -300,7 +338,12 @@ class State:
     def is_bare(self) -> bool:
         """Tell whether nothing is held: no reference, no lock."""
         return not (
-            self.refs or self.locks or self.rcu_locks or self.preempt_locks or self.irq_id or self.lock_id
+            self.refs
+            or self.locks
+            or self.rcu_locks
+            or self.preempt_locks
+            or self.irq_id
+            or self.lock_id
             or self.lock_owner is not None
         )
 

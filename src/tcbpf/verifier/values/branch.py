@@ -39,7 +39,7 @@ def refine(row: Jump, width: int, d: Scalar, s: Scalar, same: bool = False) -> t
         return _joined(*yes(d, d, whole)), _joined(*no(d, d, whole))
     dst, src = yes(d, s, whole)
     other_dst, other_src = no(d, s, whole)
-    if not s.mask and s.umin == s.umax:                      # a number stays what it is
+    if not s.mask and s.umin == s.umax:  # a number stays what it is
         return (sync(*dst), s), (sync(*other_dst), s)
     return (sync(*dst), sync(*src)), (sync(*other_dst), sync(*other_src))
 
@@ -48,14 +48,23 @@ def _joined(d: Parts, s: Parts) -> Pair:
     """Return the one register that was narrowed as both operands, twice; what is left of it is the same for both."""
     value, mask = intersect(d[0], d[1], s[0], s[1])
     once = raw_sync(
-        value, mask, max(d[2], s[2]), min(d[3], s[3]), max(d[4], s[4]), min(d[5], s[5]),
-        max(d[6], s[6]), min(d[7], s[7]), max(d[8], s[8]), min(d[9], s[9]),
+        value,
+        mask,
+        max(d[2], s[2]),
+        min(d[3], s[3]),
+        max(d[4], s[4]),
+        min(d[5], s[5]),
+        max(d[6], s[6]),
+        min(d[7], s[7]),
+        max(d[8], s[8]),
+        min(d[9], s[9]),
     )
     both = sync(*once)
     return both, both
 
 
 # --- one comparison that holds ---------------------------------------------------------------------------------------
+
 
 def narrow_eq(d: Scalar, s: Scalar, whole: bool) -> RawPair:
     """Narrow both to what both allow."""

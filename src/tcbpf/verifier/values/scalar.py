@@ -43,8 +43,19 @@ class Scalar:
 
     __slots__ = ("mask", "smax", "smax32", "smin", "smin32", "umax", "umax32", "umin", "umin32", "value")
 
-    def __init__(self, value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-                 umin32: int, umax32: int, smin32: int, smax32: int) -> None:
+    def __init__(
+        self,
+        value: int,
+        mask: int,
+        umin: int,
+        umax: int,
+        smin: int,
+        smax: int,
+        umin32: int,
+        umax32: int,
+        smin32: int,
+        smax32: int,
+    ) -> None:
         self.value = value
         self.mask = mask
         self.umin = umin
@@ -73,8 +84,18 @@ class Scalar:
 
     def parts(self) -> Parts:
         """Return all that is known, in the order of the constructor."""
-        return (self.value, self.mask, self.umin, self.umax, self.smin, self.smax,
-                self.umin32, self.umax32, self.smin32, self.smax32)
+        return (
+            self.value,
+            self.mask,
+            self.umin,
+            self.umax,
+            self.smin,
+            self.smax,
+            self.umin32,
+            self.umax32,
+            self.smin32,
+            self.smax32,
+        )
 
     def contains(self, number: int) -> bool:
         """Return whether the number, taken modulo 2**64, may be in the register."""
@@ -90,16 +111,17 @@ class Scalar:
 
     def covers(self, other: Scalar) -> bool:
         """Return whether each part of this holds the same part of the other (the kernel's range_within and tnum_in)."""
-        return (
-            self is other
-            or (
-                not other.mask & ~self.mask
-                and self.value == other.value & ~self.mask
-                and self.umin <= other.umin and self.umax >= other.umax
-                and self.smin <= other.smin and self.smax >= other.smax
-                and self.umin32 <= other.umin32 and self.umax32 >= other.umax32
-                and self.smin32 <= other.smin32 and self.smax32 >= other.smax32
-            )
+        return self is other or (
+            not other.mask & ~self.mask
+            and self.value == other.value & ~self.mask
+            and self.umin <= other.umin
+            and self.umax >= other.umax
+            and self.smin <= other.smin
+            and self.smax >= other.smax
+            and self.umin32 <= other.umin32
+            and self.umax32 >= other.umax32
+            and self.smin32 <= other.smin32
+            and self.smax32 >= other.smax32
         )
 
     def ranges(self) -> str:
@@ -108,10 +130,14 @@ class Scalar:
         Equal bounds share one figure (smin=umin=3), though never a negative one with an unsigned.
         """
         fields = (
-            ("smin", self.smin, SMIN), ("smax", self.smax, SMAX), ("umin", self.umin, 0), ("umax", self.umax, MAX),
+            ("smin", self.smin, SMIN),
+            ("smax", self.smax, SMAX),
+            ("umin", self.umin, 0),
+            ("umax", self.umax, MAX),
             ("smin32", _printed32(self.smin32), _printed32(HALF_SMIN)),
             ("smax32", _printed32(self.smax32), _printed32(HALF_SMAX)),
-            ("umin32", self.umin32, 0), ("umax32", self.umax32, HALF_MAX),
+            ("umin32", self.umin32, 0),
+            ("umax32", self.umax32, HALF_MAX),
         )
         left = [(name, number) for name, number, silent in fields if number != silent]
         texts = []
@@ -170,19 +196,39 @@ def const(number: int) -> Scalar:
     return Scalar(value, 0, value, value, signed, signed, half, half, signed32, signed32)
 
 
-def bounded(old: Scalar, *, umin: int = 0, umax: int = MAX, smin: int = SMIN, smax: int = SMAX,
-            umin32: int = 0, umax32: int = HALF_MAX, smin32: int = HALF_SMIN, smax32: int = HALF_SMAX) -> Scalar:
+def bounded(
+    old: Scalar,
+    *,
+    umin: int = 0,
+    umax: int = MAX,
+    smin: int = SMIN,
+    smax: int = SMAX,
+    umin32: int = 0,
+    umax32: int = HALF_MAX,
+    smin32: int = HALF_SMIN,
+    smax32: int = HALF_SMAX,
+) -> Scalar:
     """Return what is left of old within the bounds given."""
     return sync(
-        old.value, old.mask, max(umin, old.umin), min(umax, old.umax), max(smin, old.smin), min(smax, old.smax),
-        max(umin32, old.umin32), min(umax32, old.umax32), max(smin32, old.smin32), min(smax32, old.smax32),
+        old.value,
+        old.mask,
+        max(umin, old.umin),
+        min(umax, old.umax),
+        max(smin, old.smin),
+        min(smax, old.smax),
+        max(umin32, old.umin32),
+        min(umax32, old.umax32),
+        max(smin32, old.smin32),
+        min(smax32, old.smax32),
     )
 
 
 # --- one part learns from another ------------------------------------------------------------------------------------
 
-def sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-         umin32: int, umax32: int, smin32: int, smax32: int) -> Scalar:
+
+def sync(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Scalar:
     """Return the scalar of these parts after each has learned from the others.
 
     Parts that contradict each other (of code that cannot run) keep their bits and lose all bounds, as in the kernel.
@@ -190,8 +236,11 @@ def sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
     """
     if umin == umax or not mask:
         exact = const(umin if mask else value)
-        if exact.value & ~mask == value and umin <= exact.value <= umax and smin <= exact.smin <= smax and (
-            umin32 <= exact.umin32 <= umax32 and smin32 <= exact.smin32 <= smax32
+        if (
+            exact.value & ~mask == value
+            and umin <= exact.value <= umax
+            and smin <= exact.smin <= smax
+            and (umin32 <= exact.umin32 <= umax32 and smin32 <= exact.smin32 <= smax32)
         ):
             return exact
     top = value | mask
@@ -200,15 +249,21 @@ def sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
         small = sync_small(value, mask, umin, high, smin, smax, umin32, umax32, smin32, smax32)
         if small is not None:
             return small
-    elif mask == MAX and not umin and umax == MAX and smin == SMIN and smax == SMAX and (
-        not umin32 and umax32 == HALF_MAX and smin32 == HALF_SMIN and smax32 == HALF_SMAX
+    elif (
+        mask == MAX
+        and not umin
+        and umax == MAX
+        and smin == SMIN
+        and smax == SMAX
+        and (not umin32 and umax32 == HALF_MAX and smin32 == HALF_SMIN and smax32 == HALF_SMAX)
     ):
         return UNKNOWN
     return settle(*raw_sync(value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32))
 
 
-def sync_small(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-               umin32: int, umax32: int, smin32: int, smax32: int) -> Scalar | None:
+def sync_small(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Scalar | None:
     """Return what sync does, of a number whose upper half is zero; None for what needs the long way.
 
     Its signed range is either the unsigned one or, when that crosses the lower half's sign, unknown.
@@ -216,7 +271,7 @@ def sync_small(value: int, mask: int, umin: int, umax: int, smin: int, smax: int
     low = umin if umin > value else value
     after = (((low | ~mask) + 1) & mask) | value
     if low & ~mask != value or not low < after <= umax:
-        return None                                          # one number, or none: what that means is told at length
+        return None  # one number, or none: what that means is told at length
     high = umax
     if smin >= 0 and smax <= HALF_MAX:
         if smin > low:
@@ -224,7 +279,7 @@ def sync_small(value: int, mask: int, umin: int, umax: int, smin: int, smax: int
         if smax < high:
             high = smax
     elif smin > low or smax < high:
-        return None                                          # the long way forgets some of it
+        return None  # the long way forgets some of it
     if umin32 > low:
         low = umin32
     if umax32 < high:
@@ -256,8 +311,9 @@ def sync_small(value: int, mask: int, umin: int, umax: int, smin: int, smax: int
     return Scalar(value, mask, low, high, low, high, low, high, smin32, smax32)
 
 
-def raw_sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-             umin32: int, umax32: int, smin32: int, smax32: int) -> Parts:
+def raw_sync(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Parts:
     """Return the parts after each has learned from the others: bits, bounds three times, bits."""
     parts = learn_bounds(value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32)
     learned = deduce(*parts)
@@ -268,13 +324,16 @@ def raw_sync(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
     return learn_bounds(*learn_bits(*parts))
 
 
-def settle(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-           umin32: int, umax32: int, smin32: int, smax32: int) -> Scalar:
+def settle(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Scalar:
     """Return the scalar of these parts, unbounded when no number is in all of its ranges."""
     if not mask:
         exact = const(value)
-        if umin == umax == value and smin == smax == exact.smin and (
-            umin32 == umax32 == exact.umin32 and smin32 == smax32 == exact.smin32
+        if (
+            umin == umax == value
+            and smin == smax == exact.smin
+            and (umin32 == umax32 == exact.umin32 and smin32 == smax32 == exact.smin32)
         ):
             return exact
         return unbounded(value, mask)
@@ -292,8 +351,14 @@ def unbounded(value: int, mask: int) -> Scalar:
     return Scalar(value, mask, 0, MAX, SMIN, SMAX, 0, HALF_MAX, HALF_SMIN, HALF_SMAX)
 
 
-def learn_half_bounds(value: int, mask: int, umin32: int, umax32: int, smin32: int, smax32: int,
-                      ) -> tuple[int, int, int, int]:
+def learn_half_bounds(
+    value: int,
+    mask: int,
+    umin32: int,
+    umax32: int,
+    smin32: int,
+    smax32: int,
+) -> tuple[int, int, int, int]:
     """Narrow the lower half's ranges to what its bits allow: the unknown ones all 0, all 1, or the sign bit against the
     rest.
     """
@@ -311,8 +376,9 @@ def learn_half_bounds(value: int, mask: int, umin32: int, umax32: int, smin32: i
     return umin32, umax32, smin32, smax32
 
 
-def learn_bounds(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-                 umin32: int, umax32: int, smin32: int, smax32: int) -> Parts:
+def learn_bounds(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Parts:
     """Narrow the ranges to what the bits allow; a range with one member of the tnum in it is that number."""
     umin32, umax32, smin32, smax32 = learn_half_bounds(value, mask, umin32, umax32, smin32, smax32)
     low = ((value | mask & SIGN) ^ SIGN) - SIGN
@@ -337,24 +403,34 @@ def learn_bounds(value: int, mask: int, umin: int, umax: int, smin: int, smax: i
     return value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32
 
 
-def learn_bits(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-               umin32: int, umax32: int, smin32: int, smax32: int) -> Parts:
+def learn_bits(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Parts:
     """Learn the bits that all numbers of the unsigned ranges have in common."""
     value, mask = intersect(value, mask, *span(umin, umax))
     low, low_mask = intersect(value & HALF_MAX, mask & HALF_MAX, *span(umin32, umax32))
     return value & HIGH | low, mask & HIGH | low_mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32
 
 
-def deduce(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-           umin32: int, umax32: int, smin32: int, smax32: int) -> Parts:
+def deduce(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Parts:
     """Let each range learn from the three others, once."""
     umin32, umax32, smin32, smax32 = deduce_half(umin, umax, smin, smax, umin32, umax32, smin32, smax32)
     umin, umax, smin, smax = deduce_signs(umin, umax, smin, smax)
     return deduce_whole(value, mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32)
 
 
-def deduce_half(umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int,
-                ) -> tuple[int, int, int, int]:
+def deduce_half(
+    umin: int,
+    umax: int,
+    smin: int,
+    smax: int,
+    umin32: int,
+    umax32: int,
+    smin32: int,
+    smax32: int,
+) -> tuple[int, int, int, int]:
     """Learn of the lower half from the whole number's ranges, then let its two ranges learn from each other.
 
     While the upper half stays the same over a range, the lower halves of its ends bound the lower half; and a range
@@ -452,8 +528,9 @@ def deduce_signs(umin: int, umax: int, smin: int, smax: int) -> tuple[int, int, 
     return umin, umax, smin, smax
 
 
-def deduce_whole(value: int, mask: int, umin: int, umax: int, smin: int, smax: int,
-                 umin32: int, umax32: int, smin32: int, smax32: int) -> Parts:
+def deduce_whole(
+    value: int, mask: int, umin: int, umax: int, smin: int, smax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Parts:
     """Put the lower half's bounds under the upper halves of the whole number's; and undo a sign extension of what is
     positive.
     """
@@ -477,6 +554,7 @@ def deduce_whole(value: int, mask: int, umin: int, umax: int, smin: int, smax: i
 
 
 # --- narrowing to a size ---------------------------------------------------------------------------------------------
+
 
 def zero_extend_half(value: int, mask: int, umin32: int, umax32: int, smin32: int, smax32: int) -> Scalar:
     """Return the number whose lower half is known so and whose upper half is zero."""

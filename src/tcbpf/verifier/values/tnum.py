@@ -51,8 +51,7 @@ def span(low: int, high: int) -> Pair:
 
 
 def add(av: int, am: int, bv: int, bm: int) -> Pair:
-    """Return the sum: a bit is unknown when it is in an operand, or when the carry into it depends on an unknown bit.
-    """
+    """Return the sum: a bit is unknown when it is in an operand, or when the carry into it depends on an unknown bit."""
     low = av + bv
     unknown = ((low + am + bm) ^ low | am | bm) & MAX
     return low & ~unknown & MAX, unknown
@@ -90,7 +89,7 @@ def xor(av: int, am: int, bv: int, bm: int) -> Pair:
 
 def mul(av: int, am: int, bv: int, bm: int) -> Pair:
     """Return the product, by long multiplication over the bits of a: a known 1 adds b, an unknown bit may add it."""
-    if am == MAX:                                            # every bit above the lowest that b may have comes out unknown
+    if am == MAX:  # every bit above the lowest that b may have comes out unknown
         low = (bv | bm) & -(bv | bm)
         return 0, -low & MAX
     value, mask = 0, 0

@@ -43,7 +43,7 @@ def alu(row: Alu | End, width: int, d: Scalar, s: Scalar) -> Scalar:
     result = row.fn(HALF, d, s)
     if result is LOST:
         return UNKNOWN
-    if result is s:                                          # MOV hands its operand on
+    if result is s:  # MOV hands its operand on
         return zero_extend(s)
     return result
 
@@ -168,8 +168,7 @@ class ScalarAlgebra:
         umin32, umax32, smin32, smax32 = bits_half(value, mask, s, low, (value | mask) & HALF_MAX)
         if not self.whole:
             return zero_extend_half(value, mask, umin32, umax32, smin32, smax32)
-        return bits_whole(value, mask, s, d.umin if d.umin > s.umin else s.umin, value | mask,
-                          umin32, umax32, smin32, smax32)
+        return bits_whole(value, mask, s, d.umin if d.umin > s.umin else s.umin, value | mask, umin32, umax32, smin32, smax32)
 
     def xor(self, d: Scalar, s: Scalar) -> Scalar:
         if not d.mask and not s.mask:
@@ -199,8 +198,7 @@ class ScalarAlgebra:
             umin32, umax32 = d.umin32 << by, d.umax32 << by
         if not self.whole:
             value, mask = tnum.lsh(d.value & HALF_MAX, d.mask & HALF_MAX, by)
-            return zero_extend_half(
-                value, mask, *learn_half_bounds(value, mask, umin32, umax32, HALF_SMIN, HALF_SMAX))
+            return zero_extend_half(value, mask, *learn_half_bounds(value, mask, umin32, umax32, HALF_SMIN, HALF_SMAX))
         value, mask = tnum.lsh(d.value, d.mask, by)
         smin, smax = SMIN, SMAX
         if by == HALF_BITS:
@@ -216,11 +214,11 @@ class ScalarAlgebra:
         if not d.mask:
             return const(d.value >> by) if self.whole else const((d.value & HALF_MAX) >> by)
         if self.whole:
-            return sync(d.value >> by, d.mask >> by, d.umin >> by, d.umax >> by, SMIN, SMAX,
-                        0, HALF_MAX, HALF_SMIN, HALF_SMAX)
+            return sync(d.value >> by, d.mask >> by, d.umin >> by, d.umax >> by, SMIN, SMAX, 0, HALF_MAX, HALF_SMIN, HALF_SMAX)
         value, mask = (d.value & HALF_MAX) >> by, (d.mask & HALF_MAX) >> by
         return zero_extend_half(
-            value, mask, *learn_half_bounds(value, mask, d.umin32 >> by, d.umax32 >> by, HALF_SMIN, HALF_SMAX))
+            value, mask, *learn_half_bounds(value, mask, d.umin32 >> by, d.umax32 >> by, HALF_SMIN, HALF_SMAX)
+        )
 
     def arsh(self, d: Scalar, by: int | None) -> Scalar:
         if by is None:
@@ -233,8 +231,7 @@ class ScalarAlgebra:
         value, mask = tnum.arsh_half(d.value & HALF_MAX, d.mask & HALF_MAX, by)
         if not mask:
             return const(value)
-        return zero_extend_half(
-            value, mask, *learn_half_bounds(value, mask, 0, HALF_MAX, d.smin32 >> by, d.smax32 >> by))
+        return zero_extend_half(value, mask, *learn_half_bounds(value, mask, 0, HALF_MAX, d.smin32 >> by, d.smax32 >> by))
 
     # --- sizes and byte order ----------------------------------------------------------------------------------------
 
@@ -257,7 +254,10 @@ class ScalarAlgebra:
                 return a.value == b.value
             if (
                 (a.value ^ b.value) & ~(a.mask | b.mask)
-                or a.umin > b.umax or a.umax < b.umin or a.smin > b.smax or a.smax < b.smin
+                or a.umin > b.umax
+                or a.umax < b.umin
+                or a.smin > b.smax
+                or a.smax < b.smin
             ):
                 return False
         else:
@@ -320,6 +320,7 @@ WHOLE, HALF = ScalarAlgebra(BITS), ScalarAlgebra(HALF_BITS)
 
 
 # --- the lower half, which the 64-bit operations follow too ----------------------------------------------------------
+
 
 def add_half(d: Scalar, s: Scalar) -> Range:
     """Return umin32, umax32, smin32 and smax32 of the sum; a range that wraps at one end only is no range."""
@@ -384,8 +385,9 @@ def bits_half(value: int, mask: int, s: Scalar, umin: int, umax: int) -> Range:
     return umin, umax, smin, smax
 
 
-def bits_whole(value: int, mask: int, s: Scalar, umin: int, umax: int,
-               umin32: int, umax32: int, smin32: int, smax32: int) -> Scalar:
+def bits_whole(
+    value: int, mask: int, s: Scalar, umin: int, umax: int, umin32: int, umax32: int, smin32: int, smax32: int
+) -> Scalar:
     """Return the and, or or xor with these bits, from its unsigned bounds."""
     if not mask and not s.mask:
         return const(value)
@@ -398,4 +400,3 @@ def bits_whole(value: int, mask: int, s: Scalar, umin: int, umax: int,
 def again(old: Scalar) -> Scalar:
     """Return old synced once more, as the kernel does after a truncation."""
     return sync(*old.parts()) if old.mask else old
-

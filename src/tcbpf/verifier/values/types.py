@@ -12,14 +12,14 @@ from typing import Final
 NOT_INIT: Final = 0
 SCALAR: Final = 1
 CTX: Final = 2
-MAP_PTR: Final = 3               # CONST_PTR_TO_MAP
+MAP_PTR: Final = 3  # CONST_PTR_TO_MAP
 MAP_VALUE: Final = 4
 MAP_KEY: Final = 5
 STACK: Final = 6
 PACKET_META: Final = 7
 PACKET: Final = 8
 PACKET_END: Final = 9
-FLOW_KEYS: Final = 10            # of another program type
+FLOW_KEYS: Final = 10  # of another program type
 SOCKET: Final = 11
 SOCK_COMMON: Final = 12
 TCP_SOCK: Final = 13
@@ -28,7 +28,7 @@ BTF_ID: Final = 15
 MEM: Final = 16
 BUF: Final = 17
 FUNC: Final = 18
-DYNPTR: Final = 19               # CONST_PTR_TO_DYNPTR
+DYNPTR: Final = 19  # CONST_PTR_TO_DYNPTR
 
 BASE: Final = 0xFF
 MAYBE_NULL: Final = 1 << 8
@@ -40,22 +40,45 @@ UNTRUSTED: Final = 1 << 13
 TRUSTED: Final = 1 << 14
 ALLOC: Final = 1 << 15
 NON_OWN_REF: Final = 1 << 16
-DYNPTR_SKB: Final = 1 << 17      # a slice of packet data, gone when the packet changes
+DYNPTR_SKB: Final = 1 << 17  # a slice of packet data, gone when the packet changes
 DYNPTR_XDP: Final = 1 << 18
 DYNPTR_SKB_META: Final = 1 << 20
-DYNPTR_LOCAL: Final = 1 << 21    # a slice that a kernel function gave of other memory
+DYNPTR_LOCAL: Final = 1 << 21  # a slice that a kernel function gave of other memory
 DYNPTR_PACKETS: Final = DYNPTR_SKB | DYNPTR_XDP | DYNPTR_SKB_META
 DYNPTR_KINDS: Final = DYNPTR_PACKETS | DYNPTR_LOCAL
-USER: Final = 1 << 19            # a user-space address
+USER: Final = 1 << 19  # a user-space address
 
 TRUST: Final = TRUSTED | ALLOC
 
 _NAMES: Final = (
-    "?", "scalar", "ctx", "map_ptr", "map_value", "map_key", "fp", "pkt_meta", "pkt", "pkt_end", "flow_keys", "sock",
-    "sock_common", "tcp_sock", "xdp_sock", "ptr_", "mem", "buf", "func", "dynptr_ptr",
+    "?",
+    "scalar",
+    "ctx",
+    "map_ptr",
+    "map_value",
+    "map_key",
+    "fp",
+    "pkt_meta",
+    "pkt",
+    "pkt_end",
+    "flow_keys",
+    "sock",
+    "sock_common",
+    "tcp_sock",
+    "xdp_sock",
+    "ptr_",
+    "mem",
+    "buf",
+    "func",
+    "dynptr_ptr",
 )
 _PREFIXES: Final = (
-    (RDONLY, "rdonly_"), (RINGBUF, "ringbuf_"), (USER, "user_"), (PERCPU, "percpu_"), (RCU, "rcu_"), (UNTRUSTED, "untrusted_"),
+    (RDONLY, "rdonly_"),
+    (RINGBUF, "ringbuf_"),
+    (USER, "user_"),
+    (PERCPU, "percpu_"),
+    (RCU, "rcu_"),
+    (UNTRUSTED, "untrusted_"),
     (TRUSTED, "trusted_"),
 )
 
@@ -84,10 +107,26 @@ def is_socket(type: int) -> bool:
     return type in (SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK)
 
 
-_SPILLABLE: Final = frozenset((
-    MAP_VALUE, STACK, CTX, PACKET, PACKET_META, PACKET_END, MAP_PTR, SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK,
-    BTF_ID, BUF, MEM, FUNC, MAP_KEY,
-))
+_SPILLABLE: Final = frozenset(
+    (
+        MAP_VALUE,
+        STACK,
+        CTX,
+        PACKET,
+        PACKET_META,
+        PACKET_END,
+        MAP_PTR,
+        SOCKET,
+        SOCK_COMMON,
+        TCP_SOCK,
+        XDP_SOCK,
+        BTF_ID,
+        BUF,
+        MEM,
+        FUNC,
+        MAP_KEY,
+    )
+)
 
 
 def is_allocated(type: int) -> bool:

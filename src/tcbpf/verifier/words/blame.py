@@ -22,7 +22,7 @@ MAX_PATH: Final = 100_000
 MAX_LOOP: Final = 40
 """Instructions shown of a loop that never ends."""
 
-Place = tuple[int, int]                        # frame and register; or frame and 16 + stack slot
+Place = tuple[int, int]  # frame and register; or frame and 16 + stack slot
 _SLOTS: Final = 16
 _PACKET_FIELDS: Final = ("data", "data_meta", "data_end")
 
@@ -42,7 +42,7 @@ class Blame:
 
     slice: tuple[int, ...] = ()
     reg: int = -1
-    made: tuple[int, ...] = ()                 # those of the slice that made the value, newest first
+    made: tuple[int, ...] = ()  # those of the slice that made the value, newest first
     stale: int = -1
 
 
@@ -69,6 +69,7 @@ def blame(env: Env, facts: dict[str, Any]) -> Blame:
 
 
 # --- the path ----------------------------------------------------------------------------------------------------------
+
 
 def _path(env: Env) -> list[Point]:
     """Return the current path from the function's start, as far as the history tells."""
@@ -123,7 +124,7 @@ def _origins(env: Env, path: list[Point]) -> tuple[dict[Place, Origins], list[Or
         read = frozenset().union(*(at.get((frame, r), _NONE) for r in _bits(ins.uses & 0x3FF)))
         seen.append(read)
         if i + 1 == len(path):
-            break                                      # the refused one gives nothing
+            break  # the refused one gives nothing
         if ins.kind is Kind.CALL_LOCAL and path[i + 1].frame > frame:
             for r in range(1, 6):
                 at[frame + 1, r] = at.get((frame, r), _NONE)
@@ -153,6 +154,7 @@ def _bits(mask: int) -> list[int]:
 
 
 # --- backwards: what is needed -----------------------------------------------------------------------------------------
+
 
 @dataclass(slots=True)
 class _Search:
@@ -236,11 +238,15 @@ def _moves_packet(env: Env, ins: Ins) -> bool:
 
 # --- references and loops ----------------------------------------------------------------------------------------------
 
+
 def _of_reference(env: Env, path: list[Point], acquired: int) -> Blame:
     """What was acquired at a call and not released: the call, and the conditions on it."""
     _, seen = _origins(env, path)
-    kept = [point.pc for i, point in enumerate(path[:-1])
-            if point.pc == acquired or (env.ins[point.pc].kind is Kind.JUMP and acquired in seen[i])]
+    kept = [
+        point.pc
+        for i, point in enumerate(path[:-1])
+        if point.pc == acquired or (env.ins[point.pc].kind is Kind.JUMP and acquired in seen[i])
+    ]
     return Blame((*dict.fromkeys(kept), path[-1].pc), made=(acquired,))
 
 
@@ -249,5 +255,5 @@ def _of_loop(path: list[Point]) -> Blame:
     last = path[-1].pc
     for i in range(len(path) - 2, -1, -1):
         if path[i].pc == last:
-            return Blame(tuple(point.pc for point in path[max(i, len(path) - MAX_LOOP):]))
+            return Blame(tuple(point.pc for point in path[max(i, len(path) - MAX_LOOP) :]))
     return Blame((last,))

@@ -35,7 +35,7 @@ LEVEL1, LEVEL2, STATS, VISITS = 1, 2, 4, 8
 
 PATHS: Final = LEVEL1 | LEVEL2 | VISITS
 _ALIGN, _MIN_ALIGN = 40, 8
-_LOOP_SAVES, _MAY_GOTO_COUNTS = 24, 16           # bytes of stack
+_LOOP_SAVES, _MAY_GOTO_COUNTS = 24, 16  # bytes of stack
 
 
 class Log:
@@ -68,7 +68,7 @@ class Log:
             last = self._parts.pop()
             self.end -= len(last)
             if self.end < place:
-                self.write(last[:place - self.end])
+                self.write(last[: place - self.end])
 
     def text(self) -> str:
         """Return the whole log."""
@@ -86,7 +86,7 @@ def column(width: int) -> int:
 # --- one register, one slot, one state ---------------------------------------------------------------------------------
 
 _MAPS: Final = (MAP_PTR, MAP_KEY, MAP_VALUE)
-_MAP_NAME: Final = 15                          # what the kernel keeps of a map's name
+_MAP_NAME: Final = 15  # what the kernel keeps of a map's name
 
 
 def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
@@ -141,12 +141,12 @@ def format_slot(spi: int, slot: Slot, frame: int, precise: bool = False) -> str:
     place = f"fp{-(spi + 1) * 8}"
     last, reg = slot.kinds[7], slot.reg
     if last == "r" and reg is not None:
-        return f"{place}={slot.kinds[:slot.kinds.index('r')]}{format_reg(reg, frame, precise)}"
+        return f"{place}={slot.kinds[: slot.kinds.index('r')]}{format_reg(reg, frame, precise)}"
     if last == "d" and reg is not None and isinstance(reg.extra, Dynptr):
         parts = [f"id={reg.id}"] if reg.id else []
         if reg.ref:
             parts.append(f"ref_id={reg.ref}")
-        parts.append("dynptr_id=1")                    # the kernel has the mark of a first slot where it looks for an id
+        parts.append("dynptr_id=1")  # the kernel has the mark of a first slot where it looks for an id
         return f"{place}=dynptr_{reg.extra.kind}({','.join(parts)})"
     if last == "i" and reg is not None and isinstance(reg.extra, Iterator):
         if not reg.ref:
@@ -170,7 +170,7 @@ def format_state(state: State, frame: Frame, regs: int = ALL, slots: int = ALL) 
         if not slots >> i & 1 or i == skip:
             continue
         shown = i
-        if slot.kinds[7] == "d":                      # a dynptr is printed at its main slot, the second of the two
+        if slot.kinds[7] == "d":  # a dynptr is printed at its main slot, the second of the two
             shown = skip = min(i + 1, len(frame.stack) - 1)
         if text := format_slot(shown, frame.stack[shown], frame.number, bool(frame.precise_slots >> shown & 1)):
             words.append(f" {text}")
@@ -194,7 +194,7 @@ def _depths(env: Env, *, accepted: bool) -> str:
         return "+".join(str(sub.stack_depth) for sub in env.subprogs)
     depths = []
     for sub in env.subprogs:
-        here = [ins for ins in env.ins[sub.start:sub.end] if env.aux[ins.pc].seen]
+        here = [ins for ins in env.ins[sub.start : sub.end] if env.aux[ins.pc].seen]
         if not here and env.capable:
             continue
         depth = sub.stack_depth
@@ -205,7 +205,7 @@ def _depths(env: Env, *, accepted: bool) -> str:
         depths.append(str(depth))
     throws = any(kfunc.name == "bpf_throw" and env.aux[pc].seen for pc, kfunc in env.kfunc_at.items())
     if throws and not any(sub.is_exception for sub in env.subprogs):
-        depths.append("0")                             # the function that the kernel adds to catch what is thrown
+        depths.append("0")  # the function that the kernel adds to catch what is thrown
     return "+".join(depths)
 
 

@@ -28,8 +28,9 @@ _ASSIGNED: Final = re.compile(rf"({_NAME})\s*=(?!=)")
 _DATA_END: Final = re.compile(rf"({_NAME})\s*=(?!=)[^,;]*\bdata_end\b")
 _CAST: Final = re.compile(r"^(?:[*&\s]|\((?:const|volatile|struct|unsigned|\w+\s*\*|[\s*])+\)|\((?!\w+\)))+")
 _PART: Final = re.compile(r"[\w\].>\-]")
-_KEYWORDS: Final = frozenset(("if", "else", "return", "for", "while", "do", "switch", "case", "sizeof", "goto", "break",
-                               "continue"))
+_KEYWORDS: Final = frozenset(
+    ("if", "else", "return", "for", "while", "do", "switch", "case", "sizeof", "goto", "break", "continue")
+)
 
 
 def line_of(program: Program, pc: int) -> Line | None:
@@ -84,10 +85,18 @@ def account(env: Env, reason: str, facts: dict[str, Any], blame: Blame, *, on_pa
     return Account(variable, registers(env, blame.reg) if on_path else "", hint)
 
 
-_INDEXED: Final = frozenset((
-    "unbounded_index", "negative_index", "map_value_bounds", "memory_bounds", "pointer_out_of_bounds", "pointer_unbounded",
-    "stack_unbounded", "stack_variable_bounds",
-))
+_INDEXED: Final = frozenset(
+    (
+        "unbounded_index",
+        "negative_index",
+        "map_value_bounds",
+        "memory_bounds",
+        "pointer_out_of_bounds",
+        "pointer_unbounded",
+        "stack_unbounded",
+        "stack_variable_bounds",
+    )
+)
 _INDEX: Final = re.compile(rf"\[({_NAME})\]")
 
 
@@ -111,7 +120,7 @@ def _argument(text: str, number: int) -> str:
     if call is None or number < 1:
         return ""
     depth, arguments = 0, [""]
-    for letter in text[call.end():]:
+    for letter in text[call.end() :]:
         depth += (letter == "(") - (letter == ")")
         if depth < 0:
             break
@@ -129,8 +138,15 @@ class _Facts(dict[str, Any]):
         return "…"
 
 
-_KINDS: Final = {"scalar": "a number", "pkt_end": "the end of the packet", "ctx": "the context", "map_ptr": "a map",
-                 "fp": "a pointer into the stack", "func": "a function", "inv": "a number"}
+_KINDS: Final = {
+    "scalar": "a number",
+    "pkt_end": "the end of the packet",
+    "ctx": "the context",
+    "map_ptr": "a map",
+    "fp": "a pointer into the stack",
+    "func": "a function",
+    "inv": "a number",
+}
 
 
 def _facts(env: Env, facts: dict[str, Any], blame: Blame, variable: str) -> dict[str, Any]:
@@ -171,7 +187,8 @@ def registers(env: Env, reg: int) -> str:
     mask = ins.uses & 0x7FF | (1 << reg if reg >= 0 else 0)
     return " ".join(
         f"R{i}={format_reg(held, frame.number) if held.type != NOT_INIT else '?'}"
-        for i, held in enumerate(frame.regs) if mask >> i & 1
+        for i, held in enumerate(frame.regs)
+        if mask >> i & 1
     )
 
 

@@ -12,7 +12,9 @@ _PUNCTUATION: Final = r"""[!-/:-@\[-`{-~]"""
 _SPECIFIER: Final = re.compile(
     r"[0+\- ]*(?:[1-9][0-9]*)?(?:"
     rf"p(?:[ku]s(?=\s|{_PUNCTUATION}|$)|[KxsS]|B|[iI][46]|(?=\s|{_PUNCTUATION}|$))"
-    rf"|s(?=\s|{_PUNCTUATION}|$)|c|l?l?[iduxX])", re.ASCII)
+    rf"|s(?=\s|{_PUNCTUATION}|$)|c|l?l?[iduxX])",
+    re.ASCII,
+)
 _TEXT: Final = re.compile(r"[\t-\r -~]*")
 
 

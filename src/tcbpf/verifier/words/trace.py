@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CALLS: Final = frozenset((Kind.CALL, Kind.CALL_LOCAL, Kind.CALL_KFUNC))
 _MEMORY: Final = frozenset((Kind.LOAD, Kind.STORE, Kind.ATOMIC))
-_MOST_TEXT: Final = 1023                       # the kernel's buffer for one piece of text
+_MOST_TEXT: Final = 1023  # the kernel's buffer for one piece of text
 
 
 def _btf_id(name: str) -> int:
@@ -222,7 +222,7 @@ class Trace:
 
     def loop(self, what: str, chain: tuple[int, ...]) -> None:
         """A loop is entered or left, or a path ended inside of it: under these calls, the last number the loop's."""
-        calls = chain[:chain.index(0)] if 0 in chain else chain[:-1]
+        calls = chain[: chain.index(0)] if 0 in chain else chain[:-1]
         self.log.line(f"SCC {what} ({','.join(map(str, (*calls, -chain[-1])))})")
 
     # --- precision -----------------------------------------------------------------------------------------------------
@@ -250,8 +250,11 @@ class Trace:
         while parent is not None:
             for frame in parent.frames:
                 places = [("r{}", i, reg, frame.precise) for i, reg in enumerate(frame.regs[:REG_FP])]
-                places += [("fp{}", i, slot.reg, frame.precise_slots) for i, slot in enumerate(frame.stack)
-                           if slot.spilled and slot.reg is not None]
+                places += [
+                    ("fp{}", i, slot.reg, frame.precise_slots)
+                    for i, slot in enumerate(frame.stack)
+                    if slot.spilled and slot.reg is not None
+                ]
                 for word, i, reg, marked in places:
                     if reg.type == SCALAR and not marked >> i & 1:
                         place = word.format(i if word[0] == "r" else -(i + 1) * 8)

@@ -76,7 +76,7 @@ class Place:
     regs: tuple[int, ...]
     frames: tuple[Frame, ...]
     may: int
-    step: Step | None = None                       # the one that led here
+    step: Step | None = None  # the one that led here
     changes: tuple[Change, ...] = ()
 
 
@@ -87,10 +87,12 @@ class History:
         self.machine = machine
         self.last: Step | None = None
         skb = struct("tcbpf_skb")
-        self._areas = {machine.stack: Area(machine.stack, FRAME * FRAMES),
-                       machine.ctx: Area(machine.ctx, ctypes.sizeof(skb)),
-                       machine.env: Area(machine.env, ctypes.sizeof(struct("tcbpf_env"))),
-                       machine.skb.head: Area(machine.skb.head, machine.skb.end - machine.skb.head)}
+        self._areas = {
+            machine.stack: Area(machine.stack, FRAME * FRAMES),
+            machine.ctx: Area(machine.ctx, ctypes.sizeof(skb)),
+            machine.env: Area(machine.env, ctypes.sizeof(struct("tcbpf_env"))),
+            machine.skb.head: Area(machine.skb.head, machine.skb.end - machine.skb.head),
+        }
         self._near = tuple(self._areas.values())
         self._places: list[Place] = []
         self._add_maps()
@@ -104,8 +106,16 @@ class History:
         Raises:  Stopped, when the program does what it must not.
         """
         machine = self.machine
-        place = Place(machine.engine, machine.pc, machine.done, machine.executed, tuple(machine.regs), tuple(machine.frames),
-                      machine.may, self.last)
+        place = Place(
+            machine.engine,
+            machine.pc,
+            machine.done,
+            machine.executed,
+            tuple(machine.regs),
+            tuple(machine.frames),
+            machine.may,
+            self.last,
+        )
         op = machine.ops[machine.pc]
         step = machine.step()
         kind = op.kind if op is not None else None
@@ -145,7 +155,7 @@ class History:
     def _called(self, arguments: tuple[int, ...]) -> tuple[Change, ...]:
         """Return what a call changed: nearby, or in a map that an argument points into, or anywhere by way of the stack."""
         self._add_maps()
-        hidden = any(map(self._near[0].holds, arguments))              # a dynptr lies there
+        hidden = any(map(self._near[0].holds, arguments))  # a dynptr lies there
         reached = [area for area in self._areas.values() if area in self._near or hidden or any(map(area.holds, arguments))]
         return tuple(change for area in reached for change in area.changes())
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
 _E2BIG, _EINVAL = -7 & MASK, -22 & MASK
-_KEY_OFF = 8                                       # of a hash element's key in its slot
+_KEY_OFF = 8  # of a hash element's key in its slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Values:
         if not first <= address < self.address + raw.size:
             return None
         stride = shape.slot_stride or shape.value_stride
-        if not stride:                                                 # records of a ring buffer
+        if not stride:  # records of a ring buffer
             return Region(self.name, first, raw.size - shape.slots)
         index, inside = divmod(address - first, stride)
         number, _ = divmod(inside - shape.value_off, shape.value_stride)
@@ -74,7 +74,7 @@ class ProgramMachine(Machine):
         self.skb = struct("tcbpf_skb").from_address(ctx)
         self.is_xdp = PROG_TYPES[engine.verified.program.type].context == "xdp"
         self.ctx_size = XDP_SIZE if self.is_xdp else SKB_SIZE
-        self._indices = (ctypes.c_uint32 * FRAMES)()                   # keys of the arrays that callbacks walk over, by depth
+        self._indices = (ctypes.c_uint32 * FRAMES)()  # keys of the arrays that callbacks walk over, by depth
         super().__init__(engine.verified.program.insns, engine.ops, Memory(self._packet, self._value, self._index))
         self.begin(engine)
 
@@ -150,7 +150,7 @@ class ProgramMachine(Machine):
             base = self.maps[insn.imm].address
             return int(base + struct("tcbpf_map").from_address(base).s.slots + (second.imm & 0xFFFFFFFF))
         if insn.src == PSEUDO_FUNC:
-            return self.pc + insn.imm                                  # pc is already the next slot
+            return self.pc + insn.imm  # pc is already the next slot
         raise Stopped(self.pc - 1, f"LD_IMM64 with src {insn.src} names nothing in the user datapath")
 
     def call(self, insn: Insn, op: Op) -> None:
@@ -275,8 +275,8 @@ def _tail_target() -> Callable[..., Any]:
     return function("tcbpf_tail_call", void, void, void, void, ctypes.c_uint64)
 
 
-_interps: WeakValueDictionary[int, Interp] = WeakValueDictionary()     # by the address of their tcbpf_prog
-_failures: list[Exception] = []        # what a program that C called could not raise
+_interps: WeakValueDictionary[int, Interp] = WeakValueDictionary()  # by the address of their tcbpf_prog
+_failures: list[Exception] = []  # what a program that C called could not raise
 
 
 def _run_native(fn: int, ctx: int, env: int, maps: int) -> int:
@@ -352,7 +352,7 @@ class Interp:
     def _called(self, ctx: int, env: int, maps: int) -> int:
         try:
             return self._run(ctx, env)
-        except Exception as error:                                     # must not cross C; kept for who called
+        except Exception as error:  # must not cross C; kept for who called
             self.failure = error
             _failures[:] = [error]
             return MASK

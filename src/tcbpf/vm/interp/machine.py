@@ -16,9 +16,9 @@ from tcbpf.tables.insns import ATOMICS, Kind, Op
 from tcbpf.vm.cfg import Slots, target
 from tcbpf.vm.interp.memory import Memory, Region, Touch
 
-FRAME = 512                    # bytes of stack of one function
-FRAMES = 8                     # how deep calls nest: MAX_CALL_FRAMES
-MAX_LOOPS = 8 * 1024 * 1024    # what may_goto grants a frame: BPF_MAX_LOOPS
+FRAME = 512  # bytes of stack of one function
+FRAMES = 8  # how deep calls nest: MAX_CALL_FRAMES
+MAX_LOOPS = 8 * 1024 * 1024  # what may_goto grants a frame: BPF_MAX_LOOPS
 MASK = (1 << 64) - 1
 
 
@@ -36,10 +36,10 @@ class Step:
 
     pc: int
     insn: Insn
-    before: tuple[int, ...]            # r0 to r10
+    before: tuple[int, ...]  # r0 to r10
     after: tuple[int, ...]
     touches: tuple[Touch, ...]
-    depth: int                         # 0 in the entry function
+    depth: int  # 0 in the entry function
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Frame:
     """A function that waits for the one it called."""
 
     back: int
-    saved: tuple[int, ...]             # r6 to r10
+    saved: tuple[int, ...]  # r6 to r10
     may: int
-    then: Callable[[int], None] | None # called with the r0 of a callback, in place of going on after a call
+    then: Callable[[int], None] | None  # called with the r0 of a callback, in place of going on after a call
 
 
 @dataclass

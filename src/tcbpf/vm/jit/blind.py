@@ -33,7 +33,7 @@ class Blinded:
 
     insns: tuple[Insn, ...]
     origin: tuple[int, ...]
-    start: tuple[int, ...]             # where each of the program's slots went; one more for the end
+    start: tuple[int, ...]  # where each of the program's slots went; one more for the end
 
     def moved(self, subprog: Subprog) -> Subprog:
         """Return a subprogram with its bounds among the new slots."""
@@ -67,7 +67,7 @@ def blind(insns: Sequence[Insn], key: Callable[[], int] = _key) -> Blinded:
 
 def _aimed(pc: int, insn: Insn, op: Op, start: Sequence[int]) -> Insn:
     """Return the last instruction of a group with its target among the new slots."""
-    wide = op.long or op.kind is Kind.CALL_LOCAL                       # the distance is in imm
+    wide = op.long or op.kind is Kind.CALL_LOCAL  # the distance is in imm
     if not (wide or op.kind in (Kind.JUMP, Kind.JA, Kind.MAY_GOTO)):
         return insn
     distance = insn.imm if wide else insn.off
@@ -111,9 +111,15 @@ def _blind_wide(insn: Insn, second: Insn, key: Callable[[], int]) -> list[Insn]:
         return [insn, second]
     if insn.src:
         bare = [insn, second._replace(imm=0)]
-        return bare if not second.imm else [
-            *bare, *_hidden(second.imm, key), Insn(_LSH64, AX, imm=32), Insn(0x77, AX, imm=32), Insn(0x0F, insn.dst, AX)]
+        return (
+            bare
+            if not second.imm
+            else [*bare, *_hidden(second.imm, key), Insn(_LSH64, AX, imm=32), Insn(0x77, AX, imm=32), Insn(0x0F, insn.dst, AX)]
+        )
     return [
-        *_hidden(second.imm, key), Insn(_LSH64, AX, imm=32), Insn(0xBF, insn.dst, AX),
-        *_hidden(insn.imm, key, 32), Insn(_OR64, insn.dst, AX),
+        *_hidden(second.imm, key),
+        Insn(_LSH64, AX, imm=32),
+        Insn(0xBF, insn.dst, AX),
+        *_hidden(insn.imm, key, 32),
+        Insn(_OR64, insn.dst, AX),
     ]

@@ -28,9 +28,7 @@ _RMW = {"ADD": "add", "OR": "or", "AND": "and", "XOR": "xor", "XCHG": "xchg"}
 class Body:
     """Writes one function; `insns` is the whole program, `entry` the function's first slot."""
 
-    def __init__(
-        self, insns: Sequence[Insn], ops: Slots, entry: int, live: Callable[[int], bool] = lambda pc: True
-    ) -> None:
+    def __init__(self, insns: Sequence[Insn], ops: Slots, entry: int, live: Callable[[int], bool] = lambda pc: True) -> None:
         self.insns, self.ops, self.entry = insns, ops, entry
         self.blocks = blocks_of(insns, ops, entry, live)
         self.out = Writer()
@@ -196,7 +194,7 @@ class Body:
 
     def _alu(self, insn: Insn, op: Op) -> None:
         algebra, out = self.algebra[op.width], self.out
-        unary = getattr(op.row, "unary", True)                         # byte order rows have one operand too
+        unary = getattr(op.row, "unary", True)  # byte order rows have one operand too
         moves = not unary and op.row.code == 0xB
         dst = "" if moves else self.cut(self.read(insn.dst), op.width // 8)
         src = "" if unary else self.source(insn, op, op.width)

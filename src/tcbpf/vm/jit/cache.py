@@ -10,8 +10,18 @@ from tcbpf.vm.jit.image import Image
 
 KIND = "code"
 SOURCES = (
-    "blind", "body", "elf_image", "image", "ir", "jit", "llvm", "llvmtext", "memfuncs",
-    "../cfg", "../frames", "../../tables/insns",
+    "blind",
+    "body",
+    "elf_image",
+    "image",
+    "ir",
+    "jit",
+    "llvm",
+    "llvmtext",
+    "memfuncs",
+    "../cfg",
+    "../frames",
+    "../../tables/insns",
 )
 
 

@@ -19,7 +19,7 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _RELA = struct.Struct("<QQq")
 _PROGBITS, _SYMTAB, _RELA_TYPE, _NOBITS = 1, 2, 4, 8
 _ALLOC, _WRITE, _EXEC = 2, 1, 4
-_RELATIVE = {2: "<i", 4: "<i", 24: "<q"}                               # R_X86_64_PC32, PLT32, PC64
+_RELATIVE = {2: "<i", 4: "<i", 24: "<q"}  # R_X86_64_PC32, PLT32, PC64
 
 
 def _round(value: int, to: int) -> int:
@@ -35,7 +35,7 @@ class _Section:
     link: int
     info: int
     align: int
-    place: int = -1            # where it lies in the image, -1 for nowhere
+    place: int = -1  # where it lies in the image, -1 for nowhere
 
 
 def link(obj: bytes, exported: Sequence[str]) -> Image:
@@ -87,7 +87,7 @@ def _needed(obj: bytes, sections: Sequence[_Section], exported: Sequence[str]) -
 
 
 def _relocations(obj: bytes, rela: _Section) -> Iterator[tuple[int, int, int]]:
-    return _RELA.iter_unpack(obj[rela.offset:rela.offset + rela.size])
+    return _RELA.iter_unpack(obj[rela.offset : rela.offset + rela.size])
 
 
 def _homes(obj: bytes, sections: Sequence[_Section]) -> list[tuple[str, int]]:
@@ -95,9 +95,9 @@ def _homes(obj: bytes, sections: Sequence[_Section]) -> list[tuple[str, int]]:
     table = next(s for s in sections if s.type == _SYMTAB)
     names = sections[table.link]
     found = []
-    for name, _, _, index, _, _ in _SYMBOL.iter_unpack(obj[table.offset:table.offset + table.size]):
+    for name, _, _, index, _, _ in _SYMBOL.iter_unpack(obj[table.offset : table.offset + table.size]):
         start = names.offset + name
-        found.append((obj[start:obj.index(b"\0", start)].decode(), index))
+        found.append((obj[start : obj.index(b"\0", start)].decode(), index))
     return found
 
 
@@ -109,14 +109,14 @@ def _lay(obj: bytes, sections: Sequence[_Section], start: int, filler: bytes) ->
             raise InternalError("machine code with zero-initialised data")
         out += filler * (_round(len(out), section.align) - len(out))
         section.place = start + len(out)
-        out += obj[section.offset:section.offset + section.size]
+        out += obj[section.offset : section.offset + section.size]
     return out
 
 
 def _symbols(obj: bytes, sections: Sequence[_Section]) -> list[tuple[str, int | None]]:
     """Return the symbols in table order: name and place in the image, None for what is not in it."""
     table = next(s for s in sections if s.type == _SYMTAB)
-    values = [value for _, _, _, _, value, _ in _SYMBOL.iter_unpack(obj[table.offset:table.offset + table.size])]
+    values = [value for _, _, _, _, value, _ in _SYMBOL.iter_unpack(obj[table.offset : table.offset + table.size])]
     found: list[tuple[str, int | None]] = []
     for (name, index), value in zip(_homes(obj, sections), values, strict=True):
         section = sections[index] if 0 < index < len(sections) else None
@@ -124,8 +124,15 @@ def _symbols(obj: bytes, sections: Sequence[_Section]) -> list[tuple[str, int | 
     return found
 
 
-def _relocate(obj: bytes, rela: _Section, base: int, symbols: Sequence[tuple[str, int | None]], text: bytearray,
-              data: bytearray, distance: int) -> None:
+def _relocate(
+    obj: bytes,
+    rela: _Section,
+    base: int,
+    symbols: Sequence[tuple[str, int | None]],
+    text: bytearray,
+    data: bytearray,
+    distance: int,
+) -> None:
     for offset, info, addend in _relocations(obj, rela):
         name, place = symbols[info >> 32]
         form = _RELATIVE.get(info & 0xFFFFFFFF)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PAGE = 4096
-TRAP = b"\xcc"                 # int3, x86-64
+TRAP = b"\xcc"  # int3, x86-64
 
 
 class Image:

@@ -35,7 +35,7 @@ HIDDEN = "ptr noalias %ctx, ptr noalias %env, ptr noalias readonly %maps"
 PASSED = "ptr %ctx, ptr %env, ptr %maps"
 SHAPE = struct.Struct("<12I2Q")
 _SHAPE_TYPE = "{" + ", ".join(["i32"] * 12 + ["i64"] * 2) + "}"
-_MAX_LOOPS = 8 * 1024 * 1024           # of bpf_loop: BPF_MAX_LOOPS
+_MAX_LOOPS = 8 * 1024 * 1024  # of bpf_loop: BPF_MAX_LOOPS
 _E2BIG, _EINVAL = -7, -22
 
 
@@ -53,7 +53,7 @@ class Source:
     subprogs: Sequence[Subprog]
     shapes: Sequence[bytes]
     runtime: Callable[[str], bool]
-    insns_offset: int = -1             # of tcbpf_env.insns, when instructions are counted
+    insns_offset: int = -1  # of tcbpf_env.insns, when instructions are counted
 
     def aux(self, pc: int) -> Aux:
         """Return what the verifier learned of a slot."""
@@ -81,9 +81,11 @@ def module(source: Source, loop: bool = False) -> str:
         head = f"define i64 @prog({HIDDEN})" if i == 0 else f"define internal i64 @f{subprog.start}({arguments}, {HIDDEN})"
         text.append(ProgramBody(source, ops, subprog).text(head))
     if loop:
-        text.append("define i64 @loop(ptr %loop, ptr %env, ptr %maps) {\n"
-                    "  %r = call i32 @tcbpf_loop_inline(ptr %loop, ptr %env, ptr @prog, ptr %maps)\n"
-                    "  %w = zext i32 %r to i64\n  ret i64 %w\n}")
+        text.append(
+            "define i64 @loop(ptr %loop, ptr %env, ptr %maps) {\n"
+            "  %r = call i32 @tcbpf_loop_inline(ptr %loop, ptr %env, ptr @prog, ptr %maps)\n"
+            "  %w = zext i32 %r to i64\n  ret i64 %w\n}"
+        )
     whole = "\n".join(text)
     used = sorted(set(re.findall(r"@(tcbpf_\w+)", whole)))
     return whole + "\n" + "\n".join(_TYPES.get(name, _HELPER).replace("(", f"@{name}(", 1) for name in used)
@@ -110,7 +112,7 @@ class ProgramBody(Body):
         self.is_entry = subprog is source.subprogs[0]
         self.depth = -(-subprog.stack_depth // 8) * 8
         self.known = offsets_at(self.insns, ops, self.blocks)
-        self.frame: list[int | None] = []                              # of each register, at the instruction being written
+        self.frame: list[int | None] = []  # of each register, at the instruction being written
         self.fields = PROG_TYPES[source.verified.program.type].context
 
     # --- registers that point into the frame ---
@@ -130,7 +132,7 @@ class ProgramBody(Body):
         if Region.MAP_VALUE in seen and self.given.shapes:
             self.out.emit("%values = load ptr, ptr %maps, !invariant.load !0")
         self.frame = [None] * 12
-        for reg in (*range(10), 11):                                   # LLVM may assume anything of what was never written
+        for reg in (*range(10), 11):  # LLVM may assume anything of what was never written
             self.write(reg, "0")
         if self.is_entry:
             self.write(1, self.out.value("ptrtoint ptr %ctx to i64"))
@@ -335,9 +337,13 @@ class ProgramBody(Body):
         if name == "map_update_elem":
             arguments.append(f"i64 {self.read(4)}")
         kind = SHAPE.unpack(self.given.shapes[index])[0]
-        out_of_line = " noinline" if name != "map_lookup_elem" and kind not in _ARRAYS else ""     # long, and the rarer path
-        value = self.out.value(f"call {result} @{function}(ptr %env, ptr {self.map_pointer(index)}, ptr @shape.{index}, "
-                               + ", ".join(arguments) + ")" + out_of_line)
+        out_of_line = " noinline" if name != "map_lookup_elem" and kind not in _ARRAYS else ""  # long, and the rarer path
+        value = self.out.value(
+            f"call {result} @{function}(ptr %env, ptr {self.map_pointer(index)}, ptr @shape.{index}, "
+            + ", ".join(arguments)
+            + ")"
+            + out_of_line
+        )
         self.clobber(self.out.value(f"ptrtoint ptr {value} to i64") if result == "ptr" else value)
 
     def _tail_call(self, pc: int, aux: Aux) -> None:
@@ -355,7 +361,7 @@ class ProgramBody(Body):
         out.start(found)
         entry = out.value(f"load ptr, ptr {prog}")
         maps = out.value(f"load ptr, ptr {out.value(f'getelementptr i8, ptr {prog}, i64 8')}")
-        how = "musttail call" if self.is_entry else "call"             # a subprogram's frame stays: it returns to its caller
+        how = "musttail call" if self.is_entry else "call"  # a subprogram's frame stays: it returns to its caller
         out.emit(f"ret i64 {out.value(f'{how} i64 {entry}(ptr %ctx, ptr %env, ptr {maps})')}")
         out.start(missed)
         self.clobber("0")

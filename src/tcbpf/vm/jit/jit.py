@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tcbpf.native.runtime import Env, MapFile, Skb
     from tcbpf.vm.executable import Options
 
-SHAPE_SIZE = 64                # sizeof(struct tcbpf_shape)
-WRITES = 1                     # TCBPF_PROG_WRITES
+SHAPE_SIZE = 64  # sizeof(struct tcbpf_shape)
+WRITES = 1  # TCBPF_PROG_WRITES
 _REGIONS = {region: i for i, region in enumerate(Region)}
 
 
@@ -115,7 +115,7 @@ class Code:
         Raises:  NotSupported without a JIT, or for a helper that the runtime lacks.
         """
         options, hard = self.options, self._hard()
-        if hard or not options.cache:                                  # blinded code is new each time, or it would not be blind
+        if hard or not options.cache:  # blinded code is new each time, or it would not be blind
             return self._compile(entry, hard)
         about = f"{entry} {options.count}".encode()
         name = kept.key(about, encode(self.verified.program.insns), self._facts(), *self.shapes, _stamp())

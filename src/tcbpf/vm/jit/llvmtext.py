@@ -160,7 +160,10 @@ class Llvm:
         return self._compare("ne", self._op("and", a, b), "0")
 
 
-INTRINSICS = "\n".join([
-    *(f"declare i{bits} @llvm.bswap.i{bits}(i{bits})" for bits in (16, 32, 64)),
-    "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"])
+INTRINSICS = "\n".join(
+    [
+        *(f"declare i{bits} @llvm.bswap.i{bits}(i{bits})" for bits in (16, 32, 64)),
+        "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
+    ]
+)
 """What a module that holds text of this algebra declares."""

@@ -36,7 +36,7 @@ class Pages:
 
         Raises:  SysError when the system gives no such memory.
         """
-        hole = os.urandom(1)[0] % (PAGE // _ALIGN) * _ALIGN      # evenly: there are 64 places
+        hole = os.urandom(1)[0] % (PAGE // _ALIGN) * _ALIGN  # evenly: there are 64 places
         end = hole + len(image.text)
         data_at = hole + image.distance
         size = data_at + len(image.data) if image.data else end
