@@ -20,9 +20,10 @@ from tcbpf.isa import Insn, kernel_text  # noqa: E402
 from tcbpf.tables.actions import ACTIONS  # noqa: E402
 from tcbpf.tables.cbpf import CLASSIC, EXTENSIONS, MAX_INSNS, MNEMONICS  # noqa: E402
 from tcbpf.tables.helpers import HELPERS  # noqa: E402
-from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, SIZE_CODE, Atomic  # noqa: E402
+from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, Atomic  # noqa: E402
 from tcbpf.tables.kfuncs import KFUNCS  # noqa: E402
 from tcbpf.tables.maps import FLAG_NAMES, MAP_TYPES  # noqa: E402
+from tcbpf.tables.opcodes import SIZE_CODE  # noqa: E402
 from tcbpf.tables.progs import PROG_TYPES  # noqa: E402
 from tcbpf.tables.skb import SKB, XDP, Field  # noqa: E402
 from tcbpf.uapi.bpf import BPF_ATTACH_TYPE  # noqa: E402

@@ -7,7 +7,7 @@ from functools import cache
 
 from generator.maps import MAPS
 from generator.writer import ADD64, AND64, CALL, CTX, FP, MOV64, Val, Writer, room
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
 from tcbpf.tables.helpers import HELPERS, Arg, ArgType, Helper, Mod, RetType
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.skb import SKB

@@ -7,8 +7,9 @@ from generator.btf import GLOBALS, STATICS
 from generator.calls import keep
 from generator.maps import MAPS
 from generator.writer import ADD64, CALL, CTX, FP, JA, MAY_GOTO, MOV64, Function, Val, Writer
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
 from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.insns import JUMP
 
 Body = objects.Body
 MAX_LEVEL = 3
@@ -18,7 +19,7 @@ MAX_FUNCTIONS = 6
 
 def _condition(w: Writer) -> int:
     """Append a conditional jump to be patched."""
-    row, dst = w.rng.choice(bpf.JUMP.rows), w.number()
+    row, dst = w.rng.choice(JUMP.rows), w.number()
     code = w.rng.choice((bpf.JMP, bpf.JMP32)) | row.code << 4
     if w.chance(0.35):
         return w.emit(code | bpf.X, dst, w.number())

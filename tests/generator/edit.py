@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Func, Program
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
 
 LD_IMM64, GOTOL = 0x18, 0x06
 

@@ -16,7 +16,8 @@ from tcbpf.errors import VerifierError
 from tcbpf.maps.map import Map
 from tcbpf.obj.program import Program
 from tcbpf.tables.helpers import HELPERS
-from tcbpf.tables.insns import JMP, Kind, op_of
+from tcbpf.tables.insns import Kind, op_of
+from tcbpf.tables.opcodes import JMP
 from tcbpf.tables.skb import SKB, field_at
 from tcbpf.verifier import verify
 from tcbpf.verifier.verified import Region

@@ -7,7 +7,8 @@ from functools import cache
 
 from generator import calls, objects
 from generator.writer import ADD64, CALL, CTX, FP, JA, MOV64, Val, Writer
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
+from tcbpf.tables.insns import JUMP
 from tcbpf.tables.kfuncs import KFUNCS, Kfunc
 
 Body = objects.Body
@@ -229,7 +230,7 @@ def throw(w: Writer, body: Body) -> None:
     if w.held or w.shared.type.name not in KFUNCS["bpf_throw"].progs:
         return
     number = w.number()
-    row = w.rng.choice(bpf.JUMP.rows)
+    row = w.rng.choice(JUMP.rows)
     at = w.emit(bpf.JMP | row.code << 4, number, imm=w.limit())
     before = w.model.copy()
     w.emit(MOV64, 1, imm=w.rng.choice((0, 1)))

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from generator.maps import MAPS
 from generator.writer import ADD64, ADD64X, CTX, FP, JNE, MOV64X, SIZES, SUB64, Val, Writer, room
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
+from tcbpf.tables.insns import ATOMICS, JUMP
 from tcbpf.tables.skb import SKB, XDP, Field
 
 POINTERS = ("fp", "pkt", "meta", "value", "mem")
-_ATOMICS = [row for row in bpf.ATOMICS if len(row.sizes) == 2]
-_ORDERED = [row for row in bpf.ATOMICS if len(row.sizes) == 4]
+_ATOMICS = [row for row in ATOMICS if len(row.sizes) == 2]
+_ORDERED = [row for row in ATOMICS if len(row.sizes) == 4]
 _FIELDS = {"pkt": "pkt", "pkt_meta": "meta", "pkt_end": "end", "sock_common_or_null": "sockc"}
 _DIRECT = ("bss", "rodata", "readable", "writable")
 
@@ -253,7 +254,7 @@ def compare(w: Writer) -> None:
         w.emit(MOV64X, dst, one)
         w.emit(0x1F, dst, two)  # a number for those who may see addresses
         return w.set(dst, Val("num"))
-    row = w.rng.choice(bpf.JUMP.rows)
+    row = w.rng.choice(JUMP.rows)
     w.emit(bpf.JMP | row.code << 4 | bpf.X, one, two, 0)
     return None
 

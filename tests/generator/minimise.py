@@ -8,7 +8,7 @@ from dataclasses import replace
 from generator.edit import splice, target, whole, with_code
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Program
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
 
 Wrong = Callable[[Program], bool]
 """Tells whether the verifiers still differ on a program in the way that is looked for."""

@@ -9,7 +9,8 @@ from generator.edit import LD_IMM64, splice, whole, with_code
 from generator.writer import LIMITS
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Program
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
+from tcbpf.tables.insns import JUMP
 
 MAX_INSNS = 400
 """Longer programs are left out of the pool: one would take the time of many."""
@@ -96,7 +97,7 @@ def _operation(program: Program, rng: random.Random, pool: Sequence[Program]) ->
     elif cls in (bpf.ALU32, bpf.ALU64):
         code = rng.choice((insn.code ^ bpf.ALU32 ^ bpf.ALU64, insn.code & 0x0F | rng.randrange(14) << 4))
     elif insn.code not in (0x05, 0x06):
-        code = rng.choice((insn.code ^ bpf.JMP ^ bpf.JMP32, insn.code & 0x0F | rng.choice(bpf.JUMP.rows).code << 4))
+        code = rng.choice((insn.code ^ bpf.JMP ^ bpf.JMP32, insn.code & 0x0F | rng.choice(JUMP.rows).code << 4))
     else:
         return program
     return _change(program, at, insn._replace(code=code))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from generator.writer import ADD64, AND64, JGT, MOV32X, MOV64, MOV64X, Val, Writer
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
+from tcbpf.tables.insns import ALU, END, JUMP
 
-_ROWS = [row for row in bpf.ALU if row.name != "MOV"]
+_ROWS = [row for row in ALU if row.name != "MOV"]
 _BY_WIDTH = {width: [row for row in _ROWS if width in row.widths] for width in (32, 64)}
 _SHIFTS, _DIVISIONS = frozenset(("LSH", "RSH", "ARSH")), frozenset(("DIV", "MOD", "SDIV", "SMOD"))
 
@@ -19,7 +20,7 @@ def alu(w: Writer) -> None:
     """Compute a number: any row, at any width, by a register or a constant."""
     rng, dst = w.rng, w.scratch()
     if rng.random() < 0.08:
-        row = rng.choice(bpf.END.rows)
+        row = rng.choice(END.rows)
         w.emit(row.base, dst, imm=row.bits)
         w.set(dst, Val("num", (1 << row.bits) - 1 if row.bits < 64 else -1))
         return
@@ -96,7 +97,7 @@ def choice(w: Writer) -> None:
     values = [w.rng.choice((0, 1, 2, 4, 8, 16, 24, 32, 40)) for _ in range(w.rng.choice((2, 2, 3, 4)))]
     w.emit(MOV64, dst, imm=values[0])
     for value in values[1:]:
-        row = w.rng.choice(bpf.JUMP.rows)
+        row = w.rng.choice(JUMP.rows)
         w.emit(w.rng.choice((bpf.JMP, bpf.JMP32)) | row.code << 4, by, 0, 1, w.limit())
         w.emit(w.rng.choice((MOV64, ADD64)), dst, imm=value)
     w.set(dst, Val("num", sum(values)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from generator.maps import MAPS
 from tcbpf.isa.insn import Insn
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 
 FP, CTX = 10, 6

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, SIZE_CODE
+from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP
+from tcbpf.tables.opcodes import SIZE_CODE
 
 REG = st.integers(0, 10)
 S16 = st.integers(-0x8000, 0x7FFF)

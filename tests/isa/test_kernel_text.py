@@ -10,7 +10,8 @@ from isa.strategies import forms
 from kernel_oracle import missing, release, verdict
 from tcbpf.isa import assemble, kernel_text
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, SIZE_CODE
+from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP
+from tcbpf.tables.opcodes import SIZE_CODE
 from tcbpf.uapi.bpf import BPF_FUNC_ID
 
 pytestmark = pytest.mark.kernel

@@ -6,7 +6,7 @@ import pytest
 
 from kernel_oracle import missing, release, verdict
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import ATOMIC, DW, LDX, MEM, MEMSX, SIZE_CODE, ST, STX, B, H, W
+from tcbpf.tables.opcodes import ATOMIC, DW, LDX, MEM, MEMSX, SIZE_CODE, ST, STX, B, H, W
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, SKB_SIZE, XDP, XDP_SIZE, Field, field_at
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from kernel_oracle import load
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import ALU32, ALU64, Kind, op_of
+from tcbpf.tables.insns import Kind, op_of
+from tcbpf.tables.opcodes import ALU32, ALU64
 from tcbpf.verifier.values.branch import refine
 from tcbpf.verifier.values.scalar import Scalar, const
 from tcbpf.verifier.values.transfer import alu, fork

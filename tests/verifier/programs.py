@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import ALU, ALU32, ALU64, END, JMP, JMP32, JUMP, X
+from tcbpf.tables.insns import ALU, END, JUMP
+from tcbpf.tables.opcodes import ALU32, ALU64, JMP, JMP32, X
 
 A, B = 6, 7
 _EDGES = (0, 1, 2, 3, 7, 8, 15, 16, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFE, 0x7FFFFFFF)

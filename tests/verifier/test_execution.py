@@ -16,7 +16,7 @@ from tcbpf.datapath.user import User
 from tcbpf.errors import NotSupported, VerifierError
 from tcbpf.isa.insn import Insn, decode
 from tcbpf.obj.program import MapSpec, Program
-from tcbpf.tables.insns import PSEUDO_CALL
+from tcbpf.tables.opcodes import PSEUDO_CALL
 from tcbpf.verifier.rules import alu, jump
 from tcbpf.verifier.values import scalar, transfer
 from tcbpf.vm.executable import Options

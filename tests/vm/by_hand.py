@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from tcbpf.isa.insn import Insn
 from tcbpf.native.library import function, struct
 from tcbpf.obj.program import MapSpec, Program
-from tcbpf.tables.insns import PSEUDO_MAP_IDX, Kind, op_of
+from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.opcodes import PSEUDO_MAP_IDX
 from tcbpf.tables.skb import SKB, field_at
 from tcbpf.verifier.verified import Aux, Region, Subprog, Verified
 

@@ -16,9 +16,10 @@ from tcbpf.cbpf.insn import Classic, targets
 from tcbpf.cbpf.rules import check
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Program
-from tcbpf.tables import insns as bpf
+from tcbpf.tables import opcodes as bpf
 from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, SKF_AD_OFF, Form, Mode
 from tcbpf.tables.helpers import CONVERTED, HELPERS
+from tcbpf.tables.insns import JUMP
 from tcbpf.tables.skb import SKB
 
 A, TMP, CTX, X, FP = 0, 2, 6, 7, 10
@@ -71,7 +72,7 @@ def convert(program: Sequence[Classic], *, length: str = "len") -> Converted:
     starts = [3]
     for pc, block in enumerate(blocks):
         starts.append(starts[pc] + len(block) + (_jump_size(program[pc]) if pc in live else 0))
-    insns = [_mov(A, 0), _mov(X, 0), Insn(bpf.ALU64 | 0xB0 | bpf.X, CTX, 1)]
+    insns = [_mov(A, 0), _mov(X, 0), Insn(bpf.ALU64 | bpf.MOV | bpf.X, CTX, 1)]
     origin = [-1] * 3
     for pc in sorted(live):
         insns += blocks[pc]
@@ -110,7 +111,7 @@ def over_capture(program: Sequence[Classic]) -> Program:
 
 def _mov(reg: int, k: int) -> Insn:
     """Return a 32-bit move, which zero-extends."""
-    return Insn(bpf.ALU32 | 0xB0, reg, imm=_imm(k))
+    return Insn(bpf.ALU32 | bpf.MOV, reg, imm=_imm(k))
 
 
 def _imm(k: int) -> int:
@@ -126,10 +127,10 @@ def _block(insn: Classic, length: str) -> list[Insn]:
     row = CLASSIC.at(insn.code)
     assert row is not None
     if row.name == "ret":
-        return [*([] if row.mode is Mode.REG_A else [_mov(A, insn.k)]), Insn(bpf.JMP | 0x90)]
+        return [*([] if row.mode is Mode.REG_A else [_mov(A, insn.k)]), Insn(bpf.JMP | bpf.EXIT)]
     if row.name in ("tax", "txa"):
-        return [Insn(bpf.ALU32 | 0xB0 | bpf.X, *((X, A) if row.name == "tax" else (A, X)))]
-    if row.code & 7 == bpf.ALU32:
+        return [Insn(bpf.ALU32 | bpf.MOV | bpf.X, *((X, A) if row.name == "tax" else (A, X)))]
+    if row.code & bpf.CLASS == bpf.ALU32:
         return _alu(row, insn)
     if row.branch:
         negative = row.mode is Mode.IMM and insn.k >> 31
@@ -146,7 +147,7 @@ def _alu(row: Form, insn: Classic) -> list[Insn]:
     operation = Insn(insn.code, A, X)
     if row.name not in ("div", "mod"):
         return [operation]
-    return [Insn(bpf.JMP | 0x50, X, off=2), _mov(A, 0), Insn(bpf.JMP | 0x90), operation]
+    return [Insn(bpf.JMP | bpf.JNE, X, off=2), _mov(A, 0), Insn(bpf.JMP | bpf.EXIT), operation]
 
 
 def _load_store(row: Form, insn: Classic, length: str) -> list[Insn]:
@@ -162,13 +163,13 @@ def _load_store(row: Form, insn: Classic, length: str) -> list[Insn]:
             return [Insn(bpf.LDX | bpf.MEM | bpf.W, register, FP, _mem_off(insn.k))]
         case Mode.MSH:
             return [
-                Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
+                Insn(bpf.ALU64 | bpf.MOV | bpf.X, X, A),
                 Insn(bpf.LD | bpf.ABS | bpf.B, imm=_imm(insn.k)),
-                Insn(bpf.ALU32 | 0x50, A, imm=0xF),
-                Insn(bpf.ALU32 | 0x60, A, imm=2),
-                Insn(bpf.ALU64 | 0xB0 | bpf.X, TMP, X),
-                Insn(bpf.ALU64 | 0xB0 | bpf.X, X, A),
-                Insn(bpf.ALU64 | 0xB0 | bpf.X, A, TMP),
+                Insn(bpf.ALU32 | bpf.AND, A, imm=0xF),
+                Insn(bpf.ALU32 | bpf.LSH, A, imm=2),
+                Insn(bpf.ALU64 | bpf.MOV | bpf.X, TMP, X),
+                Insn(bpf.ALU64 | bpf.MOV | bpf.X, X, A),
+                Insn(bpf.ALU64 | bpf.MOV | bpf.X, A, TMP),
             ]
         case Mode.IND:
             return [Insn(insn.code, src=X, imm=_imm(insn.k))]
@@ -179,25 +180,29 @@ def _load_store(row: Form, insn: Classic, length: str) -> list[Insn]:
 def _extension(insn: Classic) -> list[Insn]:
     off = insn.k - SKF_AD_OFF
     if off == ALU_XOR_X:
-        return [Insn(bpf.ALU32 | 0xA0 | bpf.X, A, X)]
+        return [Insn(bpf.ALU32 | bpf.XOR | bpf.X, A, X)]
     row = EXTENSIONS.at(off)
     assert row is not None  # check() saw it
     before = (
-        [Insn(bpf.LDX | bpf.MEM | bpf.W, TMP, CTX, SKB["ifindex"].off), Insn(bpf.JMP | 0x50, TMP, off=1), Insn(bpf.JMP | 0x90)]
+        [
+            Insn(bpf.LDX | bpf.MEM | bpf.W, TMP, CTX, SKB["ifindex"].off),
+            Insn(bpf.JMP | bpf.JNE, TMP, off=1),
+            Insn(bpf.JMP | bpf.EXIT),
+        ]
         if row.name in _OF_DEVICE
         else []
     )
     if row.name in _FIELDS:
         field = SKB[_FIELDS[row.name]]
-        swap = [Insn(0xDC, A, imm=16)] if field.big_endian else []
+        swap = [Insn(bpf.ALU32 | bpf.X | bpf.END, A, imm=16)] if field.big_endian else []
         return [*before, Insn(bpf.LDX | bpf.MEM | bpf.W, A, CTX, field.off), *swap]
     call = _CALLS[row.name]
     return [
         *before,
-        Insn(bpf.ALU64 | 0xB0 | bpf.X, 1, CTX),
-        Insn(bpf.ALU64 | 0xB0 | bpf.X, 2, A),
-        Insn(bpf.ALU64 | 0xB0 | bpf.X, 3, X),
-        Insn(bpf.JMP | 0x80, imm=(HELPERS.get(call) or CONVERTED[call]).id),
+        Insn(bpf.ALU64 | bpf.MOV | bpf.X, 1, CTX),
+        Insn(bpf.ALU64 | bpf.MOV | bpf.X, 2, A),
+        Insn(bpf.ALU64 | bpf.MOV | bpf.X, 3, X),
+        Insn(bpf.JMP | bpf.CALL, imm=(HELPERS.get(call) or CONVERTED[call]).id),
     ]
 
 
@@ -226,7 +231,7 @@ def _jumps(insn: Classic, pc: int, starts: Sequence[int], at: int) -> list[Insn]
     imm = 0 if in_register else insn.k
     true, false = starts[pc + 1 + insn.jt], starts[pc + 1 + insn.jf]
     if insn.jt == 0 and insn.jf and row.name in _OPPOSITE:
-        code = bpf.JMP | bpf.JUMP[_OPPOSITE[row.name]].code << 4 | source
+        code = bpf.JMP | JUMP[_OPPOSITE[row.name]].code << 4 | source
         return [Insn(code, *fields, false - at - 1, imm)]
-    taken = Insn(bpf.JMP | row.code & 0xF0 | source, *fields, true - at - 1, imm)
+    taken = Insn(bpf.JMP | row.code & bpf.OPERATION | source, *fields, true - at - 1, imm)
     return [taken] if insn.jf == 0 else [taken, Insn(bpf.JMP, off=false - at - 2)]

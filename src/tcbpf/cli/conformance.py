@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tcbpf.errors import InputError, VerifierError
 from tcbpf.isa.insn import Insn, decode, encode
-from tcbpf.tables.insns import PSEUDO_CALL, PSEUDO_MAP_VALUE
+from tcbpf.tables.opcodes import PSEUDO_CALL, PSEUDO_MAP_VALUE
 from tcbpf.vm import unverified as checked
 
 ENGINES = ("jit", "interp", "kernel")

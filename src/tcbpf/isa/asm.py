@@ -25,20 +25,17 @@ from typing import NamedTuple, NoReturn
 from tcbpf.errors import AsmError
 from tcbpf.isa.disasm import HELPER_NAMES, SIGNED, UNSIGNED, helper_name
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import (
+from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP, Atomic
+from tcbpf.tables.opcodes import (
     ABS,
-    ALU,
     ALU32,
     ALU64,
     ATOMIC,
-    ATOMICS,
     DW,
-    END,
     IMM,
     IND,
     JMP,
     JMP32,
-    JUMP,
     LD,
     LDX,
     MAX_REG,
@@ -55,7 +52,6 @@ from tcbpf.tables.insns import (
     SIZE_CODE,
     ST,
     STX,
-    Atomic,
     X,
 )
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import (
+from tcbpf.tables.insns import Kind, Op, op_of
+from tcbpf.tables.opcodes import (
     MAX_REG,
     PSEUDO_BTF_ID,
     PSEUDO_FUNC,
@@ -19,9 +20,6 @@ from tcbpf.tables.insns import (
     PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE,
     PSEUDO_MAP_VALUE,
-    Kind,
-    Op,
-    op_of,
 )
 from tcbpf.uapi.bpf import BPF_FUNC_ID
 

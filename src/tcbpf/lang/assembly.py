@@ -26,8 +26,9 @@ from pathlib import Path
 from tcbpf.errors import AsmError, InputError
 from tcbpf.isa import Assembled, Insn, assemble_lines
 from tcbpf.obj.program import Code, Line, MapSpec, Object, Reloc
-from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, Kind, op_of
+from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE
 
 CALLED_ONLY = ".text"  # the section whose functions are no programs
 

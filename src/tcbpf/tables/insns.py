@@ -15,22 +15,36 @@ from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
+from tcbpf.tables import opcodes
+from tcbpf.tables.opcodes import (
+    ABS,
+    ALU32,
+    ALU64,
+    ATOMIC,
+    CALL,
+    CLASS,
+    EXIT,
+    IMM,
+    IND,
+    JA,
+    JCOND,
+    JMP,
+    JMP32,
+    LD,
+    LDX,
+    MEM,
+    MEMSX,
+    MODE,
+    OPERATION,
+    PSEUDO_CALL,
+    PSEUDO_KFUNC_CALL,
+    SIZE,
+    SIZE_BYTES,
+    STX,
+    K,
+    X,
+)
 from tcbpf.tables.row import Release, Table
-
-# --- the eight classes, the sizes and the modes of memory instructions ---------------------------------------------
-
-LD, LDX, ST, STX, ALU32, JMP, JMP32, ALU64 = range(8)
-X = 0x08                      # the operand is src; without it (K), imm
-W, H, B, DW = 0x00, 0x08, 0x10, 0x18
-IMM, ABS, IND, MEM, MEMSX, ATOMIC = 0x00, 0x20, 0x40, 0x60, 0x80, 0xC0
-
-SIZE_BYTES = {W: 4, H: 2, B: 1, DW: 8}
-SIZE_CODE = {4: W, 2: H, 1: B, 8: DW}
-
-MAX_REG = 10                  # r10 is the frame pointer, read-only
-PSEUDO_CALL, PSEUDO_KFUNC_CALL = 1, 2                          # src of CALL
-# src of LD_IMM64:
-PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_BTF_ID, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = range(1, 7)
 
 
 class Algebra(Protocol):
@@ -157,9 +171,9 @@ def _swap(bits: int) -> Callable[[Any, Any, Any], Any]:
 
 
 END = Table(
-    *(End(f"LE{bits}", 0xD4, bits, _le(bits)) for bits in (16, 32, 64)),
-    *(End(f"BE{bits}", 0xDC, bits, _swap(bits)) for bits in (16, 32, 64)),
-    *(End(f"BSWAP{bits}", 0xD7, bits, _swap(bits), since=(6, 6)) for bits in (16, 32, 64)),
+    *(End(f"LE{bits}", ALU32 | K | opcodes.END, bits, _le(bits)) for bits in (16, 32, 64)),
+    *(End(f"BE{bits}", ALU32 | X | opcodes.END, bits, _swap(bits)) for bits in (16, 32, 64)),
+    *(End(f"BSWAP{bits}", ALU64 | K | opcodes.END, bits, _swap(bits), since=(6, 6)) for bits in (16, 32, 64)),
     name=lambda row: row.name,
     number=lambda row: (row.base, row.bits),
 )
@@ -273,22 +287,22 @@ def op_of(code: int, src: int = 0, off: int = 0, imm: int = 0) -> Op | None:
     Only fields that select the operation are looked at (off of ALU, imm of END and ATOMIC, src of CALL and JCOND);
     reserved fields that must be zero are the verifier's to refuse.
     """
-    cls = code & 7
+    cls = code & CLASS
     if cls in (ALU32, ALU64):
-        return _op_of(code, 0, off, imm if code & 0xF0 == 0xD0 else 0)
-    if cls == STX and code & 0xE0 == ATOMIC:
+        return _op_of(code, 0, off, imm if code & OPERATION == opcodes.END else 0)
+    if cls == STX and code & MODE == ATOMIC:
         return _op_of(code, 0, 0, imm)
-    if cls == JMP and code & 0xF0 in (0x80, 0xE0):
+    if cls == JMP and code & OPERATION in (CALL, JCOND):
         return _op_of(code, src, 0, 0)
     return _op_of(code, 0, 0, 0)
 
 
 @cache
 def _op_of(code: int, src: int, off: int, imm: int) -> Op | None:
-    cls, high, use_reg = code & 7, code & 0xF0, bool(code & X)
+    cls, high, use_reg = code & CLASS, code & OPERATION, bool(code & X)
     if cls in (ALU32, ALU64):
         width = 64 if cls == ALU64 else 32
-        if high == 0xD0:
+        if high == opcodes.END:
             end = END.at((code, imm))
             return Op(Kind.ALU, end, 64, since=end.since) if end and not off else None
         row = ALU.at((high >> 4, off))
@@ -301,7 +315,7 @@ def _op_of(code: int, src: int, off: int, imm: int) -> Op | None:
 
 
 def _jump_of(cls: int, high: int, use_reg: bool, src: int) -> Op | None:
-    if high == 0x00 and not use_reg:
+    if high == JA and not use_reg:
         return Op(Kind.JA) if cls == JMP else Op(Kind.JA, long=True, since=(6, 6))
     row = JUMP.at(high >> 4)
     if row is not None:
@@ -309,19 +323,19 @@ def _jump_of(cls: int, high: int, use_reg: bool, src: int) -> Op | None:
         return Op(Kind.JUMP, row, width, use_reg=use_reg, since=row.since if width == 64 else (5, 1))
     if cls != JMP or use_reg:
         return None
-    if high == 0x80:
+    if high == CALL:
         kind = {0: Kind.CALL, PSEUDO_CALL: Kind.CALL_LOCAL, PSEUDO_KFUNC_CALL: Kind.CALL_KFUNC}.get(src)
         since = {0: (3, 18), PSEUDO_CALL: (4, 16), PSEUDO_KFUNC_CALL: (5, 13)}
         return Op(kind, since=since[src]) if kind else None
-    if high == 0x90:
+    if high == EXIT:
         return Op(Kind.EXIT)
-    if high == 0xE0 and src == 0:
+    if high == JCOND and src == 0:
         return Op(Kind.MAY_GOTO, since=(6, 9))
     return None
 
 
 def _memory_of(code: int, cls: int, imm: int) -> Op | None:
-    mode, size = code & 0xE0, SIZE_BYTES[code & 0x18]
+    mode, size = code & MODE, SIZE_BYTES[code & SIZE]
     if cls == LD:
         if mode == IMM:
             return Op(Kind.LD_IMM64, size=8) if size == 8 else None

@@ -11,7 +11,8 @@ from typing import Final
 
 from tcbpf.obj.btf import Kind as BtfKind
 from tcbpf.tables.helpers import HELPERS
-from tcbpf.tables.insns import (
+from tcbpf.tables.insns import Kind
+from tcbpf.tables.opcodes import (
     JMP,
     JMP32,
     LDX,
@@ -22,7 +23,6 @@ from tcbpf.tables.insns import (
     PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE,
     PSEUDO_MAP_VALUE,
-    Kind,
 )
 from tcbpf.verifier.rules.exception import THROW, callback_start
 from tcbpf.verifier.state.env import MAX_VAR_OFF, Env, SubInfo

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, Kind
+from tcbpf.tables.insns import Kind
+from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX
 from tcbpf.verifier.liveness import StackLiveness
 from tcbpf.verifier.paths.paths import PATH_END, end_path, next_path
 from tcbpf.verifier.paths.prune import is_visited, push_step

@@ -15,7 +15,8 @@ from enum import IntEnum
 
 from tcbpf.errors import InputError
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import MAX_REG, Kind, Op
+from tcbpf.tables.insns import Kind, Op
+from tcbpf.tables.opcodes import MAX_REG
 from tcbpf.vm.cfg import Block, Slots, blocks_of, slots_of, target
 from tcbpf.vm.interp.machine import FRAME, FRAMES, Machine, Stopped
 from tcbpf.vm.interp.memory import Memory, Region

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcbpf.tables.insns import PSEUDO_FUNC, Kind
+from tcbpf.tables.insns import Kind
+from tcbpf.tables.opcodes import PSEUDO_FUNC
 from tcbpf.verifier.memory.special import forget_packet
 from tcbpf.verifier.paths.paths import PATH_END, push_path
 from tcbpf.verifier.paths.precision import mark_precise

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import ALU32, ALU64, ATOMICS, JMP, JMP32, LD, LDX, ST, STX, Kind, Op, op_of
+from tcbpf.tables.insns import ATOMICS, Kind, Op, op_of
+from tcbpf.tables.opcodes import ALU32, ALU64, JMP, JMP32, LD, LDX, ST, STX
 from tcbpf.verifier.state.state import REG_FP
 
 if TYPE_CHECKING:

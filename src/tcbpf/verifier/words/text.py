@@ -10,8 +10,8 @@ from typing import Final
 
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.helpers import helper_at
-from tcbpf.tables.insns import (
-    ALU,
+from tcbpf.tables.insns import ALU, Kind, op_of
+from tcbpf.tables.opcodes import (
     ALU32,
     ALU64,
     PSEUDO_BTF_ID,
@@ -19,8 +19,6 @@ from tcbpf.tables.insns import (
     PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE,
     PSEUDO_MAP_VALUE,
-    Kind,
-    op_of,
 )
 
 _SIZES: Final = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}

@@ -20,8 +20,9 @@ from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
 from tcbpf.native.library import function, helper, kfunc, struct
 from tcbpf.tables.helpers import ArgType, Helper, Mod, helper_at
-from tcbpf.tables.insns import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, Kind, Op
+from tcbpf.tables.insns import Kind, Op
 from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, SKB_SIZE, XDP, XDP_SIZE, field_at
 from tcbpf.verifier.verified import Verified

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from tcbpf.errors import NotSupported
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import PSEUDO_FUNC, ST, STX, Kind, Op, X
+from tcbpf.tables.insns import Kind, Op
+from tcbpf.tables.opcodes import PSEUDO_FUNC, ST, STX, X
 from tcbpf.verifier.verified import Subprog
 from tcbpf.vm.cfg import slots_of
 

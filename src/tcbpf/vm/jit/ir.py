@@ -14,14 +14,9 @@ from dataclasses import dataclass
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.helpers import helper_at
-from tcbpf.tables.insns import (
-    PSEUDO_FUNC,
-    PSEUDO_MAP_IDX,
-    PSEUDO_MAP_IDX_VALUE,
-    Kind,
-    Op,
-)
+from tcbpf.tables.insns import Kind, Op
 from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, Field
 from tcbpf.verifier.verified import Aux, Region, Subprog, Verified
