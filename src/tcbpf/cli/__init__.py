@@ -1,7 +1,7 @@
-"""The command `tcbpf`: one row a verb, imported only when it is asked for, so that a short command starts fast.
+"""The command `tcbpf`: a row for each verb, whose module is imported only to run it, so that a short command starts fast.
 
-A verb is a module of this room with `configure(parser)`, which adds its arguments, and `main(args)`, which returns the exit
-status. A verb raises; this file turns what it raises into one line on standard error and a status.
+A verb's module has `configure(parser)`, which adds its arguments, and `main(args)`, which returns the exit status. A verb
+raises; this file turns the exception into one line on standard error and a status.
 """
 
 from __future__ import annotations
@@ -18,22 +18,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+
+class Verb:
+    """A row of the command's verbs.
+
+    `grammar` is "argparse" or "words": a module of "words" takes them as they are. `fast` names the module whose `read`
+    takes the words of a plain command without argparse, or returns None, and whose `main` runs it.
+    """
+
+    __slots__ = ("fast", "grammar", "help", "module", "name")
+
+    def __init__(self, name: str, module: str, help: str, *, grammar: str = "argparse", fast: str = "") -> None:
+        self.name, self.module, self.help, self.grammar, self.fast = name, module, help, grammar, fast
+
+
 VERBS = {
-    # verb: (module, one line of help)
-    "run": ("run", "run a classifier over a capture"),
-    "verify": ("verify.command", "ask the verifier, and read its reasons"),
-    "prog-run": ("prog_run", "run a program once, on one packet"),
-    "dbg": ("dbg.command", "step through a program, forwards and backwards, the packet in hand"),
-    "diff": ("diff", "run a classifier on both datapaths and show the first difference"),
-    "asm": ("asm", "assemble text to bytecode"),
-    "disasm": ("disasm", "disassemble an object or bytecode"),
-    "tc": ("tc.command", "qdiscs, classes, filters and actions, in the words of tc(8)"),
-    "ip": ("ip", "devices of the datapath, in the words of ip(8)"),
-    "replay": ("replay", "send a capture through a device's hooks"),
-    "map": ("map", "read and write maps"),
-    "bench": ("bench.command", "measure, as ratios side by side"),
-    "cbpf": ("cbpf.command", "classic BPF: asm, disasm, compile, check, convert, run, dbg"),
-    "conformance-plugin": ("conformance", "the plugin protocol of the bpf_conformance suite"),
+    verb.name: verb
+    for verb in (
+        Verb("run", "run", "run a classifier over a capture", fast="run"),
+        Verb("verify", "verify.command", "ask the verifier, and read its reasons"),
+        Verb("prog-run", "prog_run", "run a program once, on one packet"),
+        Verb("dbg", "dbg.command", "step through a program, forwards and backwards, the packet in hand"),
+        Verb("diff", "diff", "run a classifier on both datapaths and show the first difference"),
+        Verb("asm", "asm", "assemble text to bytecode"),
+        Verb("disasm", "disasm", "disassemble an object or bytecode"),
+        Verb("tc", "tc.command", "qdiscs, classes, filters and actions, in the words of tc(8)", grammar="words"),
+        Verb("ip", "ip", "devices of the datapath, in the words of ip(8)", grammar="words"),
+        Verb("replay", "replay", "send a capture through a device's hooks"),
+        Verb("map", "map", "read and write maps"),
+        Verb("bench", "bench.command", "measure, as ratios side by side"),
+        Verb("cbpf", "cbpf.command", "classic BPF: asm, disasm, compile, check, convert, run, dbg", fast="cbpf.run"),
+        Verb("conformance-plugin", "conformance", "the plugin protocol of the bpf_conformance suite", grammar="words"),
+    )
 }
 
 
@@ -45,31 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(INCLUDE)
         return 0
-    if argv and argv[0] in RAW:
-        return guard(lambda: import_verb(argv[0]).main(argv[1:]))
-    if (run := plain_command(argv)) is not None:
-        return guard(run)
-    parser = parser_of(argv[0] if argv else "")
+    verb = VERBS.get(argv[0]) if argv else None
+    if verb is not None and verb.grammar == "words":
+        return guard(lambda: import_module(verb.module).main(argv[1:]))
+    if verb is not None and verb.fast:
+        module = import_module(verb.fast)
+        plain = module.read(argv[1:])
+        if plain is not None:
+            return guard(lambda: module.main(plain))
+    parser = parser_of(verb)
     args, late = parser.parse_known_args(argv)
     if late and ("words" not in args or any(word.startswith("-") for word in late)):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
     if late:  # words of a verb that takes any number, behind an option
         args.words += late
-    return guard(lambda: import_verb(args.verb).main(args))
+    return guard(lambda: import_module(VERBS[args.verb].module).main(args))
 
 
-def plain_command(argv: Sequence[str]) -> Callable[[], int] | None:
-    """Return what runs a command that is read without argparse, or None."""
-    words = next((words for words in PLAIN if tuple(argv[: len(words)]) == words), None)
-    if words is None:
-        return None
-    module = importlib.import_module(f"tcbpf.cli.{PLAIN[words]}")
-    args = module.read(argv[len(words) :])
-    return None if args is None else lambda: module.main(args)
-
-
-def parser_of(verb: str) -> argparse.ArgumentParser:
-    """Return the parser of a command that begins with `verb`: the other verbs are in it by name only."""
+def parser_of(verb: Verb | None) -> argparse.ArgumentParser:
+    """Return the parser of commands of one verb, which knows the others by name, or of the command without a verb."""
     import argparse
 
     import tcbpf
@@ -82,24 +92,17 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
         help='print where bpf_api.h is: clang -O2 -target bpf -I"$(tcbpf --include-dir)" -c foo.c',
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, (_, line) in VERBS.items():
-        if verb in (name, "") or verb not in VERBS:
-            sub = verbs.add_parser(name, help=line, description=line.capitalize() + ".")
-            if name == verb:
-                import_verb(name).configure(sub)
+    for row in VERBS.values():
+        if verb in (row, None):
+            sub = verbs.add_parser(row.name, help=row.help, description=row.help.capitalize() + ".")
+            if row is verb:
+                import_module(row.module).configure(sub)
     return parser
 
 
-def import_verb(verb: str) -> Any:
-    """Return the module of a verb."""
-    return importlib.import_module(f"tcbpf.cli.{VERBS[verb][0]}")
-
-
-RAW = {"tc", "ip", "conformance-plugin"}
-"""Verbs with a grammar that is not argparse's: their `main` takes the words."""
-
-PLAIN = {("run",): "run", ("cbpf", "run"): "cbpf.run"}
-"""Verbs that start fast when the command is plain: their module's `read` returns its arguments, or None for argparse."""
+def import_module(name: str) -> Any:
+    """Return a module of this package."""
+    return importlib.import_module(f"tcbpf.cli.{name}")
 
 
 def tc_main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from tcbpf.cli import fast_args as plain
+from tcbpf.cli import fast_args
 from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, WHICH, Source, add, unpinned
 from tcbpf.datapath.choose import chosen_name, open_datapath
 
@@ -41,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def read(words: Sequence[str]) -> SimpleNamespace | None:
-    """Return the arguments of a plain command."""
-    args = plain.read(words, ROWS)
+    """Return the arguments of a plain command, or None."""
+    args = fast_args.read(words, ROWS)
     return None if args is None or (args.section and args.name) else args
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from tcbpf.cli import fast_args as plain
+from tcbpf.cli import fast_args
 from tcbpf.cli.arguments import DATAPATH, JSON
 from tcbpf.datapath.choose import chosen_name, open_datapath
 
@@ -40,8 +40,8 @@ ROWS = (
 
 
 def read(words: Sequence[str]) -> SimpleNamespace | None:
-    """Return the arguments of a plain command."""
-    return plain.read(words, ROWS)
+    """Return the arguments of a plain `run` behind `cbpf`, or None."""
+    return fast_args.read(words[1:], ROWS) if words[:1] == ["run"] else None
 
 
 def main(args: Any) -> int:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcbpf.cli import arguments, run
-from tcbpf.cli import fast_args as plain
+from tcbpf.cli import arguments, fast_args, run
 from tcbpf.cli.cbpf import run as cbpf_run
 
 WORDS = st.lists(
@@ -46,7 +45,7 @@ WORDS = st.lists(
 )
 
 
-def by_argparse(words: list[str], rows: plain.Rows = run.ROWS) -> dict[str, object] | None:
+def by_argparse(words: list[str], rows: fast_args.Rows = run.ROWS) -> dict[str, object] | None:
     parser = argparse.ArgumentParser()
     arguments.add(parser, rows)
     try:
@@ -58,8 +57,8 @@ def by_argparse(words: list[str], rows: plain.Rows = run.ROWS) -> dict[str, obje
 @settings(max_examples=600)
 @given(WORDS)
 def test_it_is_what_argparse_reads(words: list[str]) -> None:
-    for module in (run, cbpf_run):
-        found = module.read(words)
+    for module, before in ((run, []), (cbpf_run, ["run"])):
+        found = module.read([*before, *words])
         assert found is None or vars(found) == by_argparse(words, module.ROWS)
 
 
@@ -78,7 +77,8 @@ def test_plain_commands_are_read(words: list[str]) -> None:
 
 def test_plain_filters_are_read() -> None:
     words = ["tcp port 80", "b.pcap", "-O", "--link-type", "RAW", "--json"]
-    assert vars(cbpf_run.read(words)) == by_argparse(words, cbpf_run.ROWS)
+    assert vars(cbpf_run.read(["run", *words])) == by_argparse(words, cbpf_run.ROWS)
+    assert cbpf_run.read(["asm", *words]) is None
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_the_rest_is_left_to_argparse(words: list[str]) -> None:
 
 
 def test_a_row_says_where_its_value_goes() -> None:
-    rows: plain.Rows = {"--a-b": {}, "--c": {"dest": "d"}}
-    assert vars(plain.read(["--a-b", "1", "--c", "2"], rows)) == {"a_b": "1", "d": "2"}
+    rows: fast_args.Rows = {"--a-b": {}, "--c": {"dest": "d"}}
+    assert vars(fast_args.read(["--a-b", "1", "--c", "2"], rows)) == {"a_b": "1", "d": "2"}
