@@ -20,7 +20,7 @@ verifier-parity: $(VENV)/ready
 check: $(VENV)/ready
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
 
-$(VENV)/ready: pyproject.toml hatch_build.py $(wildcard src/tcbpf/native/src/*.[ch])
+$(VENV)/ready: pyproject.toml hatch_build.py $(wildcard src/tcbpf/native/src/*.[ch] src/tcbpf/native/src/*/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/python -m compileall -q src/tcbpf

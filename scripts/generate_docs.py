@@ -192,7 +192,7 @@ helper needs beyond what loading its program type needs; "since" is the release 
 def kfuncs() -> str:
     """Return the functions that some program type may call; the others' rows are there to be refused by name."""
     allowed = [row for row in KFUNCS if row.progs]
-    runtime = (ROOT / "src/tcbpf/native/src/kfunc.c").read_text()
+    runtime = (ROOT / "src/tcbpf/native/src/helpers/kfunc.c").read_text()
     rows = [
         (
             code(row.name),
@@ -394,7 +394,7 @@ cgroups, performance counters, or at a kernel's own variables; or they run later
 
 def lacking() -> list[str]:
     """Return the helpers that sched_cls programs may call and the runtime has not."""
-    there = set(re.findall(r"HAVE\((\w+),", (ROOT / "src/tcbpf/native/src/helpers.c").read_text())) | COMPILED
+    there = set(re.findall(r"HAVE\((\w+),", (ROOT / "src/tcbpf/native/src/helpers/helpers.c").read_text())) | COMPILED
     return [row.name for row in HELPERS if "sched_cls" in row.progs and row.name not in there]
 
 

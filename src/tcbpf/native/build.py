@@ -54,11 +54,15 @@ def digest() -> str:
     import hashlib
 
     sha = hashlib.sha256(" ".join((os.uname().machine, *FLAGS)).encode())
-    sources = (os.path.join(SOURCES, name) for name in sorted(os.listdir(SOURCES)) if name.endswith((".c", ".h")))
-    for path in (os.path.join(HERE, "build.py"), *sources):
+    for path in (os.path.join(HERE, "build.py"), *_sources()):
         with open(path, "rb") as file:
-            sha.update(os.path.basename(path).encode() + b"\0" + file.read() + b"\0")
+            sha.update(os.path.relpath(path, HERE).encode() + b"\0" + file.read() + b"\0")
     return sha.hexdigest()
+
+
+def _sources() -> list[str]:
+    found = (os.path.join(folder, name) for folder, _, names in os.walk(SOURCES) for name in names)
+    return sorted(path for path in found if path.endswith((".c", ".h")))
 
 
 def build(out: str | Path | None = None) -> str:

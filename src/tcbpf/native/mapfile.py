@@ -1,4 +1,4 @@
-"""A map of the user datapath: one memory file that processes share (map*.c has the rules)."""
+"""A map of the user datapath: one memory file that processes share (src/maps has the rules)."""
 
 from __future__ import annotations
 

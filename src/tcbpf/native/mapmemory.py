@@ -1,4 +1,4 @@
-"""The memory of a map of the user datapath, whatever the map is (map*.c has the rules), and pictures of new maps."""
+"""The memory of a map of the user datapath, whatever the map is (src/maps has the rules), and pictures of new maps."""
 
 from __future__ import annotations
 
