@@ -51,9 +51,8 @@ enum { KEYS = 40, VALUE = 12 };
 
 struct model { u8 present[KEYS]; u32 value[KEYS]; u32 count; };
 
-static struct tcbpf_map *map_make(struct fence *f, u32 type, u32 key_size, u32 value_size, u32 entries, u32 cpus)
+static struct tcbpf_map *map_of(struct fence *f, struct tcbpf_shape s)
 {
-    struct tcbpf_shape s = {.type = type, .key_size = key_size, .value_size = value_size, .max_entries = entries, .cpus = cpus};
     u64 end;
     s64 size = tcbpf_map_plan(&s, &end);
 
@@ -64,6 +63,11 @@ static struct tcbpf_map *map_make(struct fence *f, u32 type, u32 key_size, u32 v
     map->s = s;
     map->seed = any(0);
     return map;
+}
+
+static struct tcbpf_map *map_make(struct fence *f, u32 type, u32 key_size, u32 value_size, u32 entries, u32 cpus)
+{
+    return map_of(f, (struct tcbpf_shape){.type = type, .key_size = key_size, .value_size = value_size, .max_entries = entries, .cpus = cpus});
 }
 
 static void hash_stress(u32 type, u32 rounds)
@@ -222,6 +226,35 @@ static void queue_stress(u32 type, u32 rounds)
             have -= have != 0;
         }
     }
+    drop(&f);
+    drop(&value_f);
+}
+
+/* What was pushed is found, always; of what was not, little. */
+static void bloom_stress(u32 rounds)
+{
+    struct tcbpf_env env = env_of(state);
+    u32 size = 4 + any(30), entries = 64, n = rounds < entries ? rounds : entries, false_positives = 0;
+    struct fence f, value_f = fence(size);
+    struct tcbpf_map *map = map_of(&f, (struct tcbpf_shape){.type = MAP_BLOOM_FILTER, .value_size = size, .max_entries = entries,
+                                                            .cpus = 1, .extra = 3 + any(BLOOM_MAX_HASHES - 2)});
+
+    memset(value_f.at, 0, size);
+    for (u32 i = 0; i < n; i++) {
+        store32(value_f.at, i * 0x9e3779b1u);
+        CHECK(tcbpf_helper_map_push_elem(&env, (u64)map, (u64)value_f.at, 0, 0, 0) == 0);
+    }
+    for (u32 i = 0; i < 3 * n; i++) {
+        u64 said;
+
+        store32(value_f.at, i * 0x9e3779b1u);
+        said = any(2) ? tcbpf_helper_map_peek_elem(&env, (u64)map, (u64)value_f.at, 0, 0, 0)
+                      : (u64)tcbpf_user_lookup(&env, map, NULL, value_f.at);
+        CHECK(said == 0 || (i >= n && said == ERR(ENOENT)));
+        false_positives += i >= n && !said;
+    }
+    CHECK(false_positives <= n);
+    CHECK(tcbpf_helper_map_push_elem(&env, (u64)map, (u64)value_f.at, 1, 0, 0) == ERR(EINVAL));
     drop(&f);
     drop(&value_f);
 }
@@ -450,6 +483,7 @@ int main(int argc, char **argv)
         lpm_stress(rounds);
         queue_stress(MAP_QUEUE, rounds);
         queue_stress(MAP_STACK, rounds);
+        bloom_stress(rounds);
     }
     skb_stress(rounds);
     loop_stress(rounds / 4);

@@ -20,8 +20,11 @@ static u64 bloom_push(struct tcbpf_map *map, const struct tcbpf_shape *s, const 
 
     if (flags != BPF_ANY)
         return ERR(EINVAL);
-    for (u32 i = 0; i < s->extra; i++)
-        __atomic_fetch_or(bloom_word(map, s, value, i, &bit), bit, __ATOMIC_RELAXED);
+    for (u32 i = 0; i < s->extra; i++) {
+        u64 *word = bloom_word(map, s, value, i, &bit);
+
+        __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+    }
     return 0;
 }
 
@@ -29,9 +32,12 @@ static u64 bloom_peek(struct tcbpf_map *map, const struct tcbpf_shape *s, const 
 {
     u64 bit;
 
-    for (u32 i = 0; i < s->extra; i++)
-        if (!(__atomic_load_n(bloom_word(map, s, value, i, &bit), __ATOMIC_RELAXED) & bit))
+    for (u32 i = 0; i < s->extra; i++) {
+        const u64 *word = bloom_word(map, s, value, i, &bit);
+
+        if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
             return ERR(ENOENT);
+    }
     return 0;
 }
 
