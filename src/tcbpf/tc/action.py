@@ -9,6 +9,7 @@ import errno
 import time
 from dataclasses import replace
 
+from tcbpf.control.codes import control_code
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, Action, Filter
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
@@ -20,11 +21,15 @@ MAX_OF_A_FILTER = 32  # TCA_ACT_MAX_PRIO
 
 
 def bind(state: State, actions: tuple[Action, ...], flags: int, asked: str) -> tuple[State, tuple[Action, ...]]:
-    """Make a filter's actions, and return them with their indices; `flags` are the filter's SKIP_HW and SKIP_SW."""
+    """Make a filter's actions, and return them with their indices; `flags` are the filter's SKIP_HW and SKIP_SW.
+
+    Raises:  InputError for a control word that is not one; TcError.
+    """
     if len(actions) > MAX_OF_A_FILTER:
         raise TcError(errno.EINVAL, asked)
     bound: list[Action] = []
     for one in actions:
+        control_code(one.control)
         if one.flags & ACT_SKIP and (one.flags & ACT_SKIP) >> 1 != flags:
             raise TcError(errno.EINVAL, asked, "Mismatch between action and filter offload flags")
         if not (one.index and (one.kind, one.index) in state.actions):
@@ -53,7 +58,11 @@ def made(state: State, one: Action, asked: str) -> tuple[State, Action]:
 
 
 def write(state: State, op: Op, one: Action, asked: str) -> State:
-    """Add, replace or change an action that stands alone."""
+    """Add, replace or change an action that stands alone.
+
+    Raises:  InputError for a control word that is not one; TcError.
+    """
+    control_code(one.control)
     there = (one.kind, one.index) in state.actions
     if there and op is Op.ADD:
         raise TcError(errno.EEXIST, asked)

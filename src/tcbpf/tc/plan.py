@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tcbpf.control.codes import control_code
 from tcbpf.control.objects import ETH_P_ALL, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter, Link, Qdisc, Stats
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import struct
-from tcbpf.tables.actions import ACTIONS, GOTO_CHAIN, JUMP
 from tcbpf.tc.filter import CLSACT_EGRESS, CLSACT_INGRESS, sharing
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import State
@@ -144,7 +144,7 @@ def action_struct(plan: Plan, state: State, bound: Action, programs: Programs) -
     if (found := plan.actions.get((action.kind, action.index))) is not None:
         return found
     made = plan.actions[action.kind, action.index] = struct("tcbpf_action")()
-    made.control = control(action.control)
+    made.control = control_code(action.control)
     options = action.options
     match action.kind:
         case "gact":
@@ -174,17 +174,6 @@ def action_struct(plan: Plan, state: State, bound: Action, programs: Programs) -
 def number(options: Mapping[str, object], word: str, default: int = 0) -> int:
     """Return an option that is a number."""
     return int(str(options.get(word, default)), 0)
-
-
-def control(words: str) -> int:
-    """Return the code of an action's control, as tc(8) says it: "drop", "goto chain 5", "jump 2"."""
-    if words.startswith("goto chain "):
-        return GOTO_CHAIN | int(words.split()[-1])
-    if words.startswith("jump "):
-        return JUMP | int(words.split()[-1])
-    aliases = {"shot": "drop", "ok": "pass", "pass": "pass"}
-    word = aliases.get(words, words)
-    return next((row.number for row in ACTIONS if word in (row.tc, row.name)), 0)
 
 
 def counted(plan: Plan, state: State) -> State:

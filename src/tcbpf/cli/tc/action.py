@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 from tcbpf.cli.tc.args import LOCAL, USAGE, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
 from tcbpf.cli.tc.load import UNLOADED, UNPARSED, prepare, read_source
 from tcbpf.cli.tc.show_action import HW_STATS, PACKET_TYPES
+from tcbpf.control.codes import control_code, control_word
 from tcbpf.control.handles import parse_classid, parse_protocol
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, NO_PERCPU, Action
-from tcbpf.tables.actions import ACTIONS
+from tcbpf.tables.actions import VALUE_MASK
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath
 
-CONTROLS = {row.tc: row.tc for row in ACTIONS if row.tc not in ("", "queued", "redirect", "repeat")}
-CONTROLS |= {"shot": "drop", "ok": "pass"}
+CONTROLS = ("continue", "pass", "reclassify", "drop", "pipe", "stolen", "trap", "shot", "ok")
+"""The control words that tc(8) takes, in the order in which it matches abbreviations."""
+
 MAX_ACTIONS = 32
 MAX_COOKIE = 16  # bytes
 NEXT_COMMANDS = ("change", "replace", "delete", "get", "add")
@@ -254,12 +256,12 @@ def read_control(word: str, words: Words) -> str | None:
     if matches(word, "jump"):
         count = _count(words, f'Invalid "jump count" ({words.next})')
         return f"jump {count}"
-    return next((control for name, control in CONTROLS.items() if matches(word, name)), None)
+    return next((control_word(control_code(name)) for name in CONTROLS if matches(word, name)), None)
 
 
 def _count(words: Words, refusal: str) -> int:
     value = c_number(words.take())
-    if value is None or value > 0x0FFFFFFF:
+    if value is None or value > VALUE_MASK:
         raise Quit(USAGE, refusal, GACT_USAGE)
     return value
 

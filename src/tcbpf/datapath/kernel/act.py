@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tcbpf.control.codes import control_code, control_word
 from tcbpf.control.objects import Action
 from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, pairs, string, text, u16, u32
 from tcbpf.datapath.kernel.sch import read_stats
 from tcbpf.errors import InputError
-from tcbpf.tables.actions import ACTIONS, GOTO_CHAIN, JUMP, VALUE_MASK
 from tcbpf.uapi import tc as uapi
 
 if TYPE_CHECKING:
@@ -39,31 +39,6 @@ _FIELDS = {
 """Attribute and form of the options of kinds that are made of numbers: linux/tc_act/tc_{vlan,skbedit}.h, which not every
 kernel's BTF has.
 """
-
-_CONTROLS = {row.tc or row.name: row.number for row in ACTIONS}
-_WORDS = {number: word for word, number in _CONTROLS.items()}
-
-
-def control_number(word: str) -> int:
-    """Return the number of a control word: "drop", "goto chain 3", "jump 2".
-
-    Raises:  InputError.
-    """
-    parts = word.split()
-    if parts and parts[-1].isdigit() and parts[:-1] in (["goto", "chain"], ["jump"]):
-        return (GOTO_CHAIN if parts[0] == "goto" else JUMP) | int(parts[-1]) & VALUE_MASK
-    if word not in _CONTROLS:
-        raise InputError(f"no control {word!r}", hint=", ".join(_CONTROLS))
-    return _CONTROLS[word]
-
-
-def control_word(code: int) -> str:
-    """Return the control word of a number."""
-    if code & ~VALUE_MASK == GOTO_CHAIN:
-        return f"goto chain {code & VALUE_MASK}"
-    if code & ~VALUE_MASK == JUMP:
-        return f"jump {code & VALUE_MASK}"
-    return _WORDS.get(code, f"[{code}]")
 
 
 def actions_attr(kind: int, actions: tuple[Action, ...], names: Names) -> bytes:
@@ -95,7 +70,7 @@ def _marks(action: Action) -> Iterator[bytes]:
 
 
 def _action(action: Action, names: Names) -> tuple[bytes, ...]:
-    gen = _GEN.pack(action.index, 0, control_number(action.control), 0, 0)
+    gen = _GEN.pack(action.index, 0, control_code(action.control), 0, 0)
     options = action.options
     if action.kind == "mirred":
         way = (str(options.get("direction", "egress")), str(options.get("action", "redirect")))

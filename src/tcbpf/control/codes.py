@@ -1,0 +1,37 @@
+"""The words that end an action ("drop", "goto chain 3", "jump 2") as TC_ACT codes, both ways.
+
+Source:  include/uapi/linux/pkt_cls.h; the words are tc(8)'s, and those of the UAPI's names.
+"""
+
+from __future__ import annotations
+
+from tcbpf.errors import InputError
+from tcbpf.tables.actions import ACTIONS, GOTO_CHAIN, JUMP, VALUE_MASK
+
+_WITH_NUMBER = {"goto chain": GOTO_CHAIN, "jump": JUMP}
+_CODES = {word: row.number for row in ACTIONS for word in (row.name, row.tc)}
+_WORDS = {row.number: row.tc for row in ACTIONS}
+
+
+def control_code(word: str) -> int:
+    """Return the code of a control word.
+
+    Raises:  InputError.
+    """
+    name, _, digits = word.rpartition(" ")
+    if name in _WITH_NUMBER:
+        if not (digits.isascii() and digits.isdigit()) or int(digits) > VALUE_MASK:
+            raise InputError(f"{name} {digits!r}", where="action control", hint=f"a number up to {VALUE_MASK}")
+        return _WITH_NUMBER[name] | int(digits)
+    if word not in _CODES:
+        allowed = ", ".join([*dict.fromkeys(_WORDS.values()), *(f"{name} N" for name in _WITH_NUMBER)])
+        raise InputError(f"unknown word {word!r}", where="action control", hint=allowed)
+    return _CODES[word]
+
+
+def control_word(code: int) -> str:
+    """Return tc's control word of a code, or the number in brackets for one that has none."""
+    for name, bits in _WITH_NUMBER.items():
+        if code & ~VALUE_MASK == bits:
+            return f"{name} {code & VALUE_MASK}"
+    return _WORDS.get(code, f"[{code}]")
