@@ -6,6 +6,7 @@ import os
 import sys
 from functools import cached_property
 
+from tcbpf import filekind
 from tcbpf.errors import InputError
 
 TYPE_CHECKING = False
@@ -65,7 +66,7 @@ class Source:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self._said = path, False
+        self.path, self.kind, self._said = path, filekind.of_path(path), False
         if not os.path.isfile(path):
             raise InputError("no such file", where=path, hint="a C source or a BPF object file")
 
@@ -75,7 +76,7 @@ class Source:
 
         Raises:  CompileError.
         """
-        if self.path.endswith(".c"):
+        if self.kind == filekind.C:
             from tcbpf.lang.c import compiled
 
             return compiled(self.path)
@@ -89,7 +90,7 @@ class Source:
         Raises:  CompileError; ObjectError; AsmError.
         """
         raw, warnings = self.contents
-        if self.path.endswith(".s"):
+        if self.kind == filekind.ASSEMBLY:
             from tcbpf.lang import assembly
 
             obj = assembly.read_bytes(raw, path=self.path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcbpf import filekind
 from tcbpf.cli.arguments import add_json, read_object
 from tcbpf.errors import InputError
 from tcbpf.isa import Insn, decode, encode, listing
@@ -150,7 +151,7 @@ def read(name: str, section: str) -> Iterator[Block]:
     Raises:  InputError.
     """
     path = Path(name)
-    if name != "-" and (path.suffix in (".c", ".s") or is_elf(path)):
+    if name != "-" and filekind.of_path(name) in (*filekind.SOURCES, filekind.OBJECT):
         yield from of_object(read_object(name), section)
         return
     if section:
@@ -183,14 +184,6 @@ def machine_code(name: str, section: str) -> Iterator[tuple[str, str]]:
                 prog = dp.load(obj, program=listed.name)
                 if isinstance(prog, UserProg):
                     yield listed.name, prog.assembly()
-
-
-def is_elf(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"\x7fELF"
-    except OSError:
-        return False
 
 
 def from_bytes(raw: bytes, where: str) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from tcbpf import cache
+from tcbpf import cache, filekind
 from tcbpf.errors import CompileError, InputError
 from tcbpf.lang.compiler import TARGET, Compiler, find_compiler
 
@@ -64,12 +64,12 @@ def compile(
 ) -> Object:
     """Return the Object that a C source file compiles to; what the compiler warned of is among its `notes`.
 
-    A file whose name ends in ".s" is assembly text: `lang.assembly`.
+    Assembly text is read by `lang.assembly`.
 
     Raises:  InputError when the file cannot be read; CompileError; ObjectError; AsmError.
     """
     name = os.fspath(path)
-    if name.endswith(".s"):
+    if filekind.of_path(name) == filekind.ASSEMBLY:
         from tcbpf.lang import assembly
 
         return assembly.read(name)

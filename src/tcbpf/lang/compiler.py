@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from importlib.machinery import PathFinder
 
-from tcbpf import cache
+from tcbpf import cache, filekind
 from tcbpf.errors import InputError, NotSupported
 
 KIND = "compilers"
@@ -90,7 +90,7 @@ def _has_bpf(compiler: Compiler) -> bool:
         command = [*compiler.argv, "-target", TARGET, "-x", "c", "-c", "-o", "-", "-"]
         try:
             done = subprocess.run(command, input=b"int f(void) { return 0; }\n", capture_output=True, check=False)
-            known = done.returncode == 0 and done.stdout[:4] == b"\x7fELF"
+            known = done.returncode == 0 and filekind.of_bytes(done.stdout) == filekind.OBJECT
         except OSError:
             known = False
         cache.store(KIND, key, known)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tcbpf import filekind
 from tcbpf.cli.tc.args import LOCAL, Quit, Words, matches
 from tcbpf.errors import CompileError, InputError, NotSupported, SysError, VerifierError
 
@@ -273,7 +274,7 @@ def read_object(path: str) -> Object:
     """
     if not os.path.isfile(path):
         raise InputError("no such file", where=path, hint="a BPF object file or a C source")
-    if path.endswith((".c", ".s")):
+    if filekind.of_path(path) in filekind.SOURCES:
         from tcbpf.lang import compile
 
         return compile(path)
