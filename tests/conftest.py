@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+import kernel_oracle
+
 settings.register_profile(  # time is not asserted; fixtures that examples share hold no state of theirs
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -16,6 +18,13 @@ settings.load_profile("untimed")
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `kernel` where there is none to ask, before its fixtures; TCBPF_REQUIRE_KERNEL=1 fails it."""
+    if (mark := item.get_closest_marker("kernel")) is not None:
+        kernel_oracle.need(**mark.kwargs)
 
 
 def open_for_test(name: str, netns: str, home: Path) -> Datapath:
@@ -50,9 +59,5 @@ def datapath(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Datapat
         with open_for_test("user", "", tmp_path) as made:
             yield made
         return
-    from tcbpf.datapath.kernel import probe
-
-    if why := probe.missing():
-        pytest.skip(why)
     with netns() as path, open_for_test("kernel", path, tmp_path) as made:
         yield made

@@ -12,6 +12,9 @@ import platform
 import struct
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NoReturn
+
+import pytest
 
 from tcbpf.isa.insn import Insn, encode
 from tcbpf.tables.progs import PROG_TYPES
@@ -100,6 +103,8 @@ def missing() -> str:
     error, _ = verdict([Insn(0xB7), Insn(0x95)], log_level=0)
     if error in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS):
         return f"bpf(2): {os.strerror(error)}"
+    if error:
+        raise OSError(error, f"the kernel refuses the smallest program: {os.strerror(error)}")
     return ""
 
 
@@ -108,3 +113,18 @@ def release() -> tuple[int, int]:
     """Return the running kernel's release, as (6, 18)."""
     major, minor = platform.release().split(".")[:2]
     return int(major), int("".join(ch for ch in minor if ch.isdigit()))
+
+
+def need(since: tuple[int, int] = (0, 0)) -> None:
+    """Require a kernel that answers bpf(2), of release `since` or later; see `unavailable`."""
+    if why := missing():
+        unavailable(why)
+    if release() < since:
+        unavailable(f"the kernel is {platform.release()}, older than {since[0]}.{since[1]}")
+
+
+def unavailable(why: str) -> NoReturn:
+    """Skip the test for the kernel's sake; with TCBPF_REQUIRE_KERNEL=1 it fails instead."""
+    if os.environ.get("TCBPF_REQUIRE_KERNEL") == "1":
+        pytest.fail(f"TCBPF_REQUIRE_KERNEL=1: {why}", pytrace=False)
+    pytest.skip(why)

@@ -14,7 +14,7 @@ from cbpf.wire import frame
 from tcbpf.cbpf import as_program, assemble, check, over_capture
 from tcbpf.cbpf.expression import compile_expression
 from tcbpf.cbpf.step import run
-from tcbpf.datapath.kernel import Kernel, probe
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import FilterError, InputError, NotSupported
 from tcbpf.net.pcap import Writer, read
 from tcbpf.vm.executable import Options
@@ -91,7 +91,6 @@ def test_captures_of_other_links(tmp_path, engine):
 
 
 @pytest.mark.kernel
-@pytest.mark.skipif(bool(probe.missing()), reason=probe.missing())
 def test_the_kernels_test_run_matches_the_same(tmp_path):
     program = over_capture(compile_expression("udp port 53"))
     with tcbpf.User() as user, Kernel() as kernel, user.prog_load(program) as ours, kernel.prog_load(program) as theirs:

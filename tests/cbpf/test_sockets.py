@@ -10,7 +10,7 @@ import pytest
 
 from tcbpf import cbpf
 from tcbpf.cbpf import as_program, assemble, sockets
-from tcbpf.datapath.kernel import Kernel, probe
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import FilterError, SysError
 
 
@@ -56,10 +56,7 @@ def test_reuseport_chooses_the_socket(given):
         sockets.detach_reuseport(first)
 
 
-LOADED = [pytest.mark.kernel, pytest.mark.skipif(bool(probe.missing()), reason=probe.missing())]
-
-
-@pytest.fixture(params=["classic", pytest.param("extended", marks=LOADED)])
+@pytest.fixture(params=["classic", pytest.param("extended", marks=pytest.mark.kernel)])
 def given(request):
     """Turn a classic program into what is attached: itself, or its conversion, loaded (as a program and as a descriptor)."""
     if request.param == "classic":

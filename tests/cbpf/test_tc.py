@@ -13,12 +13,12 @@ from tcbpf.cbpf import assemble
 from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
-from tcbpf.datapath.kernel import Kernel, probe
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.replay import replay
 from tcbpf.net.pcap import Writer, read
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(bool(probe.missing()), reason=probe.missing())]
+pytestmark = pytest.mark.kernel
 
 ADDRESS = "02:00:00:00:00:0c"
 TESTS = {

@@ -13,12 +13,11 @@ import tcbpf
 from cbpf.filters import packets, random_program
 from cbpf.wire import frame, wire
 from tcbpf.cbpf import Classic, as_program, assemble, check
-from tcbpf.datapath.kernel import probe
 from tcbpf.errors import FilterError
 from tcbpf.tables.cbpf import EXTENSIONS, SKF_AD_OFF
 from tcbpf.vm.executable import Options
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(bool(probe.missing()), reason=probe.missing())]
+pytestmark = pytest.mark.kernel
 
 CHANGING = ("cpu", "rand")
 """Extensions that no two runs need agree on."""

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tcbpf.cli import main
-from tcbpf.datapath.kernel import probe
 from tcbpf.lang import compile_c
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +37,6 @@ SEC("tc") int f(struct __sk_buff *skb) { __u32 k = 0; return !bpf_map_lookup_ele
 
 @pytest.fixture(params=DATAPATHS)
 def on(request: pytest.FixtureRequest) -> list[str]:
-    if request.param == "kernel" and (why := probe.missing()):
-        pytest.skip(why)
     return ["--datapath", request.param]
 
 
@@ -122,8 +119,6 @@ def test_verify(capsys: Capture, on: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 def test_diff_takes_every_program(capsys: Capture) -> None:
-    if why := probe.missing():
-        pytest.skip(why)
     lines = out(capsys, "diff", str(ROOT / "examples/vlan.c"), DNS, MIXED, "--json").splitlines()
     reports = [json.loads(line) for line in lines]
     assert [r["program"] for r in reports] == ["untag", "untag", "tag", "tag", "retag", "retag"]
@@ -134,8 +129,6 @@ def test_diff_takes_every_program(capsys: Capture) -> None:
 @pytest.mark.kernel
 def test_diff_shows_the_first_difference(capsys: Capture, tmp_path: Path) -> None:
     """Random numbers differ, on whatever packet they are first asked for."""
-    if why := probe.missing():
-        pytest.skip(why)
     (tmp_path / "chance.c").write_text(
         "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
         'SEC("tc") int f(struct __sk_buff *skb) { skb->mark = bpf_get_prandom_u32() | 1; return 0; }\n'
@@ -206,8 +199,6 @@ def test_bad_words(capsys: Capture, on: list[str]) -> None:
 
 @pytest.mark.kernel
 def test_a_short_frame_on_the_kernel(capsys: Capture) -> None:
-    if why := probe.missing():
-        pytest.skip(why)
     said = refused(capsys, "prog-run", GUARD, "--data-in", FRAME[:20].hex(), "--datapath", "kernel")
     assert "a packet of 20 bytes cannot run on the kernel datapath" in said and "the user datapath takes any" in said
 

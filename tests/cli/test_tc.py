@@ -43,10 +43,6 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(request: pytest.FixtureRequest, tmp_path: Path, objects: Path) -> Iterator[Place]:
     """A datapath with a pair of devices, em1 and em2, both up."""
     if request.param == "kernel":
-        from tcbpf.datapath.kernel import probe
-
-        if why := probe.missing():
-            pytest.skip(why)
         with netns() as path:
             make_devices("kernel", path, tmp_path)
             yield Place(["--datapath", "kernel", "-n", path], objects, path)

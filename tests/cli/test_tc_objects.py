@@ -78,10 +78,6 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Benc
     directory.mkdir()
     home = str(tmp_path / "home")
     if request.param == "kernel":
-        from tcbpf.datapath.kernel import probe
-
-        if why := probe.missing():
-            pytest.skip(why)
         with netns() as path:
             make_devices("kernel", path, tmp_path / "home")
             made = Bench(["--datapath", "kernel", "-n", path], directory, path)

@@ -101,10 +101,6 @@ def in_this_process(capture: str, hook: str) -> Any:
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
 @pytest.mark.parametrize("capture", ["dns", "fragments", "icmp", "ipv6_ext", "vlan", "vxlan"])
 def test_a_classifier_sees_the_same(capture: str, hook: str) -> None:
-    from tcbpf.datapath.kernel import probe
-
-    if why := probe.missing():
-        pytest.skip(why)
     path = str(CAPTURES / f"{capture}.pcapng")
     frames = [packet.data for packet in read(path)]
     theirs, their_counts = on_the_kernel(frames, hook)
@@ -165,10 +161,6 @@ def with_tag(data: bytes, extra: list[tuple[int, int, bytes]]) -> bytes:
 @pytest.mark.parametrize("how", REDIRECTS)
 @pytest.mark.parametrize("capture", ["icmp", "vlan"])
 def test_packets_are_sent_on_alike(capture: str, how: str, tmp_path: Path) -> None:
-    from tcbpf.datapath.kernel import probe
-
-    if why := probe.missing():
-        pytest.skip(why)
     (text, at), path = REDIRECTS[how], CAPTURES / f"{capture}.pcapng"
     theirs = received_on_the_kernel([packet.data for packet in read(path)], text, at)
     with User() as dp:

@@ -7,23 +7,16 @@ import random
 import pytest
 
 from isa.strategies import forms
-from kernel_oracle import missing, release, verdict
+from kernel_oracle import verdict
 from tcbpf.isa import assemble, kernel_text
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ALU, ATOMICS, END, JUMP
 from tcbpf.tables.opcodes import SIZE_CODE
 from tcbpf.uapi.bpf import BPF_FUNC_ID
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel(since=(6, 18))
 PROLOGUE = [*(Insn(0xB7, reg, imm=reg) for reg in range(10) if reg != 1), Insn(0x7B, 10, 0, -8), Insn(0x7B, 10, 0, -16)]
 EPILOGUE = [Insn(0xB7), Insn(0x95)]
-
-
-def needs_kernel() -> None:
-    if missing():
-        pytest.skip(missing())
-    if release() < (6, 18):
-        pytest.skip("the words are those of 6.18")
 
 
 def logged(insns: list[Insn], pc: int) -> str:
@@ -79,7 +72,6 @@ def straight(seed: int) -> list[Insn]:
 
 
 def test_every_row_reads_as_in_the_log() -> None:
-    needs_kernel()
     differ, at = [], len(PROLOGUE)
     for seed in range(5):
         for insn in straight(seed):
@@ -92,14 +84,12 @@ def test_every_row_reads_as_in_the_log() -> None:
 
 
 def test_every_helper_is_named_as_in_the_log() -> None:
-    needs_kernel()
     for id in (*BPF_FUNC_ID, 4000, -1):
         insns = [Insn(0x85, imm=id), *EPILOGUE]
         assert kernel_text(insns, 0) == logged(insns, 0)
 
 
 def test_jumps_calls_and_wide_immediates() -> None:
-    needs_kernel()
     insns = assemble("""
             r6 = r1
             r2 = 0x1122334455667788 ll

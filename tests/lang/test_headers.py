@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_oracle import unavailable
 from tcbpf.lang import c, compile_c
 from tcbpf.obj import load
 from tcbpf.obj.btf import Btf, Kind, Type, parse
@@ -35,7 +36,7 @@ def ours() -> Btf:
 @pytest.fixture(scope="module")
 def kernel() -> Btf:
     if not VMLINUX.exists():
-        pytest.skip("the kernel has no BTF")
+        unavailable("the kernel has no BTF")
     return parse(VMLINUX.read_bytes())
 
 

@@ -8,12 +8,7 @@ import packets
 import pytest
 from script import Call, Out, call, differences
 
-import kernel_oracle
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing()),
-]
+pytestmark = pytest.mark.kernel
 
 ETH_P_IP, ETH_P_IPV6, Q, AD = 0x0008, 0xDD86, 0x0081, 0xA888  # network order
 GROW = tuple(

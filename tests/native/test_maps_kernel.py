@@ -10,14 +10,10 @@ from typing import Any
 import pytest
 from kernel_map import KernelMap
 
-import kernel_oracle
 from tcbpf.native.runtime import MapFile, possible_cpus
 from tcbpf.obj.program import MapSpec
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing()),
-]
+pytestmark = pytest.mark.kernel
 
 NO_PREALLOC = 1
 SPECS = (

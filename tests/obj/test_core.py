@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kernel_oracle import unavailable
 from tcbpf.errors import NotSupported, ObjectError
 from tcbpf.isa.insn import Insn
 from tcbpf.lang import compile_c
@@ -152,7 +153,7 @@ def test_the_kernel_s_own_types():
         with open(VMLINUX, "rb") as file:
             raw = file.read()
     except OSError:
-        pytest.skip("the kernel has no BTF")
+        unavailable("the kernel has no BTF")
     quick, full = KernelBtf(raw), parse(raw)
     assert len(quick) == len(full)
     for name in ("sk_buff", "task_struct", "net_device", "bpf_rcu_read_lock"):

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from kernel_oracle import map_create, missing, release, verdict
+from kernel_oracle import map_create, verdict
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.helpers import HELPERS, Arg, ArgType, Helper, RetType
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.progs import PROG_TYPES
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel(since=(6, 18))
 
 HARD = {  # what only a subprogram, BTF or an object of its own can give
     ArgType.FUNC,
@@ -100,14 +100,6 @@ def open_map(row: Helper) -> int:
     fd, error = map_create(kind.number, key, size, count, flags)
     assert fd >= 0, (kind.name, error)
     return fd
-
-
-@pytest.fixture(autouse=True)
-def _kernel() -> None:
-    if missing():
-        pytest.skip(missing())
-    if release() < (6, 18):
-        pytest.skip("the rows are those of 6.18")
 
 
 def test_a_call_with_valid_arguments_is_accepted() -> None:

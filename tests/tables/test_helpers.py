@@ -9,7 +9,7 @@ import struct
 import pytest
 
 import kernel_memory
-from kernel_oracle import missing, release, verdict
+from kernel_oracle import unavailable, verdict
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.helpers import ALL, HELPERS, TC, ArgType, Helper, Mod, Ret, RetType
 from tcbpf.tables.progs import PROG_TYPES
@@ -79,13 +79,6 @@ FUNCTION = {  # where the kernel's function is not named after the helper
 }
 
 
-def needs_kernel() -> None:
-    if missing():
-        pytest.skip(missing())
-    if release() < (6, 18):
-        pytest.skip("the rows are those of 6.18")
-
-
 def number(row: object) -> int:
     """Return the kernel's number of an Arg or a Ret: its type and the bits of what qualifies it."""
     kind = RET_NUMBER[row.type] if isinstance(row, Ret) else ARG_NUMBER[row.type]  # type: ignore[attr-defined]
@@ -129,11 +122,10 @@ def test_defaults_fail_closed() -> None:
     assert not row.progs and not row.pkt_access and row.since > (9, 0)
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("prog", PROG_TYPES.names())
 def test_who_may_call_as_the_kernel_says(prog: str) -> None:
     """For every id: refused by type exactly where no row allows it, and refused without the GPL exactly where gpl_only."""
-    needs_kernel()
     differ = []
     for id in range(LAST_ID + 2):
         row = HELPERS.at(id)
@@ -148,10 +140,9 @@ def test_who_may_call_as_the_kernel_says(prog: str) -> None:
     assert not differ, differ
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 def test_perfmon_is_needed_where_the_rows_say() -> None:
     """A child that keeps CAP_BPF and CAP_NET_ADMIN only is refused exactly the helpers of privilege "perfmon"."""
-    needs_kernel()
     out, back = os.pipe()
     child = os.fork()
     if not child:
@@ -171,12 +162,11 @@ def test_perfmon_is_needed_where_the_rows_say() -> None:
     assert refused == {row.name for row in HELPERS if row.privilege == "perfmon"}
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 def test_prototypes_are_those_in_the_running_kernel() -> None:
     """Each row's types, qualifiers, sizes and flags equal the bpf_func_proto found in the kernel's own read-only data."""
-    needs_kernel()
     if not kernel_memory.symbols():
-        pytest.skip("/proc/kallsyms hides addresses")
+        unavailable("/proc/kallsyms hides addresses")
     known: dict[str, list[tuple[tuple[bool, ...], int, tuple[int, ...], tuple[int, ...]]]] = {}
     for name, *proto in kernel_memory.protos():
         known.setdefault(name, []).append(tuple(proto))  # type: ignore[arg-type]

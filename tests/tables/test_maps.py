@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tcbpf
-from kernel_oracle import map_create, missing, release, verdict
+from kernel_oracle import map_create, verdict
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.helpers import HELPERS, ArgType, Helper
@@ -17,13 +17,6 @@ from tcbpf.tables.maps import FLAG_NAMES, MAP_TYPES, NO_PREALLOC, MapType
 from tcbpf.tables.progs import PROG_TYPES
 
 CREATABLE = [row.name for row in MAP_TYPES if not row.needs_btf]
-
-
-def needs_kernel() -> None:
-    if missing():
-        pytest.skip(missing())
-    if release() < (6, 18):
-        pytest.skip("the rows are those of 6.18")
 
 
 def plain(size: int | tuple[int, int] | None, multiple: int = 1) -> int:
@@ -112,11 +105,10 @@ def test_the_user_datapath_has_what_the_rows_say(tmp_path: Path) -> None:
     assert made == {row.name for row in MAP_TYPES if row.user}
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("name", CREATABLE)
 def test_creation_as_the_kernel_judges_it(name: str) -> None:
     """Key and value sizes, flags one by one, entries: the kernel takes what the row takes."""
-    needs_kernel()
     row = MAP_TYPES[name]
     assert create(row) == 0
     for size, fine in sizes(row.key_size, 8 if row.entries == "zero" else 1).items():
@@ -135,9 +127,8 @@ def test_creation_as_the_kernel_judges_it(name: str) -> None:
         assert create(row, count=4096 * 3) == errno.EINVAL and create(row, count=2048) == errno.EINVAL
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 def test_largest_sizes() -> None:
-    needs_kernel()
     for row in (MAP_TYPES[name] for name in CREATABLE):
         wrong = getattr(errno, row.oversize)
         if row.element_size:
@@ -187,11 +178,10 @@ MAP_WORDS = (
 )
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("name", [name for name in CREATABLE if name != "arena"])
 def test_which_helpers_take_the_map(name: str) -> None:
     """The kernel refuses the map to every helper that the row does not name, and to no other."""
-    needs_kernel()
     fd, _ = open_map(MAP_TYPES[name])
     hard = {ArgType.FUNC, ArgType.TIMER, ArgType.DYNPTR, ArgType.BTF_ID, ArgType.BTF_ID_SOCK_COMMON}
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_oracle import missing, release, verdict
+from kernel_oracle import verdict
 from tcbpf.isa import assemble
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.progs import PROG_TYPES, ProgType, by_section
@@ -15,10 +15,6 @@ NAMES = PROG_TYPES.names()
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest) -> ProgType:
-    if missing():
-        pytest.skip(missing())
-    if release() < (6, 18):
-        pytest.skip("the rows are those of 6.18")
     return PROG_TYPES[request.param]
 
 
@@ -55,7 +51,7 @@ def test_sections_are_found_exactly() -> None:
         assert by_section(other) is None
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("row", NAMES, indirect=True)
 def test_what_a_program_may_return(row: ProgType) -> None:
     """At each attach type, the values inside the range load, those just outside do not, and neither does an unknown one."""
@@ -69,21 +65,21 @@ def test_what_a_program_may_return(row: ProgType) -> None:
         assert accepted("call 7\nexit", row, attach_type) == (limits is None)
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("row", NAMES, indirect=True)
 def test_who_may_touch_the_packet(row: ProgType) -> None:
     assert accepted(packet(row, "r0 = *(u8 *)(r2 +0)"), row) == row.direct_read
     assert accepted(packet(row, "*(u8 *)(r2 +0) = 0"), row) == row.direct_write
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("row", NAMES, indirect=True)
 def test_who_may_use_ld_abs(row: ProgType) -> None:
     insns = [Insn(0xBF, 6, 1), Insn(0x30), Insn(0xB7), Insn(0x95)]
     assert (verdict(insns, row.name)[0] == 0) == row.ld_abs
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("row", NAMES, indirect=True)
 def test_every_section_loads(row: ProgType) -> None:
     """A program with the attach type and flags of each section row is accepted by the kernel."""

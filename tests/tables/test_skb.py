@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_oracle import missing, release, verdict
+from kernel_oracle import verdict
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.opcodes import ATOMIC, DW, LDX, MEM, MEMSX, SIZE_CODE, ST, STX, B, H, W
 from tcbpf.tables.progs import PROG_TYPES
@@ -47,14 +47,10 @@ def test_defaults_fail_closed() -> None:
     assert not row.read and not row.write and not row.narrow and not row.wide and row.since > (9, 0)
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(since=(6, 18))
 @pytest.mark.parametrize("prog", PROG_TYPES.names())
 def test_every_access_as_the_kernel_judges_it(prog: str) -> None:
     """Each offset, size and direction: the kernel says "invalid bpf_context access" exactly where the rows refuse."""
-    if missing():
-        pytest.skip(missing())
-    if release() < (6, 18):
-        pytest.skip("the rows are those of 6.18")
     size_of_context = XDP_SIZE if PROG_TYPES[prog].context == "xdp" else SKB_SIZE
     differ = []
     for off in range(-8, size_of_context + 8):
@@ -76,8 +72,6 @@ def test_every_access_as_the_kernel_judges_it(prog: str) -> None:
 
 @pytest.mark.kernel
 def test_egress_ifindex_needs_its_attach_type() -> None:
-    if missing():
-        pytest.skip(missing())
     row = XDP["egress_ifindex"]
     insns = [Insn(LDX | MEM | W, 0, 1, row.off), Insn(MOV, 0), EXIT]
     assert verdict(insns, "xdp")[0] != 0
@@ -87,8 +81,6 @@ def test_egress_ifindex_needs_its_attach_type() -> None:
 @pytest.mark.kernel
 def test_pointer_fields_are_pointers() -> None:
     """The kernel's log names the register type that each pointer row promises."""
-    if missing():
-        pytest.skip(missing())
     words = {"pkt": "pkt(", "pkt_meta": "pkt_meta(", "pkt_end": "pkt_end(", "sock_common_or_null": "sock_common_or_null("}
     for table, prog in ((SKB, "sched_cls"), (XDP, "xdp")):
         for row in table:

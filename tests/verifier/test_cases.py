@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import pytest
 
-import kernel_oracle
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import VerifierError
 from tcbpf.verifier import verify
@@ -14,10 +13,7 @@ from tcbpf.verifier.words.reasons import REASONS
 from verifier.cases import Case, cases
 from verifier.unprivileged import ask
 
-kernel = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing() or "the kernel answers"),
-]
+kernel = pytest.mark.kernel
 
 WITHOUT_CASE = {
     "not_supported": "what this verifier leaves out",

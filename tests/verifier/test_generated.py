@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-import kernel_oracle
 from generator import generate
 from generator.oracle import Oracle, ask_us
 
 COUNT = 800
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing() or "the kernel answers"),
-    pytest.mark.skipif(kernel_oracle.release() != (6, 18), reason="the verdicts are those of 6.18"),
-]
+pytestmark = pytest.mark.kernel(since=(6, 18))
 
 
 def test_generated_programs_get_the_kernels_verdict() -> None:

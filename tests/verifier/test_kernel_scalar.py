@@ -6,15 +6,10 @@ import random
 
 import pytest
 
-import kernel_oracle
 from verifier.against_kernel import differences
 from verifier.programs import program
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing()),
-    pytest.mark.skipif(kernel_oracle.release() < (6, 18), reason="ranges are followed as 6.18 does"),
-]
+pytestmark = pytest.mark.kernel(since=(6, 18))
 
 
 def compare(seed: int, programs: int) -> int:

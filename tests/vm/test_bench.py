@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import kernel_oracle
 from tcbpf.cli import main as tcbpf
 from tcbpf.cli.bench import capture as measure_capture
 from tcbpf.cli.bench import command as bench
@@ -108,7 +107,6 @@ def test_all_of_it(tmp_path):
 
 
 @pytest.mark.kernel
-@pytest.mark.skipif(bool(kernel_oracle.missing()), reason=kernel_oracle.missing() or "the kernel answers")
 def test_a_program_is_verified_beside_the_kernel(tmp_path):
     for name in ("flows.c", "packet.h"):
         shutil.copy(PROGRAMS / name, tmp_path)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,6 @@ def test_case(case, run):
 
 
 @pytest.mark.kernel
-@pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs privilege")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_case_on_the_live_kernel(case):
     insns, memory = decode(bytes.fromhex(case["bytecode"])), bytes.fromhex(case["mem"])

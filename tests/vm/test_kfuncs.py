@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tcbpf.datapath.kernel import Kernel, probe
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
 from tcbpf.errors import NotSupported
 from tcbpf.lang import compile
 from tcbpf.obj import Object
 from tcbpf.vm.executable import Options
 
+ENGINES = ["jit", "interp", pytest.param("kernel", marks=pytest.mark.kernel)]
 SOURCE = """
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -96,36 +97,31 @@ def expected(start: int, end: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("engine", ["jit", "interp", "kernel"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_loop_over_numbers(obj: Object, tmp_path: Path, engine: str) -> None:
-    if engine == "kernel" and probe.missing():
-        pytest.skip(probe.missing())
     with Kernel() if engine == "kernel" else User(home=str(tmp_path), options=Options(engine=engine)) as dp:
         prog = dp.load(obj, program="sum")
         for start, end in ((0, 0), (0, 1), (3, 40), (5, 4), (0, (8 << 20) + 1), ((1 << 31) - 3, (1 << 31) - 1)):
             assert prog.run(bytes(64), ctx={"mark": start, "priority": end}).verdict == expected(start, end), (start, end)
 
 
-@pytest.mark.parametrize("engine", ["jit", "interp", "kernel"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_loop_macros(obj: Object, tmp_path: Path, engine: str) -> None:
-    if engine == "kernel" and probe.missing():
-        pytest.skip(probe.missing())
     with Kernel() if engine == "kernel" else User(home=str(tmp_path), options=Options(engine=engine)) as dp:
         assert dp.load(obj, program="loops").run(bytes(64)).verdict == 11512
 
 
 @pytest.mark.parametrize("mark", [68, 100, 59, 90])
-def test_dynamic_pointers_into_a_packet(obj: Object, tmp_path: Path, mark: int) -> None:
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_dynamic_pointers_into_a_packet(obj: Object, tmp_path: Path, mark: int, engine: str) -> None:
     results = {}
-    for engine in ("jit", "interp", "kernel"):
-        if engine == "kernel" and probe.missing():
-            continue
-        with Kernel() if engine == "kernel" else User(home=str(tmp_path), options=Options(engine=engine)) as dp:
+    for name in ("jit", engine):
+        with Kernel() if name == "kernel" else User(home=str(tmp_path), options=Options(engine=name)) as dp:
             run = dp.load(obj, program="slices").run(bytes(range(90)), ctx={"mark": mark})
-            results[engine] = run.verdict, run.packet, list(dp.maps[".bss"].items())
-    first, *others = results.values()
+            results[name] = run.verdict, run.packet, list(dp.maps[".bss"].items())
+    first = results["jit"]
     assert first[0] == 0 and first[1][14] == 0x45 and first[1][20:23] == b"abc"
-    assert all(other == first for other in others)
+    assert results[engine] == first
 
 
 @pytest.mark.parametrize("engine", ["jit", "interp"])

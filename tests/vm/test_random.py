@@ -1,6 +1,5 @@
 """Random straight and branching programs: the interpreter, the machine code and the live kernel agree on r0."""
 
-import os
 import struct
 
 import pytest
@@ -71,7 +70,6 @@ def test_interpreter_equals_machine_code(insns):
 
 
 @pytest.mark.kernel
-@pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs privilege")
 @settings(max_examples=300)
 @given(programs())
 def test_interpreter_equals_live_kernel(insns):

@@ -17,7 +17,7 @@ from netns import netns, within
 from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import TC_H_CLSACT, Action, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
-from tcbpf.datapath.kernel import Kernel, probe, syscall
+from tcbpf.datapath.kernel import Kernel, syscall
 from tcbpf.datapath.kernel.maps import KernelMap, kernel_name
 from tcbpf.datapath.kernel.progs import packet_sizes
 from tcbpf.errors import InputError, NotSupported, SysError, VerifierError
@@ -30,8 +30,6 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture
 def kernel() -> Iterator[Kernel]:
-    if why := probe.missing():
-        pytest.skip(why)
     with netns() as path, Kernel(netns=path) as made:
         yield made
 
@@ -93,10 +91,6 @@ def test_names_are_cut_to_what_the_kernel_takes() -> None:
 
 
 # ---------------------------------------------------------------- what is there
-
-
-def test_probes_ask_and_do_not_guess(kernel: Kernel) -> None:
-    assert probe.has_prog_type("sched_cls") and probe.has_map_type("hash") and probe.has_map_type("prog_array")
 
 
 def test_what_the_kernel_lacks_is_said(kernel: Kernel) -> None:
