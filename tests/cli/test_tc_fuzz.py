@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cli.tc_transcript import ours
 from conftest import open_for_test
-from tcbpf.cli.tc.sheet import _write
 from tcbpf.control.handles import format_handle, parse_classid
 from tcbpf.control.objects import Link
 from tcbpf.control.request import Op, Request
+from tcbpf.control.sheet import _write
 from tcbpf.errors import TcbpfError
 
 WORDS = (

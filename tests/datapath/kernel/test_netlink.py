@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tcbpf.control.attributes import attr, attrs, nest, number, pairs, string, text, u16, u32
 from tcbpf.control.objects import Action
 from tcbpf.datapath.kernel import act
-from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, pairs, string, text, u16, u32
+from tcbpf.datapath.kernel.netlink import Rtnetlink
 from tcbpf.errors import TcError
 
 ROWS = st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=20)), max_size=6)

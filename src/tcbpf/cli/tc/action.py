@@ -10,12 +10,12 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc.args import LOCAL, USAGE, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
 from tcbpf.cli.tc.load import UNLOADED, UNPARSED, prepare, read_source
 from tcbpf.cli.tc.show_action import HW_STATS, PACKET_TYPES
 from tcbpf.control.codes import control_code, control_word
 from tcbpf.control.handles import parse_classid, parse_protocol
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, NO_PERCPU, Action
+from tcbpf.control.words import LOCAL, USAGE, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
 from tcbpf.tables.actions import VALUE_MASK
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc.action import ILLEGAL, read_actions
-from tcbpf.cli.tc.args import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 from tcbpf.cli.tc.qdisc import apply
-from tcbpf.cli.tc.sheet import Sheet
 from tcbpf.cli.tc.show_action import listing
 from tcbpf.control.objects import Action, Actions
 from tcbpf.control.request import Op
+from tcbpf.control.sheet import Sheet
+from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.command import Opener

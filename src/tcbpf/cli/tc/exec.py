@@ -14,8 +14,8 @@ import sys
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tcbpf.cli.tc.args import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 from tcbpf.cli.tc.load import UNLOADED, UNPARSED, bpffs_path, load_object, open_pinned, owner_types, pin_report, read_source
+from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 from tcbpf.errors import SysError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tcbpf import filekind
-from tcbpf.cli.tc.args import LOCAL, Quit, Words, matches
+from tcbpf.control.words import LOCAL, Quit, Words, matches
 from tcbpf.errors import CompileError, InputError, NotSupported, SysError, VerifierError
 
 if TYPE_CHECKING:

@@ -9,25 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli.tc import show as tc_show
-from tcbpf.cli.tc.args import (
-    LOCAL,
-    REFUSED,
-    USAGE,
-    Options,
-    Quit,
-    Words,
-    absent,
-    c_number,
-    duplicate,
-    matches,
-    parsed,
-    read_size,
-    wrong,
-)
-from tcbpf.cli.tc.sheet import Sheet
 from tcbpf.control.handles import parse_classid, parse_qdisc_handle
 from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcObject
 from tcbpf.control.request import Op, Request
+from tcbpf.control.sheet import Sheet
+from tcbpf.control.units import read_size
+from tcbpf.control.words import LOCAL, REFUSED, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
 from tcbpf.errors import NotSupported, SysError, TcError
 
 if TYPE_CHECKING:

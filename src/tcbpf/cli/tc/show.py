@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tcbpf.cli.tc import show_action as tc_show_action
-from tcbpf.cli.tc.args import Options, format_rate, format_size
-from tcbpf.cli.tc.sheet import Sheet
 from tcbpf.control.handles import HOOKS, format_handle, format_protocol
 from tcbpf.control.objects import (
     IN_HW,
@@ -21,6 +19,9 @@ from tcbpf.control.objects import (
     Qdisc,
     TcClass,
 )
+from tcbpf.control.sheet import Sheet
+from tcbpf.control.units import format_rate, format_size
+from tcbpf.control.words import Options
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tcbpf.cli.tc.args import Options, format_size
-from tcbpf.cli.tc.sheet import Sheet
 from tcbpf.control.handles import format_handle, format_protocol
 from tcbpf.control.objects import ACT_SKIP_HW, NO_PERCPU, Action, Bpf, Stats
+from tcbpf.control.sheet import Sheet
+from tcbpf.control.units import format_size
+from tcbpf.control.words import Options
 
 HW_STATS = ("immediate", "delayed", "disabled")
 """What an action's user may ask of the hardware's counters."""

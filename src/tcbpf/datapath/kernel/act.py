@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tcbpf.control.attributes import attr, attrs, nest, number, pairs, string, text, u16, u32
 from tcbpf.control.codes import control_code, control_word
 from tcbpf.control.objects import Action
-from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, pairs, string, text, u16, u32
 from tcbpf.datapath.kernel.sch import read_stats
 from tcbpf.errors import InputError
 from tcbpf.uapi import tc as uapi

@@ -11,10 +11,10 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from tcbpf.control.attributes import attr, attrs, nest, number, string, text, u16, u32
 from tcbpf.control.objects import SKIP_HW, SKIP_SW, Bpf, Chain, Filter
 from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.act import actions_attr, read_actions
-from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u16, u32
 from tcbpf.datapath.kernel.sch import HEAD, TCA_CHAIN, TCA_KIND, TCA_OPTIONS
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.uapi import bpf as bpf_uapi

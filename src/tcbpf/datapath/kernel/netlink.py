@@ -1,4 +1,4 @@
-"""rtnetlink's wire: messages, attributes, a socket in a network namespace, and the kernel's extended acknowledgement.
+"""rtnetlink's wire: messages, a socket in a network namespace, and the kernel's extended acknowledgement.
 
 Source:  include/uapi/linux/netlink.h; rtnetlink(7).
 """
@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Iterator
 
+from tcbpf.control.attributes import attrs, string
 from tcbpf.errors import SysError, TcError
 from tcbpf.uapi import netlink as uapi
 
@@ -20,59 +21,6 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 CLONE_NEWNET = 0x40000000
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_ATTR = struct.Struct("=HH")
-
-
-def attr(kind: int, payload: bytes) -> bytes:
-    """Return one attribute, padded to 4 bytes."""
-    size = _ATTR.size + len(payload)
-    return _ATTR.pack(size, kind) + payload + bytes(-size % 4)
-
-
-def nest(kind: int, *attrs: bytes) -> bytes:
-    """Return a nested attribute."""
-    return attr(kind | uapi.NLA_F_NESTED, b"".join(attrs))
-
-
-def text(kind: int, value: str) -> bytes:
-    """Return a string attribute, with its final zero."""
-    return attr(kind, value.encode() + b"\0")
-
-
-def u16(kind: int, value: int) -> bytes:
-    """Return a 16-bit attribute in host order."""
-    return attr(kind, struct.pack("=H", value))
-
-
-def u32(kind: int, value: int) -> bytes:
-    """Return a 32-bit attribute in host order."""
-    return attr(kind, struct.pack("=I", value))
-
-
-def pairs(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (kind, payload) of each attribute; a damaged rest ends it."""
-    at = 0
-    while at + _ATTR.size <= len(raw):
-        size, kind = _ATTR.unpack_from(raw, at)
-        if size < _ATTR.size or at + size > len(raw):
-            return
-        yield kind & uapi.NLA_TYPE_MASK, raw[at + _ATTR.size : at + size]
-        at += (size + 3) & ~3
-
-
-def attrs(raw: bytes) -> dict[int, bytes]:
-    """Return the attributes by kind; of a repeated one the last."""
-    return dict(pairs(raw))
-
-
-def number(raw: bytes | None, default: int = 0) -> int:
-    """Return an unsigned host-order number of any size, or `default` for none."""
-    return default if raw is None else int.from_bytes(raw, "little" if struct.pack("=H", 1)[0] else "big")
-
-
-def string(raw: bytes | None) -> str:
-    """Return a string attribute without its final zero."""
-    return "" if raw is None else raw.split(b"\0", 1)[0].decode(errors="replace")
 
 
 class Rtnetlink:

@@ -7,10 +7,11 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
+from tcbpf.control.attributes import attr, attrs, nest, number, string, text, u32
 from tcbpf.control.objects import TC_H_ROOT, Action, Actions, Chain, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import act, cls, sch
-from tcbpf.datapath.kernel.netlink import Rtnetlink, attr, attrs, nest, number, string, text, u32
+from tcbpf.datapath.kernel.netlink import Rtnetlink
 from tcbpf.errors import NotSupported, TcError
 from tcbpf.uapi import netlink as uapi
 

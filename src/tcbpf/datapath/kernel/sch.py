@@ -10,9 +10,9 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tcbpf.control.attributes import attr, attrs, nest, number, string, text, u32
 from tcbpf.control.objects import PRIOMAP, Qdisc, Stats, TcClass
 from tcbpf.control.psched import xmit_size, xmit_time
-from tcbpf.datapath.kernel.netlink import attr, attrs, nest, number, string, text, u32
 from tcbpf.errors import InputError, TcError
 from tcbpf.uapi import tc as uapi
 
