@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc.load import UNLOADED, UNPARSED, prepare, read_source
+from tcbpf.cli.tc.request import require_device
 from tcbpf.cli.tc.show_action import HW_STATS, PACKET_TYPES
 from tcbpf.control.codes import control_code, control_word
 from tcbpf.control.handles import parse_classid, parse_protocol
@@ -132,8 +133,6 @@ def _mirred(dp: Datapath, words: Words) -> Action:
     before, device = words.take(), words.take()
     if not deed or before != "dev":
         raise Quit(USAGE, f"mirred option not supported {before if deed else word}", KIND_USAGE["mirred"])
-    from tcbpf.cli.tc.qdisc import require_device
-
     require_device(dp, device)
     control = _control(words) if deed == "mirror" else "stolen"
     if index and words.next == "index":

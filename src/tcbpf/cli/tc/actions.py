@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc.action import ILLEGAL, read_actions
-from tcbpf.cli.tc.qdisc import apply
+from tcbpf.cli.tc.request import apply
 from tcbpf.cli.tc.show_action import listing
 from tcbpf.control.objects import Action, Actions
 from tcbpf.control.request import Op
@@ -14,7 +14,7 @@ from tcbpf.control.sheet import Sheet
 from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc.command import Opener
+    from tcbpf.cli.tc.request import Opener
 
 ACTIONS_USAGE = """\
 Usage: tc actions { add | change | replace } action KIND [ its options ] [ index INDEX ]

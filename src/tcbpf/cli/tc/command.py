@@ -8,12 +8,11 @@ Differs: an object file is loaded by tcbpf, so that legacy `maps` sections and C
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcbpf import __version__
 from tcbpf.cli.tc import actions as tc_actions
@@ -22,12 +21,9 @@ from tcbpf.cli.tc import exec as tc_exec
 from tcbpf.cli.tc import filter as tc_filter
 from tcbpf.cli.tc import klass as tc_class
 from tcbpf.cli.tc import qdisc as tc_qdisc
+from tcbpf.cli.tc.request import Opener
 from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, matches
-from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
-
-if TYPE_CHECKING:
-    from tcbpf.datapath.base import Datapath
 
 USAGE_TEXT = """\
 Usage: tcbpf tc [ OPTIONS ] OBJECT COMMAND
@@ -74,33 +70,6 @@ _FLAGS = (
 """The options by their full words, in the order in which tc matches abbreviations; "" changes nothing that is printed here."""
 
 _COLOR = re.compile(r"-c(olor?)?(=(always|auto|never))?")
-
-
-class Opener:
-    """The datapath of one command line, opened when the grammar is satisfied; several commands of a batch share it."""
-
-    def __init__(self, options: Options, stack: ExitStack) -> None:
-        self._options, self._stack = options, stack
-        self._datapath: Datapath | None = None
-
-    def __call__(self) -> Datapath:
-        if self._datapath is None:
-            if self._options.netns and (self._options.datapath or os.environ.get("TCBPF_DATAPATH")) == "kernel":
-                require_namespace(self._options.netns)
-            found = open_datapath(self._options.datapath, home=self._options.home, netns=self._options.netns, lasting=True)
-            self._datapath = self._stack.enter_context(found)
-        return self._datapath
-
-
-def require_namespace(name: str) -> None:
-    """Refuse a network namespace that is not there.
-
-    Raises:  Quit.
-    """
-    try:
-        os.stat(name if "/" in name else f"/var/run/netns/{name}")
-    except OSError as error:
-        raise Quit(USAGE, f'Cannot open network namespace "{name}": {error.strerror}') from None
 
 
 def main(words: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tcbpf.cli.tc import show as tc_show
 from tcbpf.cli.tc.action import read_actions
 from tcbpf.cli.tc.load import Ready, prepare, read_source
-from tcbpf.cli.tc.qdisc import apply, block_number, choose, require_device, show
+from tcbpf.cli.tc.request import apply, block_number, choose, require_device, show
 from tcbpf.control.handles import HOOKS, parse_classid, parse_protocol
 from tcbpf.control.objects import ETH_P_ALL, SKIP_HW, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter, Qdisc
 from tcbpf.control.request import Op
@@ -18,7 +18,7 @@ from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, c_nu
 from tcbpf.errors import InputError
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc.command import Opener
+    from tcbpf.cli.tc.request import Opener
     from tcbpf.datapath.base import Datapath
 
 FILTER_USAGE = """\

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli.tc import show as tc_show
-from tcbpf.cli.tc.qdisc import apply, choose, require_device, show
+from tcbpf.cli.tc.request import apply, choose, require_device, show
 from tcbpf.control.handles import parse_classid
 from tcbpf.control.objects import TC_H_ROOT, TcClass
 from tcbpf.control.request import Op
@@ -15,7 +15,7 @@ from tcbpf.control.units import read_rate, read_size
 from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
 
 if TYPE_CHECKING:
-    from tcbpf.cli.tc.command import Opener
+    from tcbpf.cli.tc.request import Opener
 
 CLASS_USAGE = """\
 Usage: tc class { add | del | change | replace | show } dev STRING

@@ -108,7 +108,7 @@ def prepare(dp: Datapath, source: Source) -> Ready:
         return Ready(open_pinned(dp, source), name=f"{os.path.basename(source.value)}:[*fsobj]")
     loaded, section = load_object(dp, source)
     if source.export:
-        from tcbpf.cli.tc.exec import send_maps
+        from tcbpf.cli.tc.map_socket import send_maps
 
         send_maps(source.export, source.value, loaded)
     if source.program:  # tc names the section that it would have taken

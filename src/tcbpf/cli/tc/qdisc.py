@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcbpf.cli.tc import show as tc_show
+from tcbpf.cli.tc.request import Opener, apply, block_number, choose, require_device, show
 from tcbpf.control.handles import parse_classid, parse_qdisc_handle
-from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Link, Qdisc, TcObject
-from tcbpf.control.request import Op, Request
-from tcbpf.control.sheet import Sheet
+from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Qdisc
+from tcbpf.control.request import Op
 from tcbpf.control.units import read_size
-from tcbpf.control.words import LOCAL, REFUSED, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed, wrong
-from tcbpf.errors import NotSupported, SysError, TcError
-
-if TYPE_CHECKING:
-    from tcbpf.cli.tc.command import Opener
-    from tcbpf.datapath.base import Datapath
-
-COMMANDS = {
-    "add": Op.ADD,
-    "change": Op.CHANGE,
-    "replace": Op.REPLACE,
-    "link": Op.LINK,
-    "delete": Op.DELETE,
-    "get": Op.GET,
-    "show": Op.SHOW,
-    "list": Op.SHOW,
-    "lst": Op.SHOW,
-}
+from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
 
 QDISC_USAGE = """\
 Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]
@@ -51,85 +31,6 @@ KIND_USAGE = {
 }
 
 FIFOS = ("pfifo", "bfifo", "pfifo_head_drop")
-
-
-def choose(words: Words, name: str, usage: str) -> Op | None:
-    """Take the command word of an object; None for help.
-
-    Raises:  Quit for an unknown one.
-    """
-    if not words:
-        return Op.SHOW
-    asked = words.take()
-    if matches(asked, "help"):
-        sys.stderr.write(usage)
-        return None
-    found = next((op for word, op in COMMANDS.items() if matches(asked, word)), None)
-    if found is None or (found is Op.GET and name != "filter") or (found is Op.LINK and name != "qdisc"):
-        raise Quit(USAGE, f'Command "{asked}" is unknown, try "tc {name} help".')
-    return found
-
-
-def apply(dp: Datapath, op: Op, what: TcObject, *, after: str = "") -> tuple[TcObject, ...]:
-    """Ask the datapath; turn its refusal into tc's lines, `after` the last of them.
-
-    Raises:  Quit.
-    """
-    try:
-        rows = dp.apply(Request(op, what))
-        remarks: list[str] = getattr(dp, "warnings", [])
-        while remarks:
-            print(f"Warning: {remarks.pop(0).rstrip('.')}.", file=sys.stderr)
-        return rows
-    except TcError as error:
-        name = getattr(what, "dev", "")
-        if error.errno == errno.ENODEV and error.extack.startswith("Cannot find device"):
-            raise Quit(LOCAL, error.extack) from None
-        if error.errno == errno.ENODEV and name and not error.extack:
-            raise Quit(LOCAL, f'Cannot find device "{name}"') from None
-        said = f"Error: {error.extack.rstrip('.')}." if error.extack else f"RTNETLINK answers: {error.strerror}"
-        refused = error.errno == errno.EPERM and dp.name == "kernel" and os.geteuid() != 0
-        hint = ["It takes root or CAP_NET_ADMIN; --datapath user takes neither."] if refused else []
-        raise Quit(REFUSED, said, *([after] if after else []), *hint) from None
-    except NotSupported as error:
-        raise Quit(REFUSED, f"Error: {error}.", *([after] if after else [])) from None
-    except SysError as error:
-        raise Quit(REFUSED, f"Error: {error}") from None
-
-
-def require_device(dp: Datapath, name: str) -> None:
-    """Refuse a device that is not there, before anything else is done.
-
-    Raises:  Quit.
-    """
-    if not name:
-        return
-    try:
-        if dp.apply(Request(Op.GET, Link(name))):
-            return
-    except TcError as error:
-        if error.errno != errno.ENODEV:
-            raise Quit(REFUSED, f"RTNETLINK answers: {error.strerror}") from None
-    raise Quit(LOCAL, f'Cannot find device "{name}"')
-
-
-def show(
-    rows: Iterable[Any],
-    put: Callable[[Sheet, Any, Options, tc_show.Selection], None],
-    options: Options,
-    selected: tc_show.Selection,
-    *,
-    json: bool = True,
-) -> int:
-    """Print a listing."""
-    sheet = Sheet(oneline=options.oneline)
-    for row in rows:
-        put(sheet, row, options, selected)
-    sys.stdout.write(sheet.json(pretty=options.pretty) if options.json and json else sheet.text())
-    return 0
-
-
-# ---------------------------------------------------------------- qdisc
 
 
 def qdisc(opener: Opener, words: Words, options: Options) -> int:
@@ -191,12 +92,6 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
         ),
     )
     return 0
-
-
-def block_number(words: Words, what: str) -> int:
-    """Take the number of a shared block; 0 is none."""
-    word = words.next
-    return words.number(what) or wrong(word, what)
 
 
 def qdisc_options(kind: str, words: Words) -> dict[str, Any]:

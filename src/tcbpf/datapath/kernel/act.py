@@ -9,17 +9,15 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcbpf.control.attributes import attr, attrs, nest, number, pairs, string, text, u16, u32
 from tcbpf.control.codes import control_code, control_word
 from tcbpf.control.objects import Action
+from tcbpf.datapath.kernel.names import Names
 from tcbpf.datapath.kernel.sch import read_stats
 from tcbpf.errors import InputError
 from tcbpf.uapi import tc as uapi
-
-if TYPE_CHECKING:
-    from tcbpf.datapath.kernel.rtnl import Names
 
 TCA_ACT_TAB = 1  # linux/rtnetlink.h, which gives it no BTF name
 _GEN = struct.Struct("=IIiii")  # tc_gen: index, capab, action, refcnt, bindcnt

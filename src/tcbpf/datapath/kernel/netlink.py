@@ -14,11 +14,23 @@ import threading
 from collections.abc import Iterator
 
 from tcbpf.control.attributes import attrs, string
+from tcbpf.control.request import Op
 from tcbpf.errors import SysError, TcError
 from tcbpf.uapi import netlink as uapi
 
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 CLONE_NEWNET = 0x40000000
+
+FLAGS = {
+    Op.ADD: uapi.NLM_F_CREATE | uapi.NLM_F_EXCL,
+    Op.REPLACE: uapi.NLM_F_CREATE | uapi.NLM_F_REPLACE,
+    Op.CHANGE: 0,
+    Op.LINK: uapi.NLM_F_REPLACE,
+    Op.DELETE: 0,
+    Op.GET: 0,
+    Op.SHOW: uapi.NLM_F_DUMP,
+}
+"""The message flags of each verb."""
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 import errno
 import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcbpf.control.attributes import attr, attrs, nest, number, string, text, u32
 from tcbpf.control.objects import PRIOMAP, Qdisc, Stats, TcClass
 from tcbpf.control.psched import xmit_size, xmit_time
+from tcbpf.datapath.kernel.names import Names
 from tcbpf.errors import InputError, TcError
 from tcbpf.uapi import tc as uapi
-
-if TYPE_CHECKING:
-    from tcbpf.datapath.kernel.rtnl import Names
 
 TCA_KIND, TCA_OPTIONS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 4, 7, 11  # linux/rtnetlink.h, which gives them no BTF name
 TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK = 13, 14
