@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
+from oracle import absent, not_compared  # noqa: E402
 from tcbpf.obj.btf import Btf, Kind, Type, parse  # noqa: E402
 from tcbpf.tables.helpers import HELPERS  # noqa: E402
 
@@ -306,6 +307,8 @@ def main() -> int:
     parser.add_argument("--header", default="/usr/include/linux/bpf.h")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
+    if args.check and (why := absent(headers=True)):
+        return not_compared("headers", why)
     btf = parse(Path(args.btf).read_bytes())
     origin = f"the BTF of Linux {platform.release().split('-')[0]} and {args.header}"
     header = Path(args.header).read_text()
@@ -318,6 +321,8 @@ def main() -> int:
         elif not path.exists() or path.read_text().splitlines()[1:] != wanted.splitlines()[1:]:
             print(f"{path.relative_to(ROOT)} differs")
             status = 1
+    if args.check and not status:
+        print("headers agree with the running kernel and its user-space headers")
     return status
 
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from kernel_memory import data_symbols, read  # noqa: E402
-from kernel_oracle import verdict  # noqa: E402
+from kernel_oracle import missing, verdict  # noqa: E402
+from oracle import absent, not_compared  # noqa: E402
 from tcbpf.isa.insn import Insn  # noqa: E402
 from tcbpf.obj.btf import Btf, Kind, Type  # noqa: E402
 from tcbpf.obj.btf_index import kernel_btf  # noqa: E402
@@ -157,10 +158,11 @@ def render() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    text = render() if not parser.parse_args().check else None
-    if text is not None:
-        OUT.write_text(text)
+    if not parser.parse_args().check:
+        OUT.write_text(render())
         return 0
+    if why := absent(root=True) or missing():
+        return not_compared("kfuncs", why)
     held, live = OUT.read_text().splitlines(), render().splitlines()
     drift = sorted(set(held) ^ set(live))
     print("\n".join(drift) or "kfuncs agree with the running kernel")
