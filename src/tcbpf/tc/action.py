@@ -20,34 +20,34 @@ KINDS = frozenset({"gact", "mirred", "vlan", "skbedit", "bpf"})
 MAX_OF_A_FILTER = 32  # TCA_ACT_MAX_PRIO
 
 
-def bind(state: State, actions: tuple[Action, ...], flags: int, asked: str) -> tuple[State, tuple[Action, ...]]:
+def bind(state: State, actions: tuple[Action, ...], flags: int, what: str) -> tuple[State, tuple[Action, ...]]:
     """Make a filter's actions, and return them with their indices; `flags` are the filter's SKIP_HW and SKIP_SW.
 
     Raises:  InputError for a control word that is not one; TcError.
     """
     if len(actions) > MAX_OF_A_FILTER:
-        raise TcError(errno.EINVAL, asked)
+        raise TcError(errno.EINVAL, what)
     bound: list[Action] = []
     for one in actions:
         control_code(one.control)
         if one.flags & ACT_SKIP and (one.flags & ACT_SKIP) >> 1 != flags:
-            raise TcError(errno.EINVAL, asked, "Mismatch between action and filter offload flags")
+            raise TcError(errno.EINVAL, what, "Mismatch between action and filter offload flags")
         if not (one.index and (one.kind, one.index) in state.actions):
-            state, one = made(state, one, asked)
+            state, one = made(state, one, what)
         bound.append(one)
     return state, tuple(bound)
 
 
-def made(state: State, one: Action, asked: str) -> tuple[State, Action]:
+def made(state: State, one: Action, what: str) -> tuple[State, Action]:
     """Make an action: the least free index of its kind unless it names one."""
     if one.kind not in KINDS:
-        raise TcError(errno.ENOENT, asked, "Failed to load TC action module")
+        raise TcError(errno.ENOENT, what, "Failed to load TC action module")
     if one.flags & ACT_SKIP_SW:
-        raise TcError(errno.EINVAL, asked)  # no device here offloads
+        raise TcError(errno.EINVAL, what)  # no device here offloads
     if one.kind == "mirred" and not one.options:
-        raise TcError(errno.EINVAL, asked, "act_mirred: Unknown mirred option")
+        raise TcError(errno.EINVAL, what, "act_mirred: Unknown mirred option")
     if one.kind == "mirred" and not any(link.name == one.options.get("dev") for link in state.links.values()):
-        raise TcError(errno.ENODEV, asked)
+        raise TcError(errno.ENODEV, what)
     taken = {index for kind, index in state.actions if kind == one.kind} | {
         a.index for filters in state.filters.values() for f in filters for a in f.actions if a.kind == one.kind
     }
@@ -57,7 +57,7 @@ def made(state: State, one: Action, asked: str) -> tuple[State, Action]:
     return replace(state, actions={**state.actions, (one.kind, index): one}), one
 
 
-def write(state: State, op: Op, one: Action, asked: str) -> State:
+def write(state: State, op: Op, one: Action, what: str) -> State:
     """Add, replace or change an action that stands alone.
 
     Raises:  InputError for a control word that is not one; TcError.
@@ -65,36 +65,36 @@ def write(state: State, op: Op, one: Action, asked: str) -> State:
     control_code(one.control)
     there = (one.kind, one.index) in state.actions
     if there and op is Op.ADD:
-        raise TcError(errno.EEXIST, asked)
+        raise TcError(errno.EEXIST, what)
     if there:
         old = state.actions[one.kind, one.index]
         new = replace(old, control=one.control, options={**old.options, **one.options}, cookie=one.cookie or old.cookie)
         return replace(state, actions={**state.actions, (one.kind, one.index): new})
-    return made(state, replace(one, hw_stats="disabled"), asked)[0]
+    return made(state, replace(one, hw_stats="disabled"), what)[0]
 
 
-def flush(state: State, kind: str, asked: str) -> State:
+def flush(state: State, kind: str, what: str) -> State:
     """Remove the actions of a kind that stand alone, in their order, up to the first that a filter holds."""
     if kind not in KINDS:
-        raise TcError(errno.EINVAL, asked, "Cannot flush unknown TC action")
+        raise TcError(errno.EINVAL, what, "Cannot flush unknown TC action")
     left = dict(state.actions)
     for key in sorted(key for key in left if key[0] == kind):
         if holders(state, left[key]):
             if len(left) == len(state.actions):
-                raise TcError(errno.EPERM, asked)
+                raise TcError(errno.EPERM, what)
             break
         del left[key]
     return replace(state, actions=left)
 
 
-def delete(state: State, one: Action, asked: str) -> State:
+def delete(state: State, one: Action, what: str) -> State:
     """Remove an action that no filter holds, or with no index all of its kind."""
     if not one.index:
-        return flush(state, one.kind, asked)
+        return flush(state, one.kind, what)
     if (one.kind, one.index) not in state.actions:
-        raise TcError(errno.ENOENT, asked, "TC action with specified index not found" if one.index else "")
+        raise TcError(errno.ENOENT, what, "TC action with specified index not found" if one.index else "")
     if holders(state, one):
-        raise TcError(errno.EPERM, asked)
+        raise TcError(errno.EPERM, what)
     return replace(state, actions={key: value for key, value in state.actions.items() if key != (one.kind, one.index)})
 
 
@@ -126,13 +126,13 @@ def alone(one: Action) -> bool:
     return bool(one.hw_stats)
 
 
-def show(state: State, one: Action, asked: str) -> tuple[Action, ...]:
+def show(state: State, one: Action, what: str) -> tuple[Action, ...]:
     """Return the actions of a kind, or the one named."""
     if one.index and one.kind not in KINDS:
-        raise TcError(errno.EINVAL, asked, "Specified TC action kind not found")
+        raise TcError(errno.EINVAL, what, "Specified TC action kind not found")
     found = [a for (kind, index), a in sorted(state.actions.items()) if kind == one.kind and one.index in (0, index)]
     if one.index and not found:
-        raise TcError(errno.ENOENT, asked, "TC action with specified index not found")
+        raise TcError(errno.ENOENT, what, "TC action with specified index not found")
     return tuple(replace(dumped(state, a), hw_stats="disabled") for a in found)
 
 

@@ -9,43 +9,43 @@ import errno
 
 from tcbpf.control.objects import Chain
 from tcbpf.errors import TcError
-from tcbpf.tc.filter import MAX_CHAIN, known, place_of, places
+from tcbpf.tc.block import MAX_CHAIN, has_chain, hook_for_change, hooks_for_dump
 from tcbpf.tc.state import State
 
 
-def add(state: State, asked_for: Chain, asked: str) -> State:
+def add(state: State, request: Chain, what: str) -> State:
     """Make an empty chain."""
-    hook, number = place_of(state, asked_for, asked), asked_for.number or 0
+    hook, number = hook_for_change(state, request, what), request.number or 0
     if number > MAX_CHAIN:
-        raise TcError(errno.EINVAL, asked, "Specified chain index exceeds upper limit")
-    if known(state, hook, number):
-        raise TcError(errno.EEXIST, asked, "Filter chain already exists")
+        raise TcError(errno.EINVAL, what, "Specified chain index exceeds upper limit")
+    if has_chain(state, hook, number):
+        raise TcError(errno.EEXIST, what, "Filter chain already exists")
     return state.with_chains(hook, (*state.chains.get(hook, ()), (number, True)))
 
 
-def delete(state: State, asked_for: Chain, asked: str) -> State:
+def delete(state: State, request: Chain, what: str) -> State:
     """Remove a chain and its filters."""
-    hook, number = place_of(state, asked_for, asked), asked_for.number or 0
-    if not known(state, hook, number):
-        raise TcError(errno.ENOENT, asked, "Cannot find specified filter chain")
+    hook, number = hook_for_change(state, request, what), request.number or 0
+    if not has_chain(state, hook, number):
+        raise TcError(errno.ENOENT, what, "Cannot find specified filter chain")
     return state.with_chains(hook, tuple(row for row in state.chains[hook] if row[0] != number))
 
 
-def get(state: State, asked_for: Chain, asked: str) -> tuple[Chain, ...]:
+def get(state: State, request: Chain, what: str) -> tuple[Chain, ...]:
     """Return the one chain named."""
-    hook, number = place_of(state, asked_for, asked), asked_for.number or 0
-    if not known(state, hook, number):
-        raise TcError(errno.EINVAL, asked, "Cannot find specified filter chain")
+    hook, number = hook_for_change(state, request, what), request.number or 0
+    if not has_chain(state, hook, number):
+        raise TcError(errno.EINVAL, what, "Cannot find specified filter chain")
     return (dumped(state, hook, number),)
 
 
-def show(state: State, asked_for: Chain, asked: str) -> tuple[Chain, ...]:
-    """Return the chains of a place, or of every device's."""
+def show(state: State, request: Chain, what: str) -> tuple[Chain, ...]:
+    """Return the chains of one hook, or of every device's."""
     return tuple(
         dumped(state, hook, number)
-        for hook in places(state, asked_for, asked)
+        for hook in hooks_for_dump(state, request, what)
         for number, _ in state.chains.get(hook, ())
-        if asked_for.number in (None, number)
+        if request.number in (None, number)
     )
 
 

@@ -22,33 +22,33 @@ MAX_PRIO = 7  # TC_HTB_MAXPRIO - 1
 DEFAULT_BURST = 1600  # bytes, as tc computes it with a high-resolution clock
 
 
-def write(state: State, op: Op, asked_for: TcClass, asked: str) -> State:
+def write(state: State, op: Op, request: TcClass, what: str) -> State:
     """Add, replace or change a class."""
-    link = state.link(asked_for.dev, asked)
-    qdisc = owner(state, link, asked_for, asked)
-    classid = qdisc | asked_for.classid & 0xFFFF
-    parent = asked_for.parent if asked_for.parent in (0, TC_H_ROOT) else qdisc | asked_for.parent & 0xFFFF
-    old = state.classes.get((link.index, classid)) if asked_for.classid else None
+    link = state.link(request.dev, what)
+    qdisc = owner(state, link, request, what)
+    classid = qdisc | request.classid & 0xFFFF
+    parent = request.parent if request.parent in (0, TC_H_ROOT) else qdisc | request.parent & 0xFFFF
+    old = state.classes.get((link.index, classid)) if request.classid else None
     if old is not None and op is Op.ADD:
-        raise TcError(errno.EEXIST, asked)
+        raise TcError(errno.EEXIST, what)
     if old is None and op is Op.CHANGE:
-        raise TcError(errno.ENOENT, asked)
+        raise TcError(errno.ENOENT, what)
     if state.qdiscs[link.index, qdisc].kind != "htb":
-        raise TcError(errno.EOPNOTSUPP, asked)
-    if not asked_for.kind:
-        raise TcError(errno.EINVAL, asked)
-    options = dumped(asked_for, r2q(state, link, qdisc))
+        raise TcError(errno.EOPNOTSUPP, what)
+    if not request.kind:
+        raise TcError(errno.EINVAL, what)
+    options = dumped(request, r2q(state, link, qdisc))
     if old is not None:
         if any(at[0] == link.index and k.parent == classid for at, k in state.classes.items()):
             options |= {name: old.options[name] for name in ("quantum", "prio")}  # what only a leaf has
         return state.with_class(link.index, replace(old, options=options))
-    if not asked_for.classid:
-        raise TcError(errno.EINVAL, asked)
+    if not request.classid:
+        raise TcError(errno.EINVAL, what)
     above = state.classes.get((link.index, parent))
     if above is None:
         parent = TC_H_ROOT  # htb takes an unknown parent for its root
     elif depth(state, link, above) >= MAX_DEPTH - 1:
-        raise TcError(errno.EINVAL, asked, "tree is too deep")
+        raise TcError(errno.EINVAL, what, "tree is too deep")
     elif above.leaf:
         # A leaf that gets children has no qdisc of its own any more.
         state = remove(state, link, state.qdiscs[link.index, above.leaf])
@@ -67,18 +67,18 @@ def r2q(state: State, link: Link, qdisc: int) -> int:
     return int(str(state.qdiscs[link.index, qdisc].options.get("r2q", 10)))
 
 
-def owner(state: State, link: Link, asked_for: TcClass, asked: str) -> int:
+def owner(state: State, link: Link, request: TcClass, what: str) -> int:
     """Return the handle of the qdisc that a class belongs to: both majors say it, and must not disagree."""
-    majors = {number & 0xFFFF0000 for number in (asked_for.classid, asked_for.parent) if number != TC_H_ROOT} - {0}
+    majors = {number & 0xFFFF0000 for number in (request.classid, request.parent) if number != TC_H_ROOT} - {0}
     if len(majors) > 1:
-        raise TcError(errno.EINVAL, asked)
+        raise TcError(errno.EINVAL, what)
     root = state.root(link.index)
     handle = majors.pop() if majors else root.handle if root else 0
     qdisc = state.qdiscs.get((link.index, handle))
     if qdisc is None:
-        raise TcError(errno.ENOENT, asked)
+        raise TcError(errno.ENOENT, what)
     if qdisc.kind not in CLASSFUL | {"clsact", "ingress"}:
-        raise TcError(errno.EINVAL, asked)
+        raise TcError(errno.EINVAL, what)
     return handle
 
 
@@ -98,18 +98,18 @@ def dumped(klass: TcClass, r2q: int) -> dict[str, object]:
     return {"quantum": quantum, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
 
 
-def delete(state: State, asked_for: TcClass, asked: str) -> State:
+def delete(state: State, request: TcClass, what: str) -> State:
     """Remove a class that has neither children nor filters that point at it."""
-    link = state.link(asked_for.dev, asked)
-    place = (link.index, owner(state, link, asked_for, asked) | asked_for.classid & 0xFFFF)
-    old = state.classes.get(place) if asked_for.classid else None
+    link = state.link(request.dev, what)
+    place = (link.index, owner(state, link, request, what) | request.classid & 0xFFFF)
+    old = state.classes.get(place) if request.classid else None
     if old is None:
-        raise TcError(errno.ENOENT, asked)
+        raise TcError(errno.ENOENT, what)
     if old.kind == "prio":
-        raise TcError(errno.EOPNOTSUPP, asked)
+        raise TcError(errno.EOPNOTSUPP, what)
     children = any(at[0] == link.index and k.parent == old.classid for at, k in state.classes.items())
     if children or holders(state, link, old.classid):
-        raise TcError(errno.EBUSY, asked, "HTB class in use")
+        raise TcError(errno.EBUSY, what, "HTB class in use")
     state = state.only(lambda at: at != place, "classes", "filters", "chains")
     if old.leaf:
         state = remove(state, link, state.qdiscs[link.index, old.leaf])
@@ -122,19 +122,19 @@ def holders(state: State, link: Link, classid: int) -> int:
     return sum((*hook, f.chain, f.pref, f.handle) in held for hook, filters in state.filters.items() for f in filters)
 
 
-def show(state: State, asked_for: TcClass, asked: str) -> tuple[TcClass, ...]:
+def show(state: State, request: TcClass, what: str) -> tuple[TcClass, ...]:
     """Return a device's classes in the order that the kernel dumps them."""
-    link = state.link(asked_for.dev, asked)
+    link = state.link(request.dev, what)
     found: list[TcClass] = []
     for dev, handle in state.qdiscs:
         if dev == link.index:
             mine = [k for at, k in state.classes.items() if at[0] == dev and at[1] & 0xFFFF0000 == handle]
             found += [levelled(mine, k) for k in hashed(mine)]
-    if asked_for.parent not in (0, TC_H_ROOT):
-        major = asked_for.parent & 0xFFFF0000
+    if request.parent not in (0, TC_H_ROOT):
+        major = request.parent & 0xFFFF0000
         found = [k for k in found if k.classid & 0xFFFF0000 == major]  # a parent stands for its whole qdisc here
-    if asked_for.classid:
-        found = [k for k in found if k.classid == asked_for.classid]
+    if request.classid:
+        found = [k for k in found if k.classid == request.classid]
     return tuple(found)
 
 

@@ -25,18 +25,18 @@ def initial() -> State:
     return State(links={1: loopback}, counters={"link": 1})
 
 
-def add(state: State, link: Link, asked: str) -> State:
+def add(state: State, link: Link, what: str) -> State:
     """Make a device, or both ends of a veth pair."""
     if link.kind not in KINDS:
-        raise TcError(errno.EOPNOTSUPP, asked, "Unknown device type")
+        raise TcError(errno.EOPNOTSUPP, what, "Unknown device type")
     names = [link.name or free_name(state, link.kind)]
     if link.kind == "veth":
         names.append(link.peer or free_name(state, "veth", names))
     for name in names:
-        check_name(state, name, asked)
+        check_name(state, name, what)
     if len(set(names)) < len(names):
-        raise TcError(errno.EEXIST, asked)
-    mtu = check_mtu(link.kind, link.mtu, asked) if link.mtu else 1500
+        raise TcError(errno.EEXIST, what)
+    mtu = check_mtu(link.kind, link.mtu, what) if link.mtu else 1500
     first = state.counters["link"] + 1
     # The kernel makes the far end first, so it has the lower index.
     order = names[::-1]
@@ -61,38 +61,38 @@ def add(state: State, link: Link, asked: str) -> State:
     return state.counted("link", first + len(made) - 1)
 
 
-def change(state: State, link: Link, asked: str) -> State:
+def change(state: State, link: Link, what: str) -> State:
     """Set a device's state, MTU, address or name (`options["name"]`)."""
-    old = state.link(link.name, asked)
+    old = state.link(link.name, what)
     new = replace(old, up=link.up)
     if link.mtu:
-        new = replace(new, mtu=check_mtu(old.kind, link.mtu, asked))
+        new = replace(new, mtu=check_mtu(old.kind, link.mtu, what))
     if link.address:
-        new = replace(new, address=check_address(link.address, asked))
+        new = replace(new, address=check_address(link.address, what))
     if new.up and new.qdisc == "noop":
         new = replace(new, qdisc="noqueue")
     state = state.with_link(new)
     wanted = str(link.options.get("name") or old.name)
     if wanted != old.name:
-        check_name(state, wanted, asked)
+        check_name(state, wanted, what)
         state = rename(state, new, wanted)
     return state
 
 
-def delete(state: State, link: Link, asked: str) -> State:
+def delete(state: State, link: Link, what: str) -> State:
     """Remove a device, a veth's other end, and all that hangs on them."""
-    old = state.link(link.name, asked)
+    old = state.link(link.name, what)
     if old.kind == "lo":
-        raise TcError(errno.EOPNOTSUPP, asked)
+        raise TcError(errno.EOPNOTSUPP, what)
     gone = {old.index, old.peer_index} if old.peer_index else {old.index}
     state = replace(state, links={index: value for index, value in state.links.items() if index not in gone})
     return state.only(lambda place: place[0] not in gone, "qdiscs", "classes", "filters", "chains")
 
 
-def show(state: State, link: Link, asked: str) -> tuple[Link, ...]:
+def show(state: State, link: Link, what: str) -> tuple[Link, ...]:
     """Return the device named, or all of them in order of index."""
     if link.name:
-        return (state.link(link.name, asked),)
+        return (state.link(link.name, what),)
     return tuple(state.links[index] for index in sorted(state.links))
 
 
@@ -113,24 +113,24 @@ def rename(state: State, link: Link, name: str) -> State:
     )
 
 
-def check_name(state: State, name: str, asked: str) -> None:
+def check_name(state: State, name: str, what: str) -> None:
     """Raise unless a device may get that name."""
     if not name or len(name) >= NAME_SIZE or name in (".", "..") or any(c in "/:" or c.isspace() for c in name):
-        raise TcError(errno.EINVAL, asked, "Attribute failed policy validation" if len(name) >= NAME_SIZE else "")
+        raise TcError(errno.EINVAL, what, "Attribute failed policy validation" if len(name) >= NAME_SIZE else "")
     if any(link.name == name for link in state.links.values()):
-        raise TcError(errno.EEXIST, asked)
+        raise TcError(errno.EEXIST, what)
 
 
-def check_mtu(kind: str, mtu: int, asked: str) -> int:
+def check_mtu(kind: str, mtu: int, what: str) -> int:
     """Return an MTU that the kind takes, or raise."""
     if mtu < KINDS.get(kind, 0):
-        raise TcError(errno.EINVAL, asked, "mtu less than device minimum")
+        raise TcError(errno.EINVAL, what, "mtu less than device minimum")
     if mtu > MAX_MTU and kind not in ("dummy", "lo"):
-        raise TcError(errno.EINVAL, asked, "mtu greater than device maximum")
+        raise TcError(errno.EINVAL, what, "mtu greater than device maximum")
     return mtu
 
 
-def check_address(address: str, asked: str) -> str:
+def check_address(address: str, what: str) -> str:
     """Return an Ethernet address in ip(8)'s form, or raise."""
     parts = address.lower().split(":")
     try:
@@ -138,7 +138,7 @@ def check_address(address: str, asked: str) -> str:
     except ValueError:
         raw = b""
     if len(raw) != 6 or raw[0] & 1:
-        raise TcError(errno.EADDRNOTAVAIL, asked)
+        raise TcError(errno.EADDRNOTAVAIL, what)
     return raw.hex(":")
 
 

@@ -1,6 +1,6 @@
 """A State as the structs that the runtime walks for every packet: devices, hooks, chains, filters, actions, classes.
 
-Everything the structs point at is kept alive by the Plan. Counters start from zero; `counted` adds them to a State.
+Everything the structs point at is kept alive by the Plan. Counters start from zero; `add_counters` adds them to a State.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tcbpf.control.codes import control_code
 from tcbpf.control.objects import ETH_P_ALL, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter, Link, Qdisc, Stats
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import struct
-from tcbpf.tc.filter import CLSACT_EGRESS, CLSACT_INGRESS, sharing
+from tcbpf.tc.block import CLSACT_EGRESS, CLSACT_INGRESS, shared_block
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import State
 
@@ -52,7 +52,7 @@ class Plan:
         return ctypes.addressof(array)
 
 
-def lay_out(state: State, programs: Programs) -> Plan:
+def build(state: State, programs: Programs) -> Plan:
     """Return the structs of a State; `programs` is asked once for every filter or action with a program."""
     plan = Plan()
     for link in state.links.values():
@@ -63,14 +63,14 @@ def lay_out(state: State, programs: Programs) -> Plan:
             one.peer = ctypes.addressof(plan.devices[link.peer_index])
         for (index, _), qdisc in state.qdiscs.items():
             if index == link.index:
-                hang(plan, state, link, qdisc, programs)
+                attach(plan, state, link, qdisc, programs)
     plan.net = struct("tcbpf_net")()
     plan.net.devs, plan.net.n_devs = plan.pointers(list(plan.devices.values())), len(plan.devices)
     return plan
 
 
 def device(plan: Plan, link: Link) -> Any:
-    """Return the struct of a device, nothing hanging on it yet."""
+    """Return the struct of a device, nothing attached to it yet."""
     one = struct("tcbpf_dev")()
     one.ifindex, one.mtu, one.hard_header_len = link.index, link.mtu, HARD_HEADER
     one.kind, one.flags = DEV_KINDS.get(link.kind, DEV_KINDS["dummy"]), DEV_UP if link.up else 0
@@ -79,8 +79,8 @@ def device(plan: Plan, link: Link) -> Any:
     return one
 
 
-def hang(plan: Plan, state: State, link: Link, qdisc: Qdisc, programs: Programs) -> None:
-    """Hang a qdisc's hooks on its device."""
+def attach(plan: Plan, state: State, link: Link, qdisc: Qdisc, programs: Programs) -> None:
+    """Attach a qdisc's hooks to its device."""
     one = plan.devices[link.index]
     if qdisc.handle == INGRESS_HANDLE:
         one.ingress = ctypes.addressof(hook(plan, state, link, "ingress", CLSACT_INGRESS, programs))
@@ -110,7 +110,7 @@ def default_class(qdisc: Qdisc) -> int:
 def hook(plan: Plan, state: State, link: Link, name: str, parent: int, programs: Programs) -> Any:
     """Return the struct of one hook with the chains of its block."""
     made = plan.hooks[link.index, name] = struct("tcbpf_hook")()
-    filters = state.filters.get(sharing(state, (link.index, parent)), ())
+    filters = state.filters.get(shared_block(state, (link.index, parent)), ())
     chains = []
     for number in sorted({f.chain for f in filters}):
         chain = struct("tcbpf_chain")()
@@ -176,7 +176,7 @@ def number(options: Mapping[str, object], word: str, default: int = 0) -> int:
     return int(str(options.get(word, default)), 0)
 
 
-def counted(plan: Plan, state: State) -> State:
+def add_counters(plan: Plan, state: State) -> State:
     """Return the State with what the Plan's structs counted added to its qdiscs, classes and actions, where they
     still are.
     """

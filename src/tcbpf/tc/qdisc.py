@@ -25,112 +25,112 @@ TX_QUEUE_LEN = 1000
 GOLDEN_RATIO_32 = 0x61C88647
 
 
-def write(state: State, op: Op, asked_for: Qdisc, asked: str) -> State:
+def write(state: State, op: Op, request: Qdisc, what: str) -> State:
     """Add, replace, change or link a qdisc, by the kernel's rules for the four."""
-    link = state.link(asked_for.dev, asked)
-    found = sought(state, link, asked_for, asked)
-    if asked_for.handle and asked_for.parent and (found is None or found.handle != asked_for.handle):
-        found = other_handle(state, link, op, asked_for, found, asked)
+    link = state.link(request.dev, what)
+    found = sought(state, link, request, what)
+    if request.handle and request.parent and (found is None or found.handle != request.handle):
+        found = other_handle(state, link, op, request, found, what)
     if found is None:
         if op in (Op.CHANGE, Op.LINK):
-            raise TcError(errno.ENOENT, asked, "Qdisc not found. To create specify NLM_F_CREATE flag")
-        return create(state, link, asked_for, asked)
-    if not asked_for.handle and asked_for.kind not in ("", found.kind):
-        return create(state, link, asked_for, asked)  # whatever the verb: the kernel calls it a hole in the interface
+            raise TcError(errno.ENOENT, what, "Qdisc not found. To create specify NLM_F_CREATE flag")
+        return create(state, link, request, what)
+    if not request.handle and request.kind not in ("", found.kind):
+        return create(state, link, request, what)  # whatever the verb: the kernel calls it a hole in the interface
     if op is Op.ADD:
-        raise TcError(errno.EEXIST, asked, "Exclusivity flag on, cannot modify")
-    if asked_for.kind not in ("", found.kind):
-        raise TcError(errno.EINVAL, asked, "Invalid qdisc name: must match existing qdisc")
-    return modify(state, link, found, asked_for, asked)
+        raise TcError(errno.EEXIST, what, "Exclusivity flag on, cannot modify")
+    if request.kind not in ("", found.kind):
+        raise TcError(errno.EINVAL, what, "Invalid qdisc name: must match existing qdisc")
+    return modify(state, link, found, request, what)
 
 
-def sought(state: State, link: Link, asked_for: Qdisc, asked: str) -> Qdisc | None:
+def sought(state: State, link: Link, request: Qdisc, what: str) -> Qdisc | None:
     """Return the qdisc that sits where the request points, or None; the default one does not count."""
-    if asked_for.parent == TC_H_CLSACT:
+    if request.parent == TC_H_CLSACT:
         return state.qdiscs.get((link.index, INGRESS_HANDLE))
-    if asked_for.parent == TC_H_ROOT:
+    if request.parent == TC_H_ROOT:
         return state.root(link.index)
-    if not asked_for.parent:
-        if not asked_for.handle:
-            raise TcError(errno.EINVAL, asked, "Handle cannot be zero")
-        found = state.qdiscs.get((link.index, asked_for.handle & 0xFFFF0000))
+    if not request.parent:
+        if not request.handle:
+            raise TcError(errno.EINVAL, what, "Handle cannot be zero")
+        found = state.qdiscs.get((link.index, request.handle & 0xFFFF0000))
         if found is None:
-            raise TcError(errno.ENOENT, asked, "Specified qdisc not found")
+            raise TcError(errno.ENOENT, what, "Specified qdisc not found")
         return found
-    if (link.index, asked_for.parent & 0xFFFF0000) not in state.qdiscs:
-        raise TcError(errno.ENOENT, asked, "Failed to find specified qdisc")
-    return leaf(state, link, asked_for.parent, asked)
+    if (link.index, request.parent & 0xFFFF0000) not in state.qdiscs:
+        raise TcError(errno.ENOENT, what, "Failed to find specified qdisc")
+    return leaf(state, link, request.parent, what)
 
 
-def leaf(state: State, link: Link, classid: int, asked: str) -> Qdisc | None:
+def leaf(state: State, link: Link, classid: int, what: str) -> Qdisc | None:
     """Return the qdisc grafted to a class, or None for its default one."""
     if state.qdiscs[link.index, classid & 0xFFFF0000].kind not in CLASSFUL:
-        raise TcError(errno.EOPNOTSUPP, asked, "Parent qdisc is not classful")
+        raise TcError(errno.EOPNOTSUPP, what, "Parent qdisc is not classful")
     klass = state.classes.get((link.index, classid))
     if klass is None:
-        raise TcError(errno.ENOENT, asked, "Specified class not found")
+        raise TcError(errno.ENOENT, what, "Specified class not found")
     return state.qdiscs.get((link.index, klass.leaf)) if klass.leaf else None
 
 
-def other_handle(state: State, link: Link, op: Op, asked_for: Qdisc, found: Qdisc | None, asked: str) -> Qdisc | None:
+def other_handle(state: State, link: Link, op: Op, request: Qdisc, found: Qdisc | None, what: str) -> Qdisc | None:
     """Return what a request means that names another handle than the qdisc in its place has; None makes a new one."""
     if found is not None and op not in (Op.REPLACE, Op.LINK):
-        raise TcError(errno.EEXIST, asked, "NLM_F_REPLACE needed to override")
-    if asked_for.handle & 0xFFFF:
-        raise TcError(errno.EINVAL, asked, "Invalid minor handle")
-    named = state.qdiscs.get((link.index, asked_for.handle))
+        raise TcError(errno.EEXIST, what, "NLM_F_REPLACE needed to override")
+    if request.handle & 0xFFFF:
+        raise TcError(errno.EINVAL, what, "Invalid minor handle")
+    named = state.qdiscs.get((link.index, request.handle))
     if named is None:
         return None
-    if named.parent != asked_for.parent:
-        raise TcError(errno.EINVAL, asked, "Cannot move an existing qdisc to a different parent")
+    if named.parent != request.parent:
+        raise TcError(errno.EINVAL, what, "Cannot move an existing qdisc to a different parent")
     if op is Op.ADD:
-        raise TcError(errno.EEXIST, asked, "Exclusivity flag on, cannot override")
-    if asked_for.kind and named.kind != asked_for.kind:
-        raise TcError(errno.EINVAL, asked, "Specified qdisc kind does not match existing one")
+        raise TcError(errno.EEXIST, what, "Exclusivity flag on, cannot override")
+    if request.kind and named.kind != request.kind:
+        raise TcError(errno.EINVAL, what, "Specified qdisc kind does not match existing one")
     return named
 
 
-def create(state: State, link: Link, asked_for: Qdisc, asked: str) -> State:
+def create(state: State, link: Link, request: Qdisc, what: str) -> State:
     """Make a qdisc, in the place of the one that is there."""
-    kind, at_ingress = asked_for.kind, asked_for.kind in ("clsact", "ingress")
+    kind, at_ingress = request.kind, request.kind in ("clsact", "ingress")
     if kind not in KINDS:
-        raise TcError(errno.ENOENT, asked, "Specified qdisc kind is unknown")
-    if at_ingress != (asked_for.parent == TC_H_CLSACT):
+        raise TcError(errno.ENOENT, what, "Specified qdisc kind is unknown")
+    if at_ingress != (request.parent == TC_H_CLSACT):
         if at_ingress:
-            raise TcError(errno.EOPNOTSUPP, asked)
-        raise TcError(errno.EINVAL, asked, "Specified parent ID is reserved for ingress and clsact Qdiscs")
-    if asked_for.ingress_block and not at_ingress:
-        raise TcError(errno.EOPNOTSUPP, asked, "Ingress block sharing is not supported")
-    if asked_for.egress_block and kind != "clsact":
-        raise TcError(errno.EOPNOTSUPP, asked, "Egress block sharing is not supported")
-    handle = asked_for.handle & 0xFFFF0000
+            raise TcError(errno.EOPNOTSUPP, what)
+        raise TcError(errno.EINVAL, what, "Specified parent ID is reserved for ingress and clsact Qdiscs")
+    if request.ingress_block and not at_ingress:
+        raise TcError(errno.EOPNOTSUPP, what, "Ingress block sharing is not supported")
+    if request.egress_block and kind != "clsact":
+        raise TcError(errno.EOPNOTSUPP, what, "Egress block sharing is not supported")
+    handle = request.handle & 0xFFFF0000
     if at_ingress:
         state, handle = state.with_ingress_queue(link.index), INGRESS_HANDLE
     elif not handle:
         number = state.counters.get("handle", 0x8000) + 1
         state, handle = state.counted("handle", number), number << 16
     elif (link.index, handle) in state.qdiscs:
-        raise TcError(errno.EEXIST, asked)
-    if asked_for.parent == TC_H_ROOT:
+        raise TcError(errno.EEXIST, what)
+    if request.parent == TC_H_ROOT:
         old = state.root(link.index)
         state = remove(state, link, old) if old else state
         state = state.with_link(replace(link, qdisc=kind))
     elif not at_ingress:
-        if any(at[0] == link.index and k.parent == asked_for.parent for at, k in state.classes.items()):
-            raise TcError(errno.EINVAL, asked)  # a class with children has no qdisc
-        old = leaf(state, link, asked_for.parent, asked)
+        if any(at[0] == link.index and k.parent == request.parent for at, k in state.classes.items()):
+            raise TcError(errno.EINVAL, what)  # a class with children has no qdisc
+        old = leaf(state, link, request.parent, what)
         state = remove(state, link, old) if old else state
-        klass = state.classes[link.index, asked_for.parent]
+        klass = state.classes[link.index, request.parent]
         state = state.with_class(link.index, replace(klass, leaf=handle))
     made = Qdisc(
         link.name,
         kind,
         handle,
-        asked_for.parent,
-        defaults(kind, link, asked_for.options),
-        refcnt=references(link, asked_for),
-        ingress_block=asked_for.ingress_block,
-        egress_block=asked_for.egress_block,
+        request.parent,
+        defaults(kind, link, request.options),
+        refcnt=references(link, request),
+        ingress_block=request.ingress_block,
+        egress_block=request.egress_block,
     )
     state = state.with_qdisc(link.index, made)
     return bands(state, link, made) if kind == "prio" else state
@@ -163,28 +163,28 @@ def bands(state: State, link: Link, prio: Qdisc) -> State:
     return state
 
 
-def modify(state: State, link: Link, found: Qdisc, asked_for: Qdisc, asked: str) -> State:
+def modify(state: State, link: Link, found: Qdisc, request: Qdisc, what: str) -> State:
     """Change an existing qdisc's options."""
-    if found.kind in FIXED and (asked_for.options or found.kind == "htb"):
-        raise TcError(errno.EINVAL, asked, "Change operation not supported by specified qdisc")
-    return state.with_qdisc(link.index, replace(found, options={**found.options, **asked_for.options}))
+    if found.kind in FIXED and (request.options or found.kind == "htb"):
+        raise TcError(errno.EINVAL, what, "Change operation not supported by specified qdisc")
+    return state.with_qdisc(link.index, replace(found, options={**found.options, **request.options}))
 
 
-def delete(state: State, asked_for: Qdisc, asked: str) -> State:
+def delete(state: State, request: Qdisc, what: str) -> State:
     """Remove a qdisc and what hangs on it."""
-    link = state.link(asked_for.dev, asked)
-    parent = asked_for.parent
-    found, kind = standing(state, link, asked_for, asked)
+    link = state.link(request.dev, what)
+    parent = request.parent
+    found, kind = standing(state, link, request, what)
     if not kind:
-        raise TcError(errno.ENOENT, asked, "Cannot find specified qdisc on specified device")
-    if parent and asked_for.handle and (found.handle if found else 0) != asked_for.handle:
-        raise TcError(errno.EINVAL, asked, "Invalid handle")
-    if asked_for.kind and kind != asked_for.kind:
-        raise TcError(errno.EINVAL, asked, "Invalid qdisc name: must match existing qdisc")
+        raise TcError(errno.ENOENT, what, "Cannot find specified qdisc on specified device")
+    if parent and request.handle and (found.handle if found else 0) != request.handle:
+        raise TcError(errno.EINVAL, what, "Invalid handle")
+    if request.kind and kind != request.kind:
+        raise TcError(errno.EINVAL, what, "Invalid qdisc name: must match existing qdisc")
     if not parent:
-        raise TcError(errno.EINVAL, asked, "Classid cannot be zero")
+        raise TcError(errno.EINVAL, what, "Classid cannot be zero")
     if found is None:
-        raise TcError(errno.ENOENT, asked, "Cannot delete qdisc with handle of zero")
+        raise TcError(errno.ENOENT, what, "Cannot delete qdisc with handle of zero")
     state = remove(state, link, found)
     if found.handle == INGRESS_HANDLE:
         return state
@@ -194,13 +194,13 @@ def delete(state: State, asked_for: Qdisc, asked: str) -> State:
     return state.with_class(link.index, replace(klass, leaf=0))
 
 
-def standing(state: State, link: Link, asked_for: Qdisc, asked: str) -> tuple[Qdisc | None, str]:
+def standing(state: State, link: Link, request: Qdisc, what: str) -> tuple[Qdisc | None, str]:
     """Return the qdisc where a DELETE points, None for a default one, and its kind, "" when nothing stands there."""
-    parent = asked_for.parent
+    parent = request.parent
     if not parent:
-        found = state.qdiscs.get((link.index, asked_for.handle & 0xFFFF0000))
+        found = state.qdiscs.get((link.index, request.handle & 0xFFFF0000))
         if found is None:
-            raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified handle")
+            raise TcError(errno.ENOENT, what, "Failed to find qdisc with specified handle")
         return found, found.kind
     if parent == TC_H_ROOT:
         found = state.root(link.index)
@@ -209,8 +209,8 @@ def standing(state: State, link: Link, asked_for: Qdisc, asked: str) -> tuple[Qd
         found = state.qdiscs.get((link.index, INGRESS_HANDLE))
         return found, found.kind if found else "noop" if link.index in state.once_ingress else ""
     if (link.index, parent & 0xFFFF0000) not in state.qdiscs:
-        raise TcError(errno.ENOENT, asked, "Failed to find qdisc with specified classid")
-    found = leaf(state, link, parent, asked)
+        raise TcError(errno.ENOENT, what, "Failed to find qdisc with specified classid")
+    found = leaf(state, link, parent, what)
     inner = any(at[0] == link.index and k.parent == parent for at, k in state.classes.items())
     return found, found.kind if found else "" if inner else "pfifo"
 
@@ -228,9 +228,9 @@ def remove(state: State, link: Link, qdisc: Qdisc) -> State:
     return state.only(kept, "qdiscs", "classes", "filters", "chains")
 
 
-def show(state: State, asked_for: Qdisc, asked: str) -> tuple[Qdisc, ...]:
+def show(state: State, request: Qdisc, what: str) -> tuple[Qdisc, ...]:
     """Return the qdiscs of one device or all: its root first, its ingress last."""
-    links = [state.link(asked_for.dev, asked)] if asked_for.dev else [state.links[i] for i in sorted(state.links)]
+    links = [state.link(request.dev, what)] if request.dev else [state.links[i] for i in sorted(state.links)]
     found: list[Qdisc] = []
     for link in links:
         mine = [q for (dev, _), q in state.qdiscs.items() if dev == link.index]

@@ -40,7 +40,7 @@ class State:
     bound: Mapping[FilterKey, int] = field(default_factory=dict)
     chains: Mapping[Hook, Chains] = field(default_factory=dict)
 
-    def link(self, name: str, asked: str = "") -> Link:
+    def link(self, name: str, what: str = "") -> Link:
         """Return the device of that name.
 
         Raises:  TcError with ENODEV.
@@ -48,7 +48,7 @@ class State:
         for link in self.links.values():
             if link.name == name:
                 return link
-        raise TcError(errno.ENODEV, asked or f"device {name}", f'Cannot find device "{name}"' if name else "")
+        raise TcError(errno.ENODEV, what or f"device {name}", f'Cannot find device "{name}"' if name else "")
 
     def root(self, index: int) -> Qdisc | None:
         """Return the qdisc at the root of a device, unless it is the default one."""

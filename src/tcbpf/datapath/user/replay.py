@@ -17,7 +17,7 @@ from tcbpf.datapath.user.prog import UserProg
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import function
 from tcbpf.net.pcap import Writer
-from tcbpf.tc.plan import Plan, counted, lay_out
+from tcbpf.tc.plan import Plan, add_counters, build
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user import User
@@ -96,7 +96,7 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
         reader = stack.enter_context(open_reader(path))
         programs = Programs(dp)
         stack.callback(programs.close)
-        plan = lay_out(state, programs)
+        plan = build(state, programs)
         buffers = ctypes.create_string_buffer(CLONES * BUFFER)
         plan.net.buffers, plan.net.n_buffers = ctypes.addressof(buffers), CLONES
         names = {index: one.name for index, one in state.links.items()}
@@ -116,7 +116,7 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
         counts = loop.run(limit, lambda: dp.host.turn(env))
         missed = sum(int(sink.struct.lost) for sink in sinks)
     with dp.store.change() as change:
-        change.state = counted(plan, change.state)
+        change.state = add_counters(plan, change.state)
     return Replayed(
         counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, device_counters(plan, names), lost(plan, missed)
     )
