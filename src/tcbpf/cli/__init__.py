@@ -32,6 +32,8 @@ class Verb:
         self.name, self.module, self.help, self.grammar, self.fast = name, module, help, grammar, fast
 
 
+# Imports inside functions are for start-up time: a verb pays only for what it uses.
+
 VERBS = {
     verb.name: verb
     for verb in (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
     from tcbpf.obj.program import Object
 
+# Imports inside functions are for start-up time: a warm run needs no reader of objects and no compiler.
 
 WHICH: Rows = {
     "--section": {"default": "", "metavar": "S", "help": "the program in this ELF section"},

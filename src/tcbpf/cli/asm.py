@@ -15,6 +15,8 @@ from tcbpf import files as newfile
 from tcbpf.errors import InputError
 from tcbpf.isa import Insn, assemble, encode, listing
 
+# Imports inside functions are for start-up time: bare text needs no linker.
+
 EXAMPLE = """\
 example:
   echo 'r0 = 2; exit' | tr ';' '\\n' | tcbpf asm            # b7 00 00 00 02 00 00 00 ...

@@ -9,6 +9,7 @@ Differs: `--engine jit|interp|kernel` says who runs it.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from tcbpf.errors import InputError, VerifierError
 from tcbpf.isa.insn import Insn, decode, encode
 from tcbpf.tables.opcodes import PSEUDO_CALL, PSEUDO_MAP_VALUE
 from tcbpf.vm import unverified as checked
+
+# Imports inside functions are for start-up time: our engines need no bpf(2).
 
 ENGINES = ("jit", "interp", "kernel")
 USAGE = "tcbpf conformance-plugin [--engine jit|interp|kernel] [MEMORY] < PROGRAM"
@@ -71,8 +74,6 @@ def run_kernel(insns: Sequence[Insn], memory: bytes) -> int:
 
     Raises:  VerifierError when the kernel refuses the program; SysError without privilege.
     """
-    import os
-
     from tcbpf.datapath.kernel import syscall
 
     value = syscall.map_create(_ARRAY, 4, 8, 1, name=b"r0")

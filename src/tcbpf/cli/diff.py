@@ -11,7 +11,9 @@ from typing import Any
 
 from tcbpf.cli.arguments import add_json, add_program, read_object, unpinned
 from tcbpf.datapath.choose import open_datapath
+from tcbpf.datapath.kernel.progs import untaken
 from tcbpf.errors import InputError
+from tcbpf.net.pcap import read
 from tcbpf.obj import programs
 from tcbpf.obj.link import choose, tail_section
 from tcbpf.obj.program import Object
@@ -106,9 +108,6 @@ def compare(obj: Object, path: str, name: str, limit: int = 0) -> Outcome:
 
     `obj` pins no map. Packets that BPF_PROG_TEST_RUN does not take are left out.
     """
-    from tcbpf.datapath.kernel.progs import untaken
-    from tcbpf.net.pcap import read
-
     outcome = Outcome()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})  # per-CPU map values of both lie on this CPU

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcbpf import filekind
-from tcbpf.cli.arguments import add_json, read_object
+from tcbpf.cli.arguments import add_json, read_object, unpinned
 from tcbpf.errors import InputError
 from tcbpf.isa import Insn, decode, encode, listing
 from tcbpf.tables.insns import Kind, op_of
 
 if TYPE_CHECKING:
     from tcbpf.obj.program import Code, Object
+
+# Imports inside functions are for start-up time: bytecode needs neither objects nor a datapath.
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +174,6 @@ def machine_code(name: str, section: str) -> Iterator[tuple[str, str]]:
 
     Raises:  InputError; VerifierError; NotSupported.
     """
-    from tcbpf.cli.arguments import unpinned
     from tcbpf.datapath.user import User
     from tcbpf.datapath.user.prog import UserProg
     from tcbpf.obj import programs

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tcbpf.cli.arguments import add_datapath, add_json
-from tcbpf.cli.output import table
+from tcbpf.cli.output import one_line, table
 from tcbpf.datapath.base import Datapath
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError, MapError, NotSupported
@@ -122,7 +122,7 @@ def records(found: Map, args: argparse.Namespace, words: list[str]) -> int:
     with found.records(type) as reader, contextlib.suppress(KeyboardInterrupt):
         record = reader.wait(None if args.follow else 0)
         while record is not None:
-            print(json.dumps(jsonable(record), default=str) if args.json else text(record), flush=True)
+            print(json.dumps(jsonable(record), default=str) if args.json else one_line(record), flush=True)
             record = reader.wait(None if args.follow else 0)
     if reader.lost:
         print(f"tcbpf: map {found.spec.name}: {reader.lost} records found no room", file=sys.stderr)
@@ -226,7 +226,7 @@ def typed_word(text: str) -> Any:
 
 def absent(found: Map, key: bytes) -> int:
     """Say that there is no such element."""
-    print(f"tcbpf: map {found.spec.name}: no element of key {text(found.decode_key(key))}", file=sys.stderr)
+    print(f"tcbpf: map {found.spec.name}: no element of key {one_line(found.decode_key(key))}", file=sys.stderr)
     return 1
 
 
@@ -262,7 +262,7 @@ def dump(found: Map, args: argparse.Namespace) -> int:
     else:
         table(
             ("key", "value"),
-            [(text(found.decode_key(k)), text(found.decode_value(v))) for k, v in pairs],
+            [(one_line(found.decode_key(k)), one_line(found.decode_value(v))) for k, v in pairs],
             title=f"map {found.spec.name}, {found.spec.type}, {len(pairs)} of {found.spec.max_entries}",
         )
     return 0
@@ -288,7 +288,7 @@ def show_one(found: Map, key: bytes, value: bytes, args: argparse.Namespace) -> 
     elif args.hex:
         print(value.hex(" "))
     else:
-        print(text(found.decode_value(value)))
+        print(one_line(found.decode_value(value)))
     return 0
 
 
@@ -308,15 +308,6 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [jsonable(v) for v in value]
     return value
-
-
-def text(value: Any) -> str:
-    """Return a typed value on one line."""
-    if isinstance(value, dict):
-        return " ".join(f"{k}={text(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(text(v) for v in value) + "]"
-    return value.hex(" ") if isinstance(value, (bytes, bytearray)) else str(value)
 
 
 def create(dp: Datapath, args: argparse.Namespace, words: list[str]) -> int:

@@ -9,6 +9,16 @@ from tcbpf.tables.actions import ACTIONS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
+
+
+def one_line(value: Any) -> str:
+    """Return a typed map value on one line."""
+    if isinstance(value, dict):
+        return " ".join(f"{k}={one_line(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(one_line(v) for v in value) + "]"
+    return value.hex(" ") if isinstance(value, (bytes, bytearray)) else str(value)
 
 
 def verdict_name(verdict: int) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tcbpf.datapath.capture.one_shot import Trial
     from tcbpf.obj.program import Program
 
+# Imports inside functions are for start-up time: a warm run needs no more than the cache and the packet loop.
 
 ROWS = (
     PROGRAM
@@ -104,7 +105,7 @@ def on_trial(source: Source, section: str, name: str) -> Trial | None:
 
 def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None:
     """Print the report for a person."""
-    from tcbpf.cli.output import rate, table, verdict_name
+    from tcbpf.cli.output import one_line, rate, table, verdict_name
 
     packets = report["packets"]
     table(
@@ -121,11 +122,4 @@ def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None
         + (f"; {report['skipped']} not run: larger or smaller than this datapath takes" if report["skipped"] else "")
     )
     for name, items in maps.items():
-        table(("key", "value"), [(text(k), text(v)) for k, v in items], title=f"map {name}")
-
-
-def text(value: Any) -> str:
-    """Return a typed map value on one line."""
-    if isinstance(value, dict):
-        return " ".join(f"{k}={text(v)}" for k, v in value.items())
-    return str(value)
+        table(("key", "value"), [(one_line(k), one_line(v)) for k, v in items], title=f"map {name}")

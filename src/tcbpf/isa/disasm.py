@@ -23,6 +23,8 @@ from tcbpf.tables.opcodes import (
 )
 from tcbpf.uapi.bpf import BPF_FUNC_ID
 
+# The import inside a function is for start-up time: few programs call what only a converted classic one does.
+
 UNSIGNED = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 SIGNED = {1: "s8", 2: "s16", 4: "s32"}
 HELPER_NAMES = {id: name.replace("BPF_FUNC_", "bpf_") for id, name in BPF_FUNC_ID.items()}

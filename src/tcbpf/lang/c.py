@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Defines = Sequence[str] | Mapping[str, str | int | None]
 
+# Imports inside functions are for start-up time: what the cache holds needs no compiler, and no reader here.
+
 KIND = "objects"
 INCLUDE = os.path.join(os.path.dirname(__file__), "include")
 MCPU = "v3"
@@ -172,7 +174,7 @@ def _cached(job: _Job) -> tuple[bytes, str]:
         raw, words, headers, nowhere = kept
         if all(_file_digest(path) == digest for path, digest in headers.items()) and not any(map(os.path.exists, nowhere)):
             return raw, words
-    import tempfile  # a warm start does without
+    import tempfile
     import time
 
     began = time.time_ns()

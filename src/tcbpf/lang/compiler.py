@@ -11,6 +11,8 @@ from importlib.machinery import PathFinder
 from tcbpf import cache, filekind
 from tcbpf.errors import InputError, NotSupported
 
+# Imports inside functions are for start-up time: a compiler that is known is not asked again.
+
 KIND = "compilers"
 VARIABLE = "TCBPF_CC"
 TARGET = "bpfel"
@@ -85,7 +87,7 @@ def _has_bpf(compiler: Compiler) -> bool:
     key = cache.name_of(compiler.identity())
     known = cache.load(KIND, key)
     if known is None:
-        import subprocess  # a warm start does without
+        import subprocess
 
         command = [*compiler.argv, "-target", TARGET, "-x", "c", "-c", "-o", "-", "-"]
         try:

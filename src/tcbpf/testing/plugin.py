@@ -17,6 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath
 
+# The import inside the fixture is for start-up time: pytest loads this plugin in every project where tcbpf is installed.
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --bpf-datapath."""

@@ -14,6 +14,7 @@ from tcbpf.cli.bench import measure
 from tcbpf.cli.bench import verify as measure_verify
 from tcbpf.cli.bench.measure import geomean
 from tcbpf.cli.output import table
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.lang import c
 
@@ -83,8 +84,6 @@ def _programs(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
 
 
 def _kernel(missing: list[str]) -> Any:
-    from tcbpf.datapath.kernel import Kernel
-
     try:
         kernel = Kernel()
         kernel.load(c.compile(Path(__file__).parents[4] / "benchmarks" / "empty.c"))

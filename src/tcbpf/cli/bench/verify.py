@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tcbpf.cli.output import table
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import NotSupported, SysError, VerifierError
 from tcbpf.lang import c
 from tcbpf.obj.link import link
@@ -75,8 +76,6 @@ def _cost(path: Path, rounds: int) -> Cost:
 
 def _ask_kernel(program: Program) -> tuple[bool, int, float]:
     """Return the live kernel's verdict, what it processed, and its own time in seconds."""
-    from tcbpf.datapath.kernel import Kernel
-
     with Kernel() as kernel:
         try:
             with kernel.prog_load(program, log_level=4) as prog:

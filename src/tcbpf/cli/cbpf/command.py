@@ -8,10 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tcbpf import cbpf
-from tcbpf.cbpf.text import is_bytecode
+from tcbpf.cbpf.expression import compile_expression
 from tcbpf.cli import arguments
 from tcbpf.cli.cbpf import run as cbpf_run
+from tcbpf.cli.cbpf.read import read_filter
 from tcbpf.errors import FilterError
+from tcbpf.isa import listing
+
+# Imports inside functions are for start-up time: text needs neither engine nor debugger.
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,25 +50,6 @@ def main(args: argparse.Namespace) -> int:
     return function(args)
 
 
-def read_filter(text: str, *, link_type: str | int = "EN10MB", optimize: bool = True) -> cbpf.Filter:
-    """Return the program of a file of bytecode or bpf_asm text, of bytecode, or of a pcap-filter expression.
-
-    link_type is a DLT name or a capture's number.
-
-    Raises:  InputError, AsmError.
-    """
-    path = "<stdin>" if text == "-" else text
-    if text == "-" or ("\0" not in text and len(text) < 4096 and Path(text).is_file()):
-        text = sys.stdin.read() if text == "-" else Path(text).read_text(errors="replace")
-        return cbpf.parse(text, path=path) if is_bytecode(text) else cbpf.assemble(text, path=path)
-    if is_bytecode(text) and "," in text:
-        return cbpf.parse(text)
-    from tcbpf.cbpf.expression import compile_expression, link_type_name
-
-    link = link_type_name(link_type) if isinstance(link_type, int) else link_type
-    return compile_expression(text, link_type=link, optimize=optimize)
-
-
 def asm(args: argparse.Namespace) -> int:
     """Assemble."""
     text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(errors="replace")
@@ -82,8 +67,6 @@ def disasm(args: argparse.Namespace) -> int:
 
 def compile_filter(args: argparse.Namespace) -> int:
     """Compile an expression."""
-    from tcbpf.cbpf.expression import compile_expression
-
     program = compile_expression(" ".join(args.expression), link_type=args.link_type, optimize=args.optimize)
     print((args.form or cbpf.to_lines)(program), end="")
     return 0
@@ -103,8 +86,6 @@ def check(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """Show the extended program beside the classic one."""
-    from tcbpf.isa import listing
-
     program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
     converted = cbpf.convert(program)
     if args.html:

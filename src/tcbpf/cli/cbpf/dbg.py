@@ -9,6 +9,8 @@ from tcbpf.cbpf.dbg import COMMANDS, Debugger
 from tcbpf.cbpf.step import Extension
 from tcbpf.cli.prompt import converse
 from tcbpf.datapath.base import Datapath
+from tcbpf.datapath.choose import open_datapath
+from tcbpf.net.pcap import read
 from tcbpf.tables.cbpf import EXTENSIONS, SKF_AD_OFF, U32
 
 
@@ -17,9 +19,6 @@ def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -
 
     Returns: 0; from standard input 2 when a command could not be carried out.
     """
-    from tcbpf.datapath.choose import open_datapath
-    from tcbpf.net.pcap import read
-
     with open_datapath("user") as dp:
         debugger = Debugger(read_filter, lambda path: list(read(path, link_type=None)), metadata(dp))
         if program:

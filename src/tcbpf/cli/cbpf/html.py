@@ -7,6 +7,10 @@ from html import escape
 
 from tcbpf import cbpf
 from tcbpf.cli import page
+from tcbpf.isa import listing
+from tcbpf.verifier import verify
+from tcbpf.vm.executable import Options
+from tcbpf.vm.jit.jit import Code
 
 STYLE = """
 th { text-align: left; font-weight: 600; padding: 0 .6rem }
@@ -21,10 +25,6 @@ def write_page(path: str, text: str, program: cbpf.Filter, converted: cbpf.Conve
 
     Raises:  NotSupported on a machine without JIT.
     """
-    from tcbpf.verifier import verify
-    from tcbpf.vm.executable import Options
-    from tcbpf.vm.jit.jit import Code
-
     code = Code(verify(cbpf.as_program(program)), [], Options())
     written, optimized, assembly = code.text()
     size = len(code.image("prog").text)
@@ -42,8 +42,6 @@ def write_page(path: str, text: str, program: cbpf.Filter, converted: cbpf.Conve
 
 def beside(program: cbpf.Filter, converted: cbpf.Converted) -> Iterator[str]:
     """Yield the table of classic instructions, each with the extended ones it became."""
-    from tcbpf.isa import listing
-
     became: dict[int, list[str]] = {}
     for pc, line in listing(converted.insns):
         became.setdefault(converted.origin[pc], []).append(f"{pc:4}: {line}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tcbpf.datapath.capture.one_shot import Trial
     from tcbpf.obj.program import Program
 
+# Imports inside functions are for start-up time: a warm run needs no more than the cache and the packet loop.
+
 ROWS = (
     {
         "filter": {
@@ -77,7 +79,7 @@ def bytecode(text: str, link_type: str | int, optimize: bool) -> bytes:
     """
     if not is_expression(text):
         from tcbpf.cbpf import to_bytes
-        from tcbpf.cli.cbpf.command import read_filter
+        from tcbpf.cli.cbpf.read import read_filter
 
         return to_bytes(read_filter(text, link_type=link_type, optimize=optimize))
     from tcbpf.cbpf import expression

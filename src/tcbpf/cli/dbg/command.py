@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.cbpf.dbg import MAX_BREAKPOINTS, full_name, number_of
 from tcbpf.cli.arguments import add_program, read_ctx, read_object, unpinned
-from tcbpf.cli.output import verdict_name
+from tcbpf.cli.dbg.show import View
+from tcbpf.cli.output import one_line, verdict_name
 from tcbpf.cli.prompt import converse
+from tcbpf.datapath.user import User
+from tcbpf.datapath.user.prog import UserProg, fields
 from tcbpf.errors import InputError
+from tcbpf.net.pcap import read
+from tcbpf.vm.executable import Options
+from tcbpf.vm.interp.history import History
+from tcbpf.vm.interp.interp import Interp
 
 if TYPE_CHECKING:
-    from tcbpf.cli.dbg.show import View
-    from tcbpf.datapath.user import User
-    from tcbpf.datapath.user.prog import UserProg
     from tcbpf.native.env import Env
-    from tcbpf.vm.interp.history import History
 
 HELP = """\
 load obj FILE [S]    take a program: a C source or an object file, and its section
@@ -53,9 +56,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Debug: at a prompt, or by the commands of standard input."""
-    from tcbpf.datapath.user import User
-    from tcbpf.vm.executable import Options
-
     with User(options=Options(engine="interp")) as dp:
         debugger = Debugger(dp)
         debugger.take(args.program, section=args.section, name=args.name)
@@ -102,8 +102,6 @@ class Debugger:
 
     def take_capture(self, path: str) -> None:
         """Take the packets of a capture."""
-        from tcbpf.net.pcap import read
-
         packets = [packet.data for packet in read(path)]
         if not packets:
             raise InputError("no packets", where=path)
@@ -123,10 +121,6 @@ class Debugger:
 
     def ready(self) -> History:
         """Return the machine, which stands before the first instruction when nothing ran yet."""
-        from tcbpf.datapath.user.prog import fields
-        from tcbpf.vm.interp.history import History
-        from tcbpf.vm.interp.interp import Interp
-
         prog, packet = self.need()
         if self.history is None:
             engine, env, skb = prog.executable, self.dp.host.env(), self.dp.host.skb()
@@ -139,8 +133,6 @@ class Debugger:
 
     def view(self) -> View:
         """Return what there is to show."""
-        from tcbpf.cli.dbg.show import View
-
         return View(self.ready(), self.breakpoints)
 
     # --- commands ---
@@ -258,8 +250,6 @@ class Debugger:
     def context(self, words: list[str]) -> Iterator[str]:
         """Print the context, or set what packets start with."""
         if words:
-            from tcbpf.datapath.user.prog import fields
-
             given = read_ctx(",".join(words))
             self.dp.host.skb().load(b"", fields(given))  # refuses what no packet could have
             self.fields, self.history = {**self.fields, **given}, None
@@ -268,8 +258,6 @@ class Debugger:
 
     def map(self, words: list[str]) -> Iterator[str]:
         """Print the maps, or one's elements."""
-        from tcbpf.cli.map import text
-
         prog, _ = self.need()
         maps = {m.spec.name: m for m in prog.maps}
         if not words:
@@ -277,7 +265,7 @@ class Debugger:
             return
         if words[0] not in maps:
             raise InputError(f"no map {words[0]!r}", hint=", ".join(maps) or "the program has none")
-        yield from (f"{text(key)}: {text(value)}" for key, value in maps[words[0]].items())
+        yield from (f"{one_line(key)}: {one_line(value)}" for key, value in maps[words[0]].items())
 
     def quit(self, words: list[str]) -> Iterator[str]:
         """End."""

@@ -9,18 +9,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli.arguments import add_datapath, add_json, read_object
+from tcbpf.cli.output import table
+from tcbpf.cli.verify.html import write_page
+from tcbpf.cli.verify.report import Report, failing_path
+from tcbpf.datapath.choose import chosen_name, open_datapath
 from tcbpf.errors import InputError, VerifierError
 from tcbpf.obj import Listed, link, programs
 from tcbpf.obj.program import Object, Program
+from tcbpf.verifier import Verified, verify
+from tcbpf.verifier.check import KERNEL
 from tcbpf.verifier.words.log import LEVEL1, LEVEL2, VISITS
 from tcbpf.verifier.words.log_reader import processed
-
-if TYPE_CHECKING:
-    from tcbpf.verifier import Verified
+from tcbpf.verifier.words.report import costs
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,54 +41,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_datapath(parser)
 
 
-@dataclass(slots=True)
-class Report:
-    """What was said of one program."""
-
-    program: Program
-    listed: Listed
-    error: VerifierError | None = None
-    insns_processed: int = 0
-    log: str = ""
-    time_ms: float = 0
-    over_budget: bool = False
-    visits: tuple[int, ...] = field(default=())
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the verdict is yes."""
-        return self.error is None
-
-    def as_json(self, path: str, *, log: bool) -> dict[str, Any]:
-        """Return the report as one JSON object."""
-        error = self.error
-        report: dict[str, Any] = {
-            "object": path,
-            "section": self.listed.section,
-            "program": self.listed.name,
-            "type": self.program.type,
-            "verdict": "accept" if self.accepted else "reject",
-            "errno": error.errno if error else 0,
-            "message": error.message if error else "",
-            "insns": len(self.program.insns),
-            "insns_processed": self.insns_processed,
-            "time_ms": round(self.time_ms, 3),
-        }
-        if error:
-            report |= {
-                "pc": error.pc,
-                "reason": error.reason,
-                "source": error.source,
-                "variable": error.variable,
-                "state": error.state,
-                "hint": error.hint,
-                "slice": [
-                    {"pc": pc, "insn": insn, "state": state, "source": line} for pc, insn, state, line in failing_path(self)
-                ],
-            }
-        return report | ({"log": self.log} if log else {})
-
-
 def main(args: argparse.Namespace) -> int:
     """Print each verdict; return 0 when all are accepted (and within the budget) and 1 when one is not."""
     obj = read_object(args.object)
@@ -103,8 +57,6 @@ def main(args: argparse.Namespace) -> int:
     if len(reports) > 1 and not args.json:
         show_total(reports)
     if args.html:
-        from tcbpf.cli.verify.html import write_page
-
         write_page(args.html, args.object, reports)
     return 0 if all(report.accepted and not report.over_budget for report in reports) else 1
 
@@ -165,8 +117,6 @@ def ask(report: Report, level: int, args: argparse.Namespace) -> None:
 
     Raises:  VerifierError; InputError for an option that the live kernel cannot follow.
     """
-    from tcbpf.datapath.choose import chosen_name, open_datapath
-
     if chosen_name(args.datapath) == "kernel":
         if args.unprivileged or args.kernel or args.profile:
             raise InputError("--unprivileged, --kernel and --profile are the user datapath's", where="--datapath kernel")
@@ -183,8 +133,6 @@ def ask(report: Report, level: int, args: argparse.Namespace) -> None:
 
 def explained(program: Program, error: VerifierError, level: int) -> VerifierError:
     """Return the live kernel's refusal with what our verifier adds, when it refuses for the same: slice, variable, hint."""
-    from tcbpf.verifier import verify
-
     try:
         verify(program, log_level=level)
     except VerifierError as ours:
@@ -196,9 +144,6 @@ def explained(program: Program, error: VerifierError, level: int) -> VerifierErr
 
 def verify_here(program: Program, level: int, args: argparse.Namespace) -> Verified:
     """Ask the verifier of the user datapath; a refused program is asked about again for the log of the path that led there."""
-    from tcbpf.verifier import verify
-    from tcbpf.verifier.check import KERNEL
-
     kernel = release(args.kernel) if args.kernel else KERNEL
     try:
         return verify(program, log_level=level, privileged=not args.unprivileged, kernel=kernel)
@@ -217,17 +162,6 @@ def release(text: str) -> tuple[int, int]:
     if not (dot and major.isdigit() and minor.isdigit()):
         raise InputError(f"{text!r} is not a kernel release", where="--kernel", hint="6.12")
     return int(major), int(minor)
-
-
-def failing_path(report: Report) -> list[tuple[int, str, str, str]]:
-    """Return (pc, instruction, what it changed, source line) of the instructions that caused the refusal, in order."""
-    from tcbpf.verifier.words.log_reader import read
-    from tcbpf.verifier.words.report import source_line
-
-    if report.error is None:
-        return []
-    last = {visit.pc: visit for visit in read(report.log) if not visit.safe}
-    return [(pc, last[pc].text, last[pc].state, source_line(report.program, pc)) for pc in report.error.slice if pc in last]
 
 
 def show(report: Report, args: argparse.Namespace) -> None:
@@ -273,8 +207,6 @@ def show(report: Report, args: argparse.Namespace) -> None:
 
 def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
     """Return the source lines that most instructions were processed for; functions, without line information."""
-    from tcbpf.verifier.words.report import costs
-
     functions, lines = costs(report.program, report.visits)
     rows = sorted((lines or functions).items(), key=lambda row: -row[1])[:count]
     return [(cost, what) for what, cost in rows if cost]
@@ -282,9 +214,6 @@ def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
 
 def show_profile(report: Report) -> None:
     """Print what each function and source line cost."""
-    from tcbpf.cli.output import table
-    from tcbpf.verifier.words.report import costs
-
     functions, lines = costs(report.program, report.visits)
     total = max(1, sum(report.visits))
     for title, rows in (("function", functions), ("line", lines)):

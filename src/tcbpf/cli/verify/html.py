@@ -11,14 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tcbpf.cli import page
+from tcbpf.cli.verify.report import Report, failing_path
+from tcbpf.isa import disassemble
 from tcbpf.obj.program import Line, Program
+from tcbpf.tables.opcodes import LD_IMM64
 from tcbpf.verifier.words.log_reader import Visit, read
-
-if TYPE_CHECKING:
-    from tcbpf.cli.verify.command import Report
+from tcbpf.verifier.words.report import line_of
 
 MAX_VISITS, MIN_VISITS, MAX_STATES = 200, 3, 20_000
 """States shown for one instruction, and for a whole program: a page of a big program stays small enough to open."""
@@ -97,8 +97,6 @@ def section(report: Report) -> Iterator[str]:
 
 def reasons(report: Report) -> Iterator[str]:
     """Yield why the program was refused: message, line, hint, and the path that caused it."""
-    from tcbpf.cli.verify.command import failing_path
-
     error = report.error
     assert error is not None
     yield f'<div class="why"><p><b>{escape(error.message)}</b> <span class="soft">pc {error.pc}, {escape(error.reason)}, '
@@ -133,9 +131,7 @@ def mark(report: Report, pc: int) -> str:
 def instruction(pc: int, rows: list[Visit], count: int, program: Program) -> str:
     """Return one instruction with the states that its first visits left; `count` is how many there were."""
     if not rows:
-        from tcbpf.isa import disassemble
-
-        insn = program.insns[pc : pc + 2] if program.insns[pc].code == 0x18 else program.insns[pc : pc + 1]
+        insn = program.insns[pc : pc + 2] if program.insns[pc].code == LD_IMM64 else program.insns[pc : pc + 1]
         return f'<span class="insn dead">{escape(disassemble(insn).strip())}</span>'
     text = escape(next((row.text for row in rows if row.text), "pruned"))
     states = [
@@ -163,8 +159,6 @@ def group(log: str, limit: int) -> tuple[Counter[int], dict[int, list[Visit]]]:
 
 def lines_of(program: Program) -> Iterator[tuple[Line | None, list[int]]]:
     """Yield each run of instructions of one source line, in program order."""
-    from tcbpf.verifier.words.report import line_of
-
     current: Line | None = None
     pcs: list[int] = []
     pc = 0
@@ -176,6 +170,6 @@ def lines_of(program: Program) -> Iterator[tuple[Line | None, list[int]]]:
             pcs = []
         current = line
         pcs.append(pc)
-        pc += 2 if program.insns[pc].code == 0x18 else 1
+        pc += 2 if program.insns[pc].code == LD_IMM64 else 1
     if pcs:
         yield current, pcs
