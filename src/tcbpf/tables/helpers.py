@@ -111,7 +111,14 @@ class Helper:
     changes_data: bool = False                 # invalidates packet pointers
     callee_changes_data: bool = False          # only a global function that calls it does: tail_call
     might_sleep: bool = False
-    fastcall: bool = False
+    fastcall: bool = False                     # keeps r1 to r5: compilers may rely on it
+    writes_map: bool = False                   # refused for a map that programs may only read
+    acquires: bool = False                     # r0 is a reference that must be released
+    casts: bool = False                        # r0 is the argument's own socket, of another type
+    bounded_by_size: bool = False              # r0 is an errno or at most the size argument
+    callback: str = ""                         # calls a function of the program: "sync" before it returns, "async" later
+    engine: bool = False                       # an engine implements it: it changes control flow or calls back
+    prints: bool = False                       # what it writes is seen outside of the program
     bare: frozenset[str] = frozenset()         # program types whose own version takes no argument
     since: Release = (99, 0)
     net_since: Release = (0, 0)                # when sched_cls and sched_act got it, if later than `since`
@@ -185,18 +192,18 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "map_update_elem", 2, INT, (MAP, KEY, VALUE, ANY),
         "long (struct bpf_map *map, const void *key, const void *value, u64 flags)",
-        ALL, "none", pkt_access=True, since=(3, 19), source=HELPERS_C,
+        ALL, "none", pkt_access=True, writes_map=True, since=(3, 19), source=HELPERS_C,
     ),
     Helper(
         "map_delete_elem", 3, INT, (MAP, KEY),
         "long (struct bpf_map *map, const void *key)",
-        ALL, "none", pkt_access=True, since=(3, 19), source=HELPERS_C,
+        ALL, "none", pkt_access=True, writes_map=True, since=(3, 19), source=HELPERS_C,
     ),
     Helper("ktime_get_ns", 5, INT, (), "u64 (void)", ALL, "none", since=(4, 1), source=HELPERS_C),
     Helper(
         "trace_printk", 6, INT, (MEM_R, SIZE),
         "long (const char *fmt, u32 fmt_size, ...)",
-        ALL, "perfmon", gpl_only=True, since=(4, 1), source=TRACE,
+        ALL, "perfmon", gpl_only=True, prints=True, since=(4, 1), source=TRACE,
     ),
     Helper("get_prandom_u32", 7, INT, (), "u32 (void)", ALL, "none", since=(4, 1), source="kernel/bpf/core.c"),
     Helper(
@@ -222,7 +229,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "tail_call", 12, VOID, (CTX, MAP, ANY),
         "long (void *ctx, struct bpf_map *prog_array_map, u32 index)",
-        ALL, "none", callee_changes_data=True, since=(4, 2), source="kernel/bpf/core.c",
+        ALL, "none", callee_changes_data=True, engine=True, since=(4, 2), source="kernel/bpf/core.c",
     ),
     Helper(
         "clone_redirect", 13, INT, (CTX, ANY, ANY),
@@ -416,23 +423,23 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "sk_lookup_tcp", 84, SOCKET_OR_NULL, (CTX, MEM_R, SIZE0, ANY, ANY),
         "struct bpf_sock *(void *ctx, struct bpf_sock_tuple *tuple, u32 tuple_size, u64 netns, u64 flags)",
-        NOT_SF, "none", pkt_access=True, since=(4, 20), source=FILTER,
+        NOT_SF, "none", pkt_access=True, acquires=True, since=(4, 20), source=FILTER,
     ),
     Helper(
         "sk_lookup_udp", 85, SOCKET_OR_NULL, (CTX, MEM_R, SIZE0, ANY, ANY),
         "struct bpf_sock *(void *ctx, struct bpf_sock_tuple *tuple, u32 tuple_size, u64 netns, u64 flags)",
-        NOT_SF, "none", pkt_access=True, since=(4, 20), source=FILTER,
+        NOT_SF, "none", pkt_access=True, acquires=True, since=(4, 20), source=FILTER,
     ),
     Helper("sk_release", 86, INT, (SOCK_RELEASE,), "long (void *sock)", NOT_SF, "none", since=(4, 20), source=FILTER),
     Helper(
         "map_push_elem", 87, INT, (MAP, VALUE, ANY),
         "long (struct bpf_map *map, const void *value, u64 flags)",
-        ALL, "none", pkt_access=True, since=(4, 20), source=HELPERS_C,
+        ALL, "none", pkt_access=True, writes_map=True, since=(4, 20), source=HELPERS_C,
     ),
     Helper(
         "map_pop_elem", 88, INT, (MAP, VALUE_UNINIT),
         "long (struct bpf_map *map, void *value)",
-        ALL, "none", since=(4, 20), source=HELPERS_C,
+        ALL, "none", writes_map=True, since=(4, 20), source=HELPERS_C,
     ),
     Helper(
         "map_peek_elem", 89, INT, (MAP, VALUE_UNINIT),
@@ -452,12 +459,12 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "sk_fullsock", 95, SOCKET_OR_NULL, (SOCK_COMMON,),
         "struct bpf_sock *(struct bpf_sock *sk)",
-        TC_CG, "none", since=(5, 1), source=FILTER,
+        TC_CG, "none", casts=True, since=(5, 1), source=FILTER,
     ),
     Helper(
         "tcp_sock", 96, TCP_SOCK_OR_NULL, (SOCK_COMMON,),
         "struct bpf_tcp_sock *(struct bpf_sock *sk)",
-        TC_CG, "none", since=(5, 1), source=FILTER,
+        TC_CG, "none", casts=True, since=(5, 1), source=FILTER,
     ),
     Helper("skb_ecn_set_ce", 97, INT, (CTX,), "long (struct sk_buff *skb)", TC_CG, "none", since=(5, 1), source=FILTER),
     Helper(
@@ -468,7 +475,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "skc_lookup_tcp", 99, SOCK_COMMON_OR_NULL, (CTX, MEM_R, SIZE0, ANY, ANY),
         "struct bpf_sock *(void *ctx, struct bpf_sock_tuple *tuple, u32 tuple_size, u64 netns, u64 flags)",
-        NOT_SF, "none", pkt_access=True, since=(5, 2), source=FILTER,
+        NOT_SF, "none", pkt_access=True, acquires=True, since=(5, 2), source=FILTER,
     ),
     Helper(
         "tcp_check_syncookie", 100, INT, (BTF_SOCK, MEM_R, SIZE, MEM_R, SIZE),
@@ -518,12 +525,12 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "probe_read_user_str", 114, INT, (MEM_UNINIT, SIZE0, ANY),
         "long (void *dst, u32 size, const void *unsafe_ptr)",
-        ALL, "perfmon", gpl_only=True, since=(5, 5), source=TRACE,
+        ALL, "perfmon", gpl_only=True, bounded_by_size=True, since=(5, 5), source=TRACE,
     ),
     Helper(
         "probe_read_kernel_str", 115, INT, (MEM_UNINIT, SIZE0, ANY),
         "long (void *dst, u32 size, const void *unsafe_ptr)",
-        ALL, "perfmon", gpl_only=True, since=(5, 5), source=TRACE,
+        ALL, "perfmon", gpl_only=True, bounded_by_size=True, since=(5, 5), source=TRACE,
     ),
     Helper(
         "send_signal_thread", 117, INT, (ANY,),
@@ -566,7 +573,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "ringbuf_reserve", 131, RINGBUF_MEM_OR_NULL, (MAP, ALLOC_SIZE, ANY),
         "void *(void *ringbuf, u64 size, u64 flags)",
-        ALL, "none", since=(5, 8), source=RINGBUF,
+        ALL, "none", acquires=True, since=(5, 8), source=RINGBUF,
     ),
     Helper(
         "ringbuf_submit", 132, VOID, (RINGBUF_MEM, ANY),
@@ -591,32 +598,32 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "skc_to_tcp6_sock", 136, Ret(RetType.BTF_ID, NULL, "tcp6_sock"), (BTF_SOCK,),
         "struct tcp6_sock *(void *sk)",
-        ALL, "perfmon", since=(5, 9), source=FILTER,
+        ALL, "perfmon", casts=True, since=(5, 9), source=FILTER,
     ),
     Helper(
         "skc_to_tcp_sock", 137, Ret(RetType.BTF_ID, NULL, "tcp_sock"), (BTF_SOCK,),
         "struct tcp_sock *(void *sk)",
-        ALL, "perfmon", since=(5, 9), source=FILTER,
+        ALL, "perfmon", casts=True, since=(5, 9), source=FILTER,
     ),
     Helper(
         "skc_to_tcp_timewait_sock", 138, Ret(RetType.BTF_ID, NULL, "tcp_timewait_sock"), (BTF_SOCK,),
         "struct tcp_timewait_sock *(void *sk)",
-        ALL, "perfmon", since=(5, 9), source=FILTER,
+        ALL, "perfmon", casts=True, since=(5, 9), source=FILTER,
     ),
     Helper(
         "skc_to_tcp_request_sock", 139, Ret(RetType.BTF_ID, NULL, "tcp_request_sock"), (BTF_SOCK,),
         "struct tcp_request_sock *(void *sk)",
-        ALL, "perfmon", since=(5, 9), source=FILTER,
+        ALL, "perfmon", casts=True, since=(5, 9), source=FILTER,
     ),
     Helper(
         "skc_to_udp6_sock", 140, Ret(RetType.BTF_ID, NULL, "udp6_sock"), (BTF_SOCK,),
         "struct udp6_sock *(void *sk)",
-        ALL, "perfmon", since=(5, 9), source=FILTER,
+        ALL, "perfmon", casts=True, since=(5, 9), source=FILTER,
     ),
     Helper(
         "get_task_stack", 141, INT, (_btf("task_struct"), MEM_UNINIT, SIZE0, ANY),
         "long (struct task_struct *task, void *buf, u32 size, u64 flags)",
-        ALL, "perfmon", net_since=(6, 16), since=(5, 9), source="kernel/bpf/stackmap.c",
+        ALL, "perfmon", bounded_by_size=True, net_since=(6, 16), since=(5, 9), source="kernel/bpf/stackmap.c",
     ),
     Helper(
         "copy_from_user", 148, INT, (MEM_UNINIT, SIZE0, ANY),
@@ -677,7 +684,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "for_each_map_elem", 164, INT, (MAP, FUNC, STACK_OR_NULL, ANY),
         "long (struct bpf_map *map, void *callback_fn, void *callback_ctx, u64 flags)",
-        ALL, "bpf", since=(5, 13), source="kernel/bpf/bpf_iter.c",
+        ALL, "bpf", callback="sync", engine=True, since=(5, 13), source="kernel/bpf/bpf_iter.c",
     ),
     Helper(
         "snprintf", 165, INT, (MEM_W_OR_NULL, SIZE0, STR, MEM_R_OR_NULL, SIZE0),
@@ -692,7 +699,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "timer_set_callback", 170, INT, (TIMER, FUNC),
         "long (struct bpf_timer *timer, void *callback_fn)",
-        ALL, "bpf", gpl_only=True, since=(5, 15), source=HELPERS_C,
+        ALL, "bpf", gpl_only=True, callback="async", since=(5, 15), source=HELPERS_C,
     ),
     Helper(
         "timer_start", 171, INT, (TIMER, ANY, ANY),
@@ -717,7 +724,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "trace_vprintk", 177, INT, (MEM_R, SIZE, MEM_R_OR_NULL, SIZE0),
         "long (const char *fmt, u32 fmt_size, const void *data, u32 data_len)",
-        ALL, "perfmon", gpl_only=True, since=(5, 16), source=TRACE,
+        ALL, "perfmon", gpl_only=True, prints=True, since=(5, 16), source=TRACE,
     ),
     Helper(
         "skc_to_unix_sock", 178, Ret(RetType.BTF_ID, NULL, "unix_sock"), (BTF_SOCK,),
@@ -727,12 +734,12 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "find_vma", 180, INT, (_btf("task_struct"), ANY, FUNC, STACK_OR_NULL, ANY),
         "long (struct task_struct *task, u64 addr, void *callback_fn, void *callback_ctx, u64 flags)",
-        ALL, "perfmon", net_since=(6, 16), since=(5, 17), source="kernel/bpf/task_iter.c",
+        ALL, "perfmon", callback="sync", net_since=(6, 16), since=(5, 17), source="kernel/bpf/task_iter.c",
     ),
     Helper(
         "loop", 181, INT, (ANY, FUNC, STACK_OR_NULL, ANY),
         "long (u32 nr_loops, void *callback_fn, void *callback_ctx, u64 flags)",
-        ALL, "bpf", since=(5, 17), source="kernel/bpf/bpf_iter.c",
+        ALL, "bpf", callback="sync", engine=True, since=(5, 17), source="kernel/bpf/bpf_iter.c",
     ),
     Helper(
         "strncmp", 182, INT, (MEM_R, SIZE, STR),
@@ -767,7 +774,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "kptr_xchg", 194, Ret(RetType.BTF_ID, NULL, "None"), (KPTR, KPTR_VALUE),
         "void *(void *map_value, void *ptr)",
-        ALL, "bpf", since=(5, 19), source=HELPERS_C,
+        ALL, "bpf", acquires=True, since=(5, 19), source=HELPERS_C,
     ),
     Helper(
         "map_lookup_percpu_elem", 195, MAP_VALUE_OR_NULL, (MAP, KEY, ANY),
@@ -777,7 +784,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "skc_to_mptcp_sock", 196, Ret(RetType.BTF_ID, NULL, "mptcp_sock"), (SOCK_COMMON,),
         "struct mptcp_sock *(void *sk)",
-        ALL, "perfmon", since=(5, 19), source=FILTER,
+        ALL, "perfmon", casts=True, since=(5, 19), source=FILTER,
     ),
     Helper(
         "dynptr_from_mem", 197, INT, (MEM_UNINIT, SIZE0, ANY, DYNPTR_LOCAL),
@@ -838,7 +845,7 @@ HELPERS: Table[Helper] = Table(
     Helper(
         "user_ringbuf_drain", 209, INT, (MAP, FUNC, STACK_OR_NULL, ANY),
         "long (struct bpf_map *map, void *callback_fn, void *ctx, u64 flags)",
-        ALL, "bpf", since=(6, 1), source=RINGBUF,
+        ALL, "bpf", callback="sync", since=(6, 1), source=RINGBUF,
     ),
     Helper(
         "cgrp_storage_get", 210, MAP_VALUE_OR_NULL, (MAP, _btf("cgroup", NULL), VALUE_OR_NULL, ANY),

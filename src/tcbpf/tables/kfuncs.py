@@ -53,6 +53,7 @@ class Kfunc:
     number: int                                # its place in the table; the kernel's BTF id differs from kernel to kernel
     flags: frozenset[str] = frozenset()
     progs: frozenset[str] = frozenset()
+    callback: str = ""                         # calls a function of the program: "sync" before it returns, "async" later
     since: Release = (99, 0)
 
     def has(self, flag: str) -> bool:
@@ -97,6 +98,7 @@ _SINCE: Final[dict[Release, str]] = {
     (6, 18): "bpf_dynptr_from_skb_meta bpf_xdp_pull_data bpf_strcasecmp bpf_task_work_schedule_signal_impl "
              "bpf_task_work_schedule_resume_impl",
 }
+_CALLBACKS: Final = {"bpf_rbtree_add_impl": "sync", "bpf_wq_set_callback_impl": "async"}
 _RELEASES: Final = {name: release for release, names in _SINCE.items() for name in names.split()}
 _PROTO: Final = re.compile(r"(.*\S) ?\((.*)\)")
 _PARAM: Final = re.compile(r"(.*?)(\w+)")
@@ -113,7 +115,8 @@ def _row(number: int, name: str, proto: str, flags: str, progs: str) -> Kfunc:
     assert match is not None, proto
     params = () if match[2] == "void" else tuple(map(_param, match[2].split(", ")))
     since = _RELEASES.get(name, (99, 0))
-    return Kfunc(name, Param(match[1]), params, number, frozenset(flags.split()), frozenset(progs.split()), since)
+    return Kfunc(name, Param(match[1]), params, number, frozenset(flags.split()), frozenset(progs.split()),
+                 _CALLBACKS.get(name, ""), since)
 
 
 _numbers = count()

@@ -32,8 +32,6 @@ MAX_SUBPROGRAMS: Final = 256
 MAX_MAPS: Final = 64
 LD_IMM64_CODE: Final = 0x18
 EXIT_CODE: Final = 0x95
-SYNC_CALLBACKS: Final = frozenset(("for_each_map_elem", "find_vma", "loop", "user_ringbuf_drain", "bpf_rbtree_add_impl"))
-ASYNC_CALLBACKS: Final = frozenset(("timer_set_callback", "bpf_wq_set_callback_impl"))
 
 
 def check_shape(env: Env) -> None:
@@ -303,9 +301,10 @@ def _call_edges(env: Env, ins: Ins) -> tuple[int, ...]:
     if ins.kind is Kind.CALL_KFUNC and ins.row.has("ITER_NEXT"):
         env.prune_point[pc] = env.force_checkpoint[pc] = 1
     row = ins.row if ins.kind is Kind.CALL_KFUNC else HELPERS.at(ins.imm)
-    if row is not None and row.name in ASYNC_CALLBACKS:
+    callback = row.callback if row is not None else ""
+    if callback == "async":
         env.prune_point[pc] = 1
-    if row is not None and row.name in SYNC_CALLBACKS:
+    elif callback == "sync":
         env.calls_callback[pc] = env.force_checkpoint[pc] = env.prune_point[pc] = env.jmp_point[pc] = 1
     return (after,)
 

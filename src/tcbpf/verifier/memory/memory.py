@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
+from tcbpf.tables.maps import RDONLY_PROG, WRONLY_PROG
 from tcbpf.tables.skb import SKB, XDP, Field, field_at
 from tcbpf.verifier.memory.pointer import var_text
 from tcbpf.verifier.memory.structs import read_map_struct
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.state.btf_record import Local, Special
-from tcbpf.verifier.state.env import F_RDONLY_PROG, F_WRONLY_PROG, MAX_VAR_OFF, Env, MapInfo
+from tcbpf.verifier.state.env import MAX_VAR_OFF, Env, MapInfo
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.scalar import SMIN, const, truncate
@@ -102,9 +103,9 @@ def check_map_value(
     Raises:  Refused.
     """
     map: MapInfo = reg.extra
-    if write and map.flags & F_RDONLY_PROG:
+    if write and map.flags & RDONLY_PROG:
         env.refuse("map_write", size_of=map.value_size, off=off, size=size)
-    if not write and map.flags & F_WRONLY_PROG:
+    if not write and map.flags & WRONLY_PROG:
         env.refuse("map_read", size_of=map.value_size, off=off, size=size)
     check_region(env, regno, reg, off, size, map.value_size, zero_ok)
     if map.record is None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from tcbpf.tables.helpers import HELPERS, Helper, Mod, RetType, helper_at
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.helpers import HELPERS, ArgType, Helper, Mod, RetType, helper_at
+from tcbpf.tables.maps import MAP_TYPES, RDONLY_PROG
 from tcbpf.uapi import bpf
 from tcbpf.verifier.memory import stack
 from tcbpf.verifier.memory.special import acquire, forget_packet, release, release_dynptr
@@ -19,7 +19,7 @@ from tcbpf.verifier.rules.args import Meta, check_arguments
 from tcbpf.verifier.rules.callback import push_async_callback, push_callback
 from tcbpf.verifier.rules.leave import check_nothing_held, return_to_caller
 from tcbpf.verifier.state.btf_record import Local
-from tcbpf.verifier.state.env import F_RDONLY_PROG, Env, MapInfo
+from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import NO_REG, UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.scalar import bounded
@@ -48,37 +48,6 @@ _NAMES: Final = {
     if word.startswith("BPF_FUNC_") and isinstance(number, int)
 }
 _MAX_ERRNO: Final = 4095
-_MAP_CALLS: Final = frozenset(
-    (
-        "tail_call",
-        "map_lookup_elem",
-        "map_update_elem",
-        "map_delete_elem",
-        "map_push_elem",
-        "map_pop_elem",
-        "map_peek_elem",
-        "for_each_map_elem",
-        "redirect_map",
-        "map_lookup_percpu_elem",
-    )
-)
-_MAP_WRITES: Final = frozenset(("map_delete_elem", "map_update_elem", "map_push_elem", "map_pop_elem"))
-_ACQUIRES: Final = frozenset(("sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp", "ringbuf_reserve", "kptr_xchg"))
-_CASTS: Final = frozenset(
-    (
-        "tcp_sock",
-        "sk_fullsock",
-        "skc_to_tcp_sock",
-        "skc_to_tcp6_sock",
-        "skc_to_udp6_sock",
-        "skc_to_mptcp_sock",
-        "skc_to_tcp_timewait_sock",
-        "skc_to_tcp_request_sock",
-    )
-)
-_BOUNDED_BY_SIZE: Final = frozenset(
-    ("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
-)
 _SOCKMAPS: Final = ("sockmap", "sockhash")
 _CPUS: Final = os.cpu_count() or 1
 
@@ -149,7 +118,7 @@ def _note_map(env: Env, row: Helper, meta: Meta) -> None:
     map = meta.map
     if map is None:
         return
-    if row.name in _MAP_CALLS and map.flags & F_RDONLY_PROG and row.name in _MAP_WRITES:
+    if row.writes_map and map.flags & RDONLY_PROG:
         env.refuse("map_call_write")
     aux = env.aux[env.pc]
     if aux.map == -1 and not env.map_poisoned[env.pc]:
@@ -289,7 +258,7 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
     ret, name = row.ret, row.name
     flags = _flags(ret.mod)
     if ret.type is RetType.INTEGER:
-        return _integer(name, meta)
+        return _integer(row, meta)
     if ret.type is RetType.VOID:
         return NO_REG
     id = ref = uid = 0
@@ -322,9 +291,9 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
         id = env.new_id()
     if name == "dynptr_data" and meta.dynptr is not None:
         ref = meta.dynptr.ref
-    elif name in _CASTS:
+    elif row.casts:
         ref = meta.ref
-    elif name in _ACQUIRES or (name == "map_lookup_elem" and meta.map is not None and meta.map.type in _SOCKMAPS):
+    elif row.acquires or (name == "map_lookup_elem" and meta.map is not None and meta.map.type in _SOCKMAPS):
         id = ref = acquire(env)
     return Reg(type, ZERO, 0, id, ref, extra, uid)
 
@@ -338,11 +307,11 @@ def _flags(mod: Mod) -> int:
     )
 
 
-def _integer(name: str, meta: Meta) -> Reg:
-    if name in _BOUNDED_BY_SIZE:
+def _integer(row: Helper, meta: Meta) -> Reg:
+    if row.bounded_by_size:
         most = min(meta.max_size, (1 << 31) - 1)
         return Reg(SCALAR, bounded(UNKNOWN_REG.val, smin=-_MAX_ERRNO, smax=most, smin32=-_MAX_ERRNO, smax32=most))
-    if name == "get_smp_processor_id":
+    if row.name == "get_smp_processor_id":
         last = _CPUS - 1
         return Reg(SCALAR, bounded(UNKNOWN_REG.val, umax=last, umax32=last, smin=0, smax=last, smin32=0, smax32=last))
     return UNKNOWN_REG
@@ -354,7 +323,7 @@ def _check_map_type(env: Env, row: Helper, meta: Meta) -> None:
         return
     _check_map_update(env, row, map)
     kind = MAP_TYPES.get(map.type)
-    if kind is None or row.name in kind.helpers or row.name in _UNLISTED:
+    if kind is None or row.name in kind.helpers or any(arg.type is ArgType.TIMER for arg in row.args):
         return
     env.refuse("map_type", type=kind.number, name=row.name, id=row.id)
 
@@ -364,8 +333,3 @@ def _check_map_update(env: Env, row: Helper, map: MapInfo) -> None:
     if map.type in _SOCKMAPS and row.name in ("map_update_elem", "map_delete_elem") and env.type.name == "cgroup_skb":
         kind = MAP_TYPES[map.type]
         env.refuse("sockmap_update", more=(f"cannot pass map_type {kind.number} into func bpf_{row.name}#{row.id}",))
-
-
-_UNLISTED: Final = frozenset(
-    ("timer_init", "timer_set_callback", "timer_start", "timer_cancel", "kptr_xchg", "spin_lock", "spin_unlock")
-)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from tcbpf.errors import VerifierError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import MapSpec, Program
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.maps import MAP_TYPES, RDONLY_PROG
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 from tcbpf.tables.row import Release
 from tcbpf.verifier.verified import Aux
@@ -71,7 +71,7 @@ class MapInfo:
         self.entries = spec.max_entries
         row = MAP_TYPES.get(spec.type)
         self.flags = spec.flags | (row.added_flags if row is not None else 0)
-        self.readonly = spec.frozen and bool(spec.flags & F_RDONLY_PROG)
+        self.readonly = spec.frozen and bool(spec.flags & RDONLY_PROG)
         self.record = record
         self.inner = inner
 
@@ -79,10 +79,6 @@ class MapInfo:
     def direct(self) -> bool:
         """Tell whether LD_IMM64 may point into its (one) value."""
         return self.type == "array" and self.entries == 1
-
-
-F_RDONLY_PROG: Final = 1 << 7
-F_WRONLY_PROG: Final = 1 << 8
 
 
 @dataclass(slots=True)
