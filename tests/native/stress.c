@@ -53,8 +53,7 @@ struct model { u8 present[KEYS]; u32 value[KEYS]; u32 count; };
 
 static struct tcbpf_map *map_of(struct fence *f, struct tcbpf_shape s)
 {
-    u64 end;
-    s64 size = tcbpf_map_plan(&s, &end);
+    s64 size = tcbpf_map_plan(&s);
 
     CHECK(size > 0);
     *f = fence((size_t)size);
@@ -77,7 +76,7 @@ static void hash_stress(u32 type, u32 rounds)
     struct model m = {{0}, {0}, 0};
     struct fence f, key_f = fence(key_size), value_f;
     struct tcbpf_map *map = map_make(&f, type, key_size, VALUE, entries, cpus);
-    int lru = is_lru(type), per_cpu = is_percpu_hash(type);
+    int lru = is_lru(&map->s), per_cpu = is_per_cpu(&map->s);
 
     stride = map->s.value_stride * (per_cpu ? cpus : 1);
     value_f = fence(per_cpu ? stride : VALUE);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tcbpf.errors import InputError, MapError
-from tcbpf.native.runtime import MapFile
+from tcbpf.native.library import function, helper, struct
+from tcbpf.native.runtime import Env, MapFile
 from tcbpf.obj.program import MapSpec
 
 
@@ -112,3 +114,35 @@ def test_a_living_holder_is_waited_for_and_reported() -> None:
     with pytest.raises(MapError) as caught:
         made.update(key(1), key(1))
     assert caught.value.errno == errno.EBUSY
+
+
+def test_a_type_without_a_row_is_refused_everywhere() -> None:
+    shape = struct("tcbpf_shape")(type=99, key_size=4, value_size=4, max_entries=4, cpus=1)
+    assert function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p)(ctypes.addressof(shape)) == -errno.EINVAL
+    map = MapFile.create(MapSpec("m", "hash", 4, 4, 4))
+    map.update(bytes(4), bytes(4))
+    map.struct.s.type = 99
+    for refused in (
+        lambda: map.lookup(bytes(4)),
+        lambda: map.update(bytes(4), bytes(4)),
+        lambda: map.delete(bytes(4)),
+        lambda: map.next_key(None),
+        lambda: map.pop(bytes(4)),
+    ):
+        with pytest.raises(MapError) as error:
+            refused()
+        assert error.value.errno == errno.EINVAL
+    key = ctypes.create_string_buffer(4)
+    env, at = Env(), ctypes.addressof(key)
+    for name, result in (
+        ("map_lookup_elem", 0),
+        ("map_lookup_percpu_elem", 0),
+        ("map_update_elem", -errno.EINVAL),
+        ("map_delete_elem", -errno.EINVAL),
+        ("map_push_elem", -errno.EINVAL),
+        ("map_pop_elem", -errno.EINVAL),
+        ("map_peek_elem", -errno.EINVAL),
+    ):
+        call = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 6)(helper(name))
+        assert call(env.address, map.address, at, at, 0, 0) == result, name
+    map.close()

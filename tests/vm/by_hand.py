@@ -66,9 +66,8 @@ def a_map(spec: MapSpec) -> Place:
         flags=spec.flags,
         cpus=1,
     )
-    end = ctypes.c_uint64()
-    plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-    size = plan(ctypes.addressof(shape), ctypes.addressof(end))
+    plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p)
+    size = plan(ctypes.addressof(shape))
     assert size > 0, size
     place = zeroed(size)
     place.spec = spec

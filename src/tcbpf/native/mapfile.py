@@ -267,9 +267,8 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
     shape.extra = _extra(spec)
     if row.needs_btf and not (spec.btf and spec.key_type and spec.value_type):
         raise MapError(errno.EINVAL, "create", spec.name, f"a {spec.type} needs BTF")
-    end = ctypes.c_uint64()
-    plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-    size = int(plan(ctypes.addressof(shape), ctypes.addressof(end)))
+    plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p)
+    size = int(plan(ctypes.addressof(shape)))
     if size < 0:
         raise MapError(-size, "create", spec.name)
     one_sided = uapi.BPF_F_RDONLY_PROG | uapi.BPF_F_WRONLY_PROG

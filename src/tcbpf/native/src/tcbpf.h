@@ -85,7 +85,7 @@ s64 tcbpf_user_ring_take(struct tcbpf_env *env, struct tcbpf_map *map, void *to,
 s64 tcbpf_user_perf_take(struct tcbpf_env *env, struct tcbpf_map *map, u32 index, void *to, u64 room);
 s64 tcbpf_user_perf_open(struct tcbpf_env *env, struct tcbpf_map *map, u32 index, u32 open);
 /* Fill in everything of `s` after `flags` and `cpus` from what precedes; returns the file's size, or -errno. */
-s64 tcbpf_map_plan(struct tcbpf_shape *s, u64 *buckets_end);
+s64 tcbpf_map_plan(struct tcbpf_shape *s);
 
 /* --- programs -------------------------------------------------------------------------------------------------------
  * Machine code has this one signature. `maps` is in the order of Program.maps.

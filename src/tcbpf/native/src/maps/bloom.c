@@ -1,9 +1,9 @@
 /* Bloom filters: bits that say of a value "never put" or "perhaps put". n_slots is the mask of bit numbers, extra how many bits
  * a value has.
  */
-#include "../base.h"
+#include "types.h"
 
-enum { MAP_BLOOM_FILTER = 30, BLOOM_HASHES = 5, BLOOM_MAX_HASHES = 15 };
+enum { BLOOM_MAX_HASHES = 15 };
 
 static ALWAYS u64 *bloom_word(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *value, u32 i, u64 *bit)
 {
@@ -14,7 +14,7 @@ static ALWAYS u64 *bloom_word(struct tcbpf_map *map, const struct tcbpf_shape *s
     return (u64 *)((u8 *)map + s->slots) + at / 64;
 }
 
-static u64 bloom_push(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *value, u64 flags)
+static u64 bloom_push(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *value, u64 flags)
 {
     u64 bit;
 
@@ -28,7 +28,7 @@ static u64 bloom_push(struct tcbpf_map *map, const struct tcbpf_shape *s, const 
     return 0;
 }
 
-static u64 bloom_peek(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *value)
+static u64 bloom_peek(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *value)
 {
     u64 bit;
 
@@ -52,3 +52,27 @@ static u32 bloom_mask(u32 max_entries, u32 hashes)
         size *= 2;
     return (u32)(size - 1);
 }
+
+static s64 bloom_check(const struct tcbpf_shape *s)
+{
+    s64 err = elements_check(s);
+
+    if (err)
+        return err;
+    if (s->extra > BLOOM_MAX_HASHES || s->key_size)
+        return -EINVAL;
+    return s->value_size > KMALLOC_MAX ? -E2BIG : 0;
+}
+
+static s64 bloom_plan(struct tcbpf_shape *s)
+{
+    s->n_slots = bloom_mask(s->max_entries, s->extra);
+    return (s64)(s->slots + (u64)s->n_slots / 8 + 1);
+}
+
+#define bloom_pop refuse_EOPNOTSUPP
+#define bloom_copy(env, map, s, key, value) bloom_peek(env, map, s, value)
+#define bloom_update(env, map, s, key, value, flags, by) bloom_push(env, map, s, value, flags)
+#define bloom_delete refuse_EOPNOTSUPP
+#define bloom_next_key refuse_EOPNOTSUPP
+#define bloom_take refuse_ENOTSUPP

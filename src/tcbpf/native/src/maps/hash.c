@@ -3,7 +3,7 @@
  * A slot is {next, state, key, value}. A chain ends with END | bucket, so that a reader which was led into another chain by a
  * slot's reuse notices, and starts again (the kernel's nulls lists). An empty bucket may also hold 0, as the file starts.
  */
-#include "../base.h"
+#include "types.h"
 
 #define END 0x80000000u
 enum { HASH_KEY = 8 };
@@ -77,22 +77,19 @@ static ALWAYS u8 *hash_find(struct tcbpf_map *map, const struct tcbpf_shape *s, 
     return NULL;
 }
 
-static ALWAYS int is_lru(u32 type) { return type == MAP_LRU_HASH || type == MAP_LRU_PERCPU_HASH; }
-static ALWAYS int is_percpu_hash(u32 type) { return type == MAP_PERCPU_HASH || type == MAP_LRU_PERCPU_HASH; }
-
 static ALWAYS void *hash_lookup(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key)
 {
     u8 *slot = hash_find(map, s, key);
 
     if (!slot)
         return NULL;
-    if (is_lru(s->type)) {
+    if (is_lru(s)) {
         u32 state = relaxed32(state_of(slot));
 
         if (!(state & REF) && state & USED)        /* a lost race leaves the mark off, nothing worse */
             __atomic_compare_exchange_n(state_of(slot), &state, state | REF, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
-    return value_of(env, s, slot, is_percpu_hash(s->type));
+    return value_of(env, s, slot);
 }
 
 /* --- writers: the map's lock is held ------------------------------------------------------------------------------------ */
@@ -152,7 +149,7 @@ static ALWAYS u64 hash_insert(struct tcbpf_env *env, struct tcbpf_map *map, cons
     u8 *slot;
 
     if (map->count >= s->max_entries) {
-        if (!is_lru(s->type))
+        if (!is_lru(s))
             return ERR(E2BIG);
         lru_evict(map, s);
     }
@@ -161,7 +158,7 @@ static ALWAYS u64 hash_insert(struct tcbpf_env *env, struct tcbpf_map *map, cons
         return ERR(ENOMEM);
     slot = slot_at(map, s, (u32)index);
     memcpy(slot + HASH_KEY, key, s->key_size);
-    value_put(env, s, slot, value, is_percpu_hash(s->type), by, 1);
+    value_put(env, s, slot, value, by, 1);
     publish32((u32 *)slot, *head ? *head : END | bucket);
     publish32(head, (u32)index + 1);
     map->count++;
@@ -174,19 +171,19 @@ static ALWAYS void hash_replace(struct tcbpf_env *env, struct tcbpf_map *map, co
 {
     u32 old = *link - 1;
     u8 *old_slot = slot_at(map, s, old), *slot = old_slot;
-    s64 index = is_percpu_hash(s->type) ? -1 : slot_take(map, s);
+    s64 index = is_per_cpu(s) ? -1 : slot_take(map, s);
 
     if (index >= 0) {
         slot = slot_at(map, s, (u32)index);
         memcpy(slot + HASH_KEY, old_slot + HASH_KEY, s->key_size);
     }
-    value_put(env, s, slot, value, is_percpu_hash(s->type), by, 0);
+    value_put(env, s, slot, value, by, 0);
     if (index >= 0) {
         publish32((u32 *)slot, *(u32 *)old_slot);
         publish32(link, (u32)index + 1);
         slot_give(map, s, old);
     }
-    if (is_lru(s->type))
+    if (is_lru(s))
         __atomic_fetch_or(state_of(slot), REF, __ATOMIC_RELAXED);
 }
 
@@ -234,13 +231,13 @@ static ALWAYS u64 hash_delete(struct tcbpf_env *env, struct tcbpf_map *map, cons
 
 static void hash_copy_value(const struct tcbpf_shape *s, const u8 *slot, u8 *value)
 {
-    memcpy(value, slot + s->value_off, is_percpu_hash(s->type) ? (u64)s->value_stride * s->cpus : s->value_size);
+    memcpy(value, slot + s->value_off, is_per_cpu(s) ? (u64)s->value_stride * s->cpus : s->value_size);
     if (s->extra)
         *spin_of(s, value) = 0;
 }
 
 /* A slot may be reused while its value is being copied; then it no longer is the key's. */
-static s64 hash_copy(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, u8 *value)
+static s64 hash_copy(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, void *value)
 {
     for (u32 tries = 0; tries < 100; tries++) {
         u8 *slot = hash_find(map, s, key);
@@ -255,7 +252,7 @@ static s64 hash_copy(struct tcbpf_map *map, const struct tcbpf_shape *s, const v
     return 0;
 }
 
-static s64 hash_pop(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, u8 *value)
+static s64 hash_take(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, void *value)
 {
     s64 err = (s64)lock(env, map);
     u32 *link;
@@ -272,7 +269,7 @@ static s64 hash_pop(struct tcbpf_env *env, struct tcbpf_map *map, const struct t
 }
 
 /* By bucket, then along the chain; from the start when `key` is not there (any more). */
-static s64 hash_next_key(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, void *next)
+static s64 hash_next_key(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, void *next)
 {
     u8 *slot = key ? hash_find(map, s, key) : NULL;
     u32 bucket = 0, at = 0;
@@ -290,18 +287,11 @@ static s64 hash_next_key(struct tcbpf_map *map, const struct tcbpf_shape *s, con
     return 0;
 }
 
-static int is_hash(u32 type)
-{
-    return type == MAP_HASH || is_percpu_hash(type) || type == MAP_LRU_HASH || type == MAP_HASH_OF_MAPS;
-}
-
 /* After a writer died: what the chains reach is used, the rest is free. A chain that comes round is cut. */
 static COLD void hash_repair(struct tcbpf_map *map)
 {
     const struct tcbpf_shape *s = &map->s;
 
-    if (!is_hash(s->type))
-        return;
     slots_clear(map, s);
     map->count = 0;
     for (u32 bucket = 0; bucket < s->n_buckets; bucket++) {
@@ -320,4 +310,54 @@ static COLD void hash_repair(struct tcbpf_map *map)
         }
     }
     slots_sweep(map, s);
+}
+
+static u32 hash_each(struct tcbpf_env *env, struct tcbpf_map *map, u32 *at, u32 *index, void **key, void **value)
+{
+    const struct tcbpf_shape *s = &map->s;
+
+    while (*at < s->n_slots && *at < relaxed32(&map->fresh)) {
+        u8 *slot = slot_at(map, s, (*at)++);
+
+        if (!(relaxed32(state_of(slot)) & USED) || hash_find(map, s, slot + HASH_KEY) != slot)
+            continue;
+        *key = slot + HASH_KEY;
+        *value = value_of(env, s, slot);
+        return 1;
+    }
+    return 0;
+}
+
+static void *hash_at_cpu(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, u32 cpu)
+{
+    u8 *slot = is_per_cpu(s) ? hash_find(map, s, key) : NULL;
+
+    return slot ? slot + s->value_off + (u64)cpu * s->value_stride : NULL;
+}
+
+/* --- the plan of its file ------------------------------------------------------------------------------------------------- */
+
+static s64 hash_check(const struct tcbpf_shape *s)
+{
+    s64 err = elements_check(s);
+
+    if (err)
+        return err;
+    if (is_lru(s) && s->flags & BPF_F_NO_PREALLOC)
+        return -ENOTSUPP;
+    if (!s->key_size)
+        return -EINVAL;
+    if ((u64)s->key_size + s->value_size >= KMALLOC_MAX - 48)
+        return -E2BIG;
+    return s->max_entries > MAX_SLOTS / 2 ? -E2BIG : 0;
+}
+
+static s64 hash_plan(struct tcbpf_shape *s)
+{
+    s->value_off = (u32)round_up(HASH_KEY + (u64)s->key_size, 8);
+    s->n_slots = s->max_entries + (is_per_cpu(s) ? 0 : 16);        /* 16: replacements under way */
+    for (s->n_buckets = 1; s->n_buckets < s->max_entries;)
+        s->n_buckets *= 2;
+    s->slots = round_up(s->buckets + 4 * (u64)s->n_buckets, PAGE);
+    return slots_plan(s);
 }

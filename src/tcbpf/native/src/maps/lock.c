@@ -3,12 +3,22 @@
  * The lock names its holder, so that a process which died while holding it cannot stop the others: the next writer takes the
  * lock over and puts the free list right. Every store of a writer leaves the map readable, so only free slots can be lost.
  */
-#include "../base.h"
+#include "types.h"
 
 enum { ESRCH = 3, SPINS = 200, YIELDS = 1 << 18 };
 
 static void hash_repair(struct tcbpf_map *map);
 static void lpm_repair(struct tcbpf_map *map);
+
+static COLD void repair(struct tcbpf_map *map)
+{
+    map->repaired++;
+    switch (map->s.type) {
+#define REPAIR(NAME, number, traits, kind, elements, values, walk, slots) case MAP_##NAME: slots##_repair(map); break;
+    MAP_TYPES(REPAIR)
+#undef REPAIR
+    }
+}
 
 /* `holder` is a process of our pid namespace and gone. */
 static COLD int dead(u64 holder, u64 self)
@@ -26,9 +36,7 @@ static COLD u64 lock_contended(struct tcbpf_map *map, u64 self)
                 return 0;
         } else if (i % 1024 == SPINS && dead(holder, self)
                    && __atomic_compare_exchange_n(&map->lock, &holder, self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
-            map->repaired++;
-            hash_repair(map);
-            lpm_repair(map);
+            repair(map);
             return 0;
         }
         if (i < SPINS)
@@ -157,25 +165,25 @@ static void slots_clear(struct tcbpf_map *map, const struct tcbpf_shape *s)
 }
 
 /* --- values ---------------------------------------------------------------------------------------------------------- */
-enum by { BY_PROGRAM, BY_USER };
-
 static ALWAYS u32 this_cpu(struct tcbpf_env *env, const struct tcbpf_shape *s)
 {
     return env->cpu < s->cpus ? env->cpu : 0;
 }
 
-static ALWAYS u8 *value_of(struct tcbpf_env *env, const struct tcbpf_shape *s, u8 *slot, int per_cpu)
+static ALWAYS u8 *value_of(struct tcbpf_env *env, const struct tcbpf_shape *s, u8 *slot)
 {
-    return slot + s->value_off + (per_cpu ? (u64)this_cpu(env, s) * s->value_stride : 0);
+    return slot + s->value_off + (is_per_cpu(s) ? (u64)this_cpu(env, s) * s->value_stride : 0);
 }
 
-/* Store a value in a slot that nobody sees yet: a program's reaches its own CPU's place, and zero the others of a new element; a user's all of them. */
-static ALWAYS void value_put(struct tcbpf_env *env, const struct tcbpf_shape *s, u8 *slot, const void *value, int per_cpu,
-                             enum by by, int is_new)
+/* Write a value into a slot that is not visible yet. Of a per-CPU value a program writes this CPU's copy, zeroing the others of a
+ * new element; user space writes all copies.
+ */
+static ALWAYS void value_put(struct tcbpf_env *env, const struct tcbpf_shape *s, u8 *slot, const void *value, enum by by,
+                             int is_new)
 {
     u8 *at = slot + s->value_off;
 
-    if (!per_cpu) {
+    if (!is_per_cpu(s)) {
         value_copy(env, s, at, value, 0);
         if (s->extra)
             *spin_of(s, at) = 0;
@@ -184,6 +192,6 @@ static ALWAYS void value_put(struct tcbpf_env *env, const struct tcbpf_shape *s,
     } else {
         if (is_new)
             memset(at, 0, (u64)s->value_stride * s->cpus);
-        memcpy(value_of(env, s, slot, 1), value, s->value_size);
+        memcpy(value_of(env, s, slot), value, s->value_size);
     }
 }

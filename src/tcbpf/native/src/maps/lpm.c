@@ -4,10 +4,10 @@
  * Readers go through `seq` instead of a lock: a walk during which it moved is walked again, and no walk can go round, since
  * prefixes must grow.
  */
-#include "../base.h"
+#include "types.h"
 
 #define INTERMEDIATE 0x20000000u
-enum { LPM_PREFIX = 12, LPM_DATA = 16, LPM_RETRIES = 64 };
+enum { LPM_PREFIX = 12, LPM_DATA = 16, LPM_RETRIES = 64, LPM_MAX_DATA = 256 };
 
 static ALWAYS u32 *child_of(u8 *slot, u32 bit) { return (u32 *)slot + (bit ? 2 : 0); }
 static ALWAYS u32 prefix_of(const u8 *slot) { return *(const u32 *)(slot + LPM_PREFIX); }
@@ -91,7 +91,7 @@ static ALWAYS u8 *lpm_find(struct tcbpf_map *map, const struct tcbpf_shape *s, c
     return found;
 }
 
-static ALWAYS void *lpm_lookup(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key)
+static ALWAYS void *lpm_lookup(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key)
 {
     u8 *slot = lpm_find(map, s, key, 0);
 
@@ -178,7 +178,7 @@ static u64 lpm_place(struct tcbpf_map *map, const struct tcbpf_shape *s, const u
 }
 
 static u64 lpm_update(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key,
-                      const void *value, u64 flags)
+                      const void *value, u64 flags, enum by by)
 {
     u64 err;
 
@@ -249,7 +249,7 @@ static u64 lpm_delete(struct tcbpf_env *env, struct tcbpf_map *map, const struct
 
 /* --- user space ---------------------------------------------------------------------------------------------------------- */
 
-static s64 lpm_copy(struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, u8 *value)
+static s64 lpm_copy(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, void *value)
 {
     for (u32 tries = 0; tries < LPM_RETRIES; tries++) {
         u32 seq = acquire32(&map->seq);
@@ -304,7 +304,7 @@ static u8 *lpm_after(struct tcbpf_map *map, const struct tcbpf_shape *s, u8 *nod
 }
 
 /* Post-order, so that longer prefixes come before those that cover them (as the kernel's). Under the lock. */
-static s64 lpm_next_key(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, u8 *next)
+static s64 lpm_next_key(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, const void *key, void *next)
 {
     s64 err = (s64)lock(env, map);
     u8 *node;
@@ -326,8 +326,6 @@ static COLD void lpm_repair(struct tcbpf_map *map)
 {
     const struct tcbpf_shape *s = &map->s;
 
-    if (s->type != MAP_LPM_TRIE)
-        return;
     for (u32 i = 0; i < min_u32(map->fresh, s->n_slots); i++)
         *state_of(slot_at(map, s, i)) &= ~USED;
     map->count = 0;
@@ -340,3 +338,25 @@ static COLD void lpm_repair(struct tcbpf_map *map)
     slots_sweep(map, s);
     moving(map, 0);
 }
+
+/* --- the plan of its file ------------------------------------------------------------------------------------------------- */
+
+static s64 lpm_check(const struct tcbpf_shape *s)
+{
+    s64 err = elements_check(s);
+
+    if (err)
+        return err;
+    if (s->key_size < 5 || s->key_size > 4 + LPM_MAX_DATA || s->value_size > KMALLOC_MAX)
+        return -EINVAL;
+    return s->max_entries > MAX_SLOTS / 4 ? -ENOMEM : 0;
+}
+
+static s64 lpm_plan(struct tcbpf_shape *s)
+{
+    s->value_off = (u32)round_up(LPM_DATA + (u64)data_size(s), 8);
+    s->n_slots = 2 * s->max_entries + 2;
+    return slots_plan(s);
+}
+
+#define lpm_take refuse_ENOTSUPP

@@ -3,7 +3,7 @@
  * Only the slot of the CPU that a program runs on takes its events, as an event bound to a CPU does. A record is its length in
  * eight bytes and its data, both whole multiples of eight; it may cross the end of the ring.
  */
-#include "../base.h"
+#include "types.h"
 
 enum { PERF_MAX = 0xff00 };
 #define PERF_CURRENT_CPU 0xffffffffu
@@ -113,3 +113,17 @@ s64 tcbpf_user_perf_open(struct tcbpf_env *env, struct tcbpf_map *map, u32 index
     unlock(map);
     return 0;
 }
+
+#define perf_check ids_check
+
+static s64 perf_plan(struct tcbpf_shape *s)
+{
+    s->n_slots = min_u32(s->max_entries, s->cpus);
+    return (s64)(s->slots + s->n_slots * sizeof(struct tcbpf_perf_ring));
+}
+
+#define perf_copy refuse_ENOTSUPP
+#define perf_update refuse_EINVAL
+#define perf_delete refuse_ENOENT
+#define perf_next_key array_next_key
+#define perf_take refuse_ENOTSUPP

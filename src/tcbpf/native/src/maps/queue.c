@@ -1,5 +1,5 @@
 /* Queue and stack: values without keys, in a ring of max_entries. */
-#include "../base.h"
+#include "types.h"
 
 static ALWAYS u8 *ring_at(struct tcbpf_map *map, const struct tcbpf_shape *s, u64 place)
 {
@@ -29,7 +29,7 @@ static u64 queue_push(struct tcbpf_env *env, struct tcbpf_map *map, const struct
     return 0;
 }
 
-static u64 queue_take(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, void *value, int take)
+static u64 queue_head(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, void *value, int take)
 {
     u64 err = lock(env, map);
 
@@ -52,4 +52,36 @@ static u64 queue_take(struct tcbpf_env *env, struct tcbpf_map *map, const struct
     return err;
 }
 
-static ALWAYS int is_queue(u32 type) { return type == MAP_QUEUE || type == MAP_STACK; }
+
+static u64 queue_pop(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, void *value)
+{
+    return queue_head(env, map, s, value, 1);
+}
+
+static u64 queue_peek(struct tcbpf_env *env, struct tcbpf_map *map, const struct tcbpf_shape *s, void *value)
+{
+    return queue_head(env, map, s, value, 0);
+}
+
+static s64 queue_check(const struct tcbpf_shape *s)
+{
+    s64 err = elements_check(s);
+
+    if (err)
+        return err;
+    if (s->key_size)
+        return -EINVAL;
+    return s->value_size > KMALLOC_MAX ? -E2BIG : 0;
+}
+
+static s64 queue_plan(struct tcbpf_shape *s)
+{
+    s->n_slots = s->max_entries;
+    return slots_plan(s);
+}
+
+#define queue_copy(env, map, s, key, value) queue_peek(env, map, s, value)
+#define queue_update(env, map, s, key, value, flags, by) queue_push(env, map, s, value, flags)
+#define queue_delete refuse_EINVAL
+#define queue_next_key refuse_EINVAL
+#define queue_take(env, map, s, key, value) queue_pop(env, map, s, value)

@@ -4,9 +4,8 @@
  * {length and marks, place of the map, data}, whole in one piece: one that crosses the end of the ring goes on in a second
  * half of the file that nothing else uses. Wake-ups need no flags: readers look.
  */
-#include "../base.h"
+#include "types.h"
 
-enum { MAP_PERF_EVENT_ARRAY = 4, MAP_RINGBUF = 27 };
 enum { RING_HEADER = 8, RING_BUSY = 1u << 31, RING_DISCARD = 1u << 30, RING_WAKEUP_FLAGS = 3 };
 enum { RING_AVAIL_DATA, RING_SIZE, RING_CONS_POS, RING_PROD_POS };
 #define RING_MAX_RECORD (0xffffffffu / 4)
@@ -124,3 +123,18 @@ s64 tcbpf_user_ring_take(struct tcbpf_env *env, struct tcbpf_map *map, void *to,
     unlock(map);
     return size;
 }
+
+static s64 ring_check(const struct tcbpf_shape *s)
+{
+    u32 size = s->max_entries;
+
+    return s->key_size || s->value_size || !size || size & (size - 1) || size % PAGE ? -EINVAL : 0;
+}
+
+static s64 ring_plan(struct tcbpf_shape *s) { return (s64)(s->slots + 2 * (u64)s->max_entries); }
+
+#define ring_copy refuse_ENOTSUPP
+#define ring_update refuse_ENOTSUPP
+#define ring_delete refuse_ENOTSUPP
+#define ring_next_key refuse_ENOTSUPP
+#define ring_take refuse_ENOTSUPP
