@@ -16,7 +16,7 @@ class Region(Enum):
     CTX = "ctx"
     STACK = "stack"
     PACKET = "packet"
-    MAP_VALUE = "map_value"
+    MAP_VALUE = "map_value"  # in the map's own memory: a callback's key is not
     MEM = "mem"
     OTHER = "other"  # several of the above but not ctx
 
@@ -31,6 +31,7 @@ class Aux:
     map: int = -1  # helper call: index in program.maps of its map argument, -1 for not constant
     key: int = -1  # tail_call: the constant index, -1 for none
     kfunc: str = ""  # kernel function called, by tables.kfuncs name
+    inlined: bool = False  # bpf_loop: the kernel writes the loop in place of the call, and reads 64 bits of nr_loops
 
 
 @dataclass(frozen=True, slots=True)

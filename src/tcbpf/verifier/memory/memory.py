@@ -309,7 +309,7 @@ def access_map_pointer(env: Env, ins: Ins, regno: int, reg: Reg, off: int, *, wr
     return read_map_struct(env, regno, map.type, map.number, off, ins.size, write=write)
 
 
-REGIONS: Final = {MAP_VALUE: Region.MAP_VALUE, MAP_KEY: Region.MAP_VALUE, PACKET: Region.PACKET, PACKET_META: Region.PACKET}
+REGIONS: Final = {MAP_VALUE: Region.MAP_VALUE, PACKET: Region.PACKET, PACKET_META: Region.PACKET}
 
 
 def is_readonly(type: int) -> bool:

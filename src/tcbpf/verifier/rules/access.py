@@ -116,7 +116,6 @@ _REGIONS: Final = {
     PACKET: Region.PACKET,
     PACKET_META: Region.PACKET,
     MAP_VALUE: Region.MAP_VALUE,
-    MAP_KEY: Region.MAP_VALUE,
     MEM: Region.MEM,
 }
 

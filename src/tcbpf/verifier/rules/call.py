@@ -235,6 +235,7 @@ def _note_loop(env: Env, flags: Reg, subprog: int) -> None:
     if zero:
         mark_precise(env, 4)
     env.loops[env.pc] = subprog if zero and known in (None, subprog) else False
+    env.aux[env.pc].inlined = env.loops[env.pc] is not False
 
 
 def _known_index(env: Env, index: Reg, meta: Meta) -> bool:

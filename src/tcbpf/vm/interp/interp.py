@@ -218,7 +218,9 @@ class ProgramMachine(Machine):
         self.leave()
 
     def _loop(self) -> None:
-        number, callback, context, flags = self.regs[1] & 0xFFFFFFFF, self.regs[2], self.regs[3], self.regs[4]
+        number, callback, context, flags = self.regs[1:5]
+        inlined = self.verified.aux[self.pc - 1].inlined
+        number = number if inlined else number & 0xFFFFFFFF
 
         def turn(ran: int) -> None:
             if ran == number:
@@ -227,7 +229,7 @@ class ProgramMachine(Machine):
                 self.callback(callback, (ran, context), lambda said: self.give(ran + 1) if said else turn(ran + 1))
 
         if flags or number > MAX_LOOPS:
-            self.give(_EINVAL if flags else _E2BIG)
+            self.give(_EINVAL if flags else _E2BIG & 0xFFFFFFFF if inlined else _E2BIG)
         else:
             turn(0)
 

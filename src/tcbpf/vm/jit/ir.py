@@ -26,7 +26,10 @@ from tcbpf.vm.frames import after, offsets_at
 from tcbpf.vm.jit.body import Body
 from tcbpf.vm.jit.llvmtext import INTRINSICS
 
-HIDDEN = "ptr noalias %ctx, ptr noalias %env, ptr noalias readonly %maps"
+ENTRY_HIDDEN = "ptr noalias %ctx, ptr noalias %env, ptr noalias readonly %maps"
+HIDDEN = "ptr %ctx, ptr noalias %env, ptr noalias readonly %maps"
+"""What a function takes beside its own arguments. One of those may be the context again, except in the entry function."""
+
 PASSED = "ptr %ctx, ptr %env, ptr %maps"
 SHAPE = struct.Struct("<12I2Q")
 _SHAPE_TYPE = "{" + ", ".join(["i32"] * 12 + ["i64"] * 2) + "}"
@@ -73,7 +76,9 @@ def module(source: Source, loop: bool = False) -> str:
         text.append(f"@shape.{i} = internal unnamed_addr constant {_SHAPE_TYPE} {{{fields}}}")
     arguments = ", ".join(f"i64 %a{reg}" for reg in range(1, 6))
     for i, subprog in enumerate(source.subprogs):
-        head = f"define i64 @prog({HIDDEN})" if i == 0 else f"define internal i64 @f{subprog.start}({arguments}, {HIDDEN})"
+        head = (
+            f"define i64 @prog({ENTRY_HIDDEN})" if i == 0 else f"define internal i64 @f{subprog.start}({arguments}, {HIDDEN})"
+        )
         text.append(ProgramBody(source, ops, subprog).text(head))
     if loop:
         text.append(
@@ -303,7 +308,7 @@ class ProgramBody(Body):
         if helper.name == "tail_call":
             self._tail_call(pc, aux)
         elif helper.name == "loop":
-            self._loop()
+            self._loop(aux.inlined)
         elif helper.name == "for_each_map_elem":
             arguments = ", ".join(f"i64 {self.read(reg)}" for reg in range(1, 5))
             self.clobber(self.out.value(f"call i64 @tcbpf_for_each(ptr %env, {arguments}, ptr %ctx, ptr %maps)"))
@@ -361,18 +366,18 @@ class ProgramBody(Body):
         out.start(missed)
         self.clobber("0")
 
-    def _loop(self) -> None:
+    def _loop(self, inlined: bool) -> None:
         """Write bpf_loop(nr, callback, context, flags): call back until it returns other than 0."""
         out = self.out
-        number, flags = self.cut(self.read(1), 4), self.read(4)
+        number, flags = self.read(1), self.read(4)
         callback, context = self.address(2), self.read(3)
         at = "%turn"
         entry, head, body, done = out.label(), out.label(), out.label(), out.label()
         out.emit(f"store i64 0, ptr {at}")
-        nr = out.value(f"zext i32 {number} to i64")
+        nr = number if inlined else self.extend(self.cut(number, 4), 4)
         bad_flags = out.value(f"icmp ne i64 {flags}, 0")
         too_many = out.value(f"icmp ugt i64 {nr}, {_MAX_LOOPS}")
-        error = out.value(f"select i1 {bad_flags}, i64 {_EINVAL}, i64 {_E2BIG}")
+        error = out.value(f"select i1 {bad_flags}, i64 {_EINVAL}, i64 {_E2BIG & (0xFFFFFFFF if inlined else -1)}")
         refused = out.value(f"or i1 {bad_flags}, {too_many}")
         out.emit(f"br label %{entry}")
         out.start(entry)

@@ -135,7 +135,7 @@ class Code:
     def _facts(self) -> bytes:
         """Return what the verifier learned, as far as code depends on it."""
         verified = self.verified
-        aux = [(a.seen, _REGIONS[a.region], a.field.off if a.field else -1, a.map) for a in verified.aux]
+        aux = [(a.seen, _REGIONS[a.region], a.field.off if a.field else -1, a.map, a.inlined) for a in verified.aux]
         subprogs = [(s.start, s.end, s.stack_depth) for s in verified.subprogs]
         return verified.program.type.encode() + marshal.dumps((aux, subprogs, verified.program.kfuncs))
 
