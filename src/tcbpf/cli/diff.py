@@ -17,6 +17,7 @@ from tcbpf.net.pcap import read
 from tcbpf.obj import programs
 from tcbpf.obj.link import choose, tail_section
 from tcbpf.obj.program import Object
+from tcbpf.tables.maps import MAP_TYPES
 
 COMPARED = ("mark", "priority", "cb", "tstamp", "gso_segs", "gso_size")
 """Writable context fields that BPF_PROG_TEST_RUN gives back."""
@@ -149,7 +150,7 @@ def pairs(a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
 def map_pairs(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield the contents of each map of both programs, raw, in no order."""
     for x, y in zip(ours.maps, theirs.maps, strict=True):
-        if x.spec.type not in ("prog_array", "perf_event_array", "ringbuf"):
+        if MAP_TYPES[x.spec.type].values in ("bytes", "map"):
             yield x.spec.name, contents(x.raw), contents(y.raw)
 
 

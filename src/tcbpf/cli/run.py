@@ -60,7 +60,9 @@ def main(args: Any) -> int:
         stack.callback(prog.close)
         stats = prog.run_pcap(args.capture, out=args.out, limit=args.limit)
         if args.maps:
-            maps = {m.spec.name: list(m.items()) for m in dp.maps.values() if m.spec.type != "prog_array"}
+            from tcbpf.tables.maps import OF_PROGRAMS
+
+            maps = {m.spec.name: list(m.items()) for m in dp.maps.values() if m.spec.type not in OF_PROGRAMS}
     report: dict[str, Any] = {
         "program": prog.name,
         "datapath": datapath,

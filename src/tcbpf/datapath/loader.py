@@ -15,6 +15,7 @@ from tcbpf.errors import InputError, SysError
 from tcbpf.maps.map import Map, possible_cpus
 from tcbpf.obj.link import link, tail_programs, tail_section
 from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, HasSpec, MapSpec, Object, Program
+from tcbpf.tables.maps import MAP_TYPES, OF_MAPS, OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ PINNING = ("/etc/iproute2/bpf_pinning", "/usr/share/iproute2/bpf_pinning")
 """Where custom pinning scopes are named."""
 
 PIN_TRIES = 5
-MAP_IN_MAP = frozenset({"array_of_maps", "hash_of_maps"})
 
 
 @dataclass
@@ -124,7 +124,7 @@ def _reason(error: SysError, type: str, maps: Iterable[HasSpec], *, filling: boo
     """Return why a program array is not for a program of this type, where that is the reason, else the error."""
     wanted = PROG_TYPES[type].number
     for found in maps:
-        if isinstance(found, Map) and found.spec.type == "prog_array" and found.raw.owner_type not in (0, wanted):
+        if isinstance(found, Map) and found.spec.type in OF_PROGRAMS and found.raw.owner_type not in (0, wanted):
             return OwnerDiffers(error, found.raw.owner_type, wanted, filling)
     return error
 
@@ -132,7 +132,7 @@ def _reason(error: SysError, type: str, maps: Iterable[HasSpec], *, filling: boo
 def _fill(obj: Object, live: Mapping[str, Map], given: Mapping[str, Map]) -> None:
     """Put inner maps into the slots of maps of maps, but of those that are given full."""
     for name, spec in obj.maps.items():
-        if spec.type in MAP_IN_MAP and name not in given:
+        if spec.type in OF_MAPS and name not in given:
             for slot, inner in spec.values:
                 live[name].raw.update(_number(slot), _number(live[inner].raw.fileno()))
 
@@ -149,9 +149,11 @@ def new_map(dp: Datapath, spec: MapSpec) -> Map:
 
 def sized(spec: MapSpec) -> MapSpec:
     """Return a specification with the size that libbpf reads in it: a slot for each CPU, whole pages of a ring."""
-    if spec.type == "perf_event_array" and not spec.max_entries:
+    row = MAP_TYPES.get(spec.type)
+    records = row.records if row else ""
+    if records == "perf" and not spec.max_entries:
         return replace(spec, max_entries=possible_cpus())
-    if spec.type == "ringbuf" and spec.max_entries:
+    if records == "ring" and spec.max_entries:
         return replace(spec, max_entries=max(os.sysconf("SC_PAGE_SIZE"), 1 << (spec.max_entries - 1).bit_length()))
     return spec
 

@@ -14,10 +14,10 @@ from tcbpf.maps.records import READABLE, RawRecords, Records, decoder
 from tcbpf.maps.typed import Shape, address_bytes, shape_of
 from tcbpf.obj.btf import Kind
 from tcbpf.obj.program import MapSpec
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.maps import FILTERS, MAP_TYPES, having
 
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
-BLOOM = "bloom_filter"
+_PREFIXED = having(lambda row: row.prefixed)
 _PREFIX_SIZE = 4  # of struct bpf_lpm_trie_key's prefixlen
 
 
@@ -92,7 +92,7 @@ class Map:
 
     def __contains__(self, key: Any) -> bool:
         """Tell whether there is an element of that key; of a bloom filter, whether it may hold that value."""
-        if self.spec.type == BLOOM:
+        if self.spec.type in FILTERS:
             return self.raw.holds(self.encode_value(key))
         return self.raw.lookup(self.encode_key(key)) is not None
 
@@ -210,13 +210,13 @@ class Map:
         Raises:  InputError that says what a key looks like.
         """
         spec = self.spec
-        if spec.type == "lpm_trie" and isinstance(key, str):
+        if spec.type in _PREFIXED and isinstance(key, str):
             return self._prefix(key)
         return self.key_shape.encode(key, f"map {spec.name} key")
 
     def decode_key(self, raw: bytes) -> Any:
         """Return the typed key of its bytes."""
-        if self.spec.type == "lpm_trie" and len(raw) in (_PREFIX_SIZE + 4, _PREFIX_SIZE + 16):
+        if self.spec.type in _PREFIXED and len(raw) in (_PREFIX_SIZE + 4, _PREFIX_SIZE + 16):
             return f"{ipaddress.ip_address(raw[_PREFIX_SIZE:])}/{int.from_bytes(raw[:_PREFIX_SIZE], 'little')}"
         return self.key_shape.decode(raw)
 

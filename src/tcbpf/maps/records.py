@@ -9,8 +9,9 @@ from typing import Any, Protocol, Self
 from tcbpf.errors import InputError, ObjectError
 from tcbpf.maps.typed import decode
 from tcbpf.obj.program import MapSpec
+from tcbpf.tables.maps import having
 
-READABLE = frozenset({"ringbuf", "perf_event_array"})
+READABLE = having(lambda row: bool(row.records))
 PAUSE_S = 0.001  # between two looks at an empty buffer
 
 

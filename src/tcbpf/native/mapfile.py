@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
 
 MAGIC, VERSION = 0x70616D6670626374, 2  # "tcbpfmap"
-BLOOM_HASHES = 5  # of each value, where the specification does not say
 _SHAPE_INPUT = ("type", "key_size", "value_size", "max_entries", "flags", "cpus")
 
 
@@ -279,8 +278,8 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
 
 def _extra(spec: MapSpec) -> int:
     """Return what a shape says beside sizes: a bloom filter's hash functions, or where a value's lock lies, + 1."""
-    if spec.type == "bloom_filter":
-        return spec.map_extra or BLOOM_HASHES
+    if hashes := MAP_TYPES[spec.type].hashes:
+        return spec.map_extra or hashes
     if spec.map_extra:
         raise MapError(errno.EINVAL, "create", spec.name, f"map_extra {spec.map_extra:#x}")
     if spec.btf is None or b"\0bpf_spin_lock\0" not in spec.btf.raw:

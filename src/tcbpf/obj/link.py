@@ -17,6 +17,7 @@ from tcbpf.obj.btf import Btf
 from tcbpf.obj.btf_ext import CoreRelo
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Code, Func, HasSpec, Line, Object, Program, Reloc
+from tcbpf.tables.maps import OF_PROGRAMS
 from tcbpf.tables.progs import by_section
 
 PSEUDO_CALL, PSEUDO_KFUNC_CALL, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 4, 5, 6
@@ -108,7 +109,7 @@ def tail_programs(obj: Object) -> tuple[tuple[str, int, str], ...]:
 
     Raises:  ObjectError when a section names a map id or slot that is not there.
     """
-    arrays = any(spec.type == "prog_array" for spec in obj.maps.values())
+    arrays = any(spec.type in OF_PROGRAMS for spec in obj.maps.values())
     by_id = {spec.id: spec for spec in obj.maps.values() if spec.id}
     rows = []
     for p in programs(obj):
@@ -118,7 +119,7 @@ def tail_programs(obj: Object) -> tuple[tuple[str, int, str], ...]:
         spec = by_id.get(place[0])
         if spec is None and not arrays:
             continue
-        if spec is None or spec.type != "prog_array":
+        if spec is None or spec.type not in OF_PROGRAMS:
             raise ObjectError(f"no program array has id {place[0]}", path=obj.path, section=p.section)
         if place[1] >= spec.max_entries:
             raise ObjectError(
@@ -129,7 +130,7 @@ def tail_programs(obj: Object) -> tuple[tuple[str, int, str], ...]:
             )
         rows.append((spec.name, place[1], p.name))
     for spec in obj.maps.values():
-        if spec.type == "prog_array":
+        if spec.type in OF_PROGRAMS:
             rows.extend((spec.name, slot, name) for slot, name in spec.values)
     return tuple(rows)
 

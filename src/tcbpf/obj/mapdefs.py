@@ -15,49 +15,13 @@ from tcbpf.obj import elf as elf_
 from tcbpf.obj.btf import MAX_SIZE, Btf, Kind, Member, Type
 from tcbpf.obj.elf import Elf, Section, Symbol
 from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, MapSpec
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.maps import MAP_TYPES, OF_MAPS, having
 
 BPF_F_RDONLY_PROG, BPF_F_MMAPABLE = 1 << 7, 1 << 10
 MAX_LEGACY_MAPS = 64
 LEGACY_WORDS, LEGACY_MIN_WORDS = 9, 4
-MAP_IN_MAP = frozenset({"array_of_maps", "hash_of_maps"})
-TYPE_NAMES = (
-    "unspec",
-    "hash",
-    "array",
-    "prog_array",
-    "perf_event_array",
-    "percpu_hash",
-    "percpu_array",
-    "stack_trace",
-    "cgroup_array",
-    "lru_hash",
-    "lru_percpu_hash",
-    "lpm_trie",
-    "array_of_maps",
-    "hash_of_maps",
-    "devmap",
-    "sockmap",
-    "cpumap",
-    "xskmap",
-    "sockhash",
-    "cgroup_storage",
-    "reuseport_sockarray",
-    "percpu_cgroup_storage",
-    "queue",
-    "stack",
-    "sk_storage",
-    "devmap_hash",
-    "struct_ops",
-    "ringbuf",
-    "inode_storage",
-    "task_storage",
-    "bloom_filter",
-    "user_ringbuf",
-    "cgrp_storage",
-    "arena",
-    "insn_array",
-)
+SLOTS = having(lambda row: row.values in ("map", "program", "perf_event"))  # libbpf fills in their sizes
+WITHOUT_ROW = {0: "unspec", 34: "insn_array"}  # types that the UAPI names and tables.maps has not
 
 
 @dataclass(frozen=True)
@@ -75,7 +39,7 @@ def type_name(number: int) -> str:
     row = MAP_TYPES.at(number)
     if row is not None:
         return row.name
-    return TYPE_NAMES[number] if number < len(TYPE_NAMES) else f"type {number}"
+    return WITHOUT_ROW.get(number, f"type {number}")
 
 
 def declared(elf: Elf, btf: Btf | None) -> Declared:
@@ -184,7 +148,7 @@ def _legacy_inner(
     by_id = {spec.id: spec for _, spec in found if spec.id}
     rows = []
     for offset, spec in found:
-        if spec.type in MAP_IN_MAP:
+        if spec.type in OF_MAPS:
             inner = by_id.get(inner_ids[spec.name])
             if inner is None or inner is spec:
                 raise ObjectError(
@@ -271,9 +235,9 @@ class _Definition:
         if numbers["pinning"] not in (0, 1):
             raise self.wrong(f"pinning {numbers['pinning']}", "LIBBPF_PIN_NONE (0) or LIBBPF_PIN_BY_NAME (1)")
         kind = type_name(numbers["type"])
-        if kind in MAP_IN_MAP and inner is None:
+        if kind in OF_MAPS and inner is None:
             raise self.wrong("a map in map without an inner map", "__array(values, struct {...});")
-        if kind in MAP_IN_MAP | {"prog_array", "perf_event_array"}:
+        if kind in SLOTS:
             numbers["key_size"], numbers["value_size"] = numbers["key_size"] or 4, numbers["value_size"] or 4
         return MapSpec(
             self.name,

@@ -6,6 +6,7 @@ Source:  include/uapi/linux/bpf.h; map_alloc_check() of each type and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcbpf.tables.row import Release, Table
@@ -32,6 +33,12 @@ class MapType:
     entries: str = "some"                              # "some" (> 0), "zero", "one", "power_of_two_pages"
     per_cpu: bool = False
     values: str = "bytes"                              # what a value is: "bytes", "program", "map", "device", "none", ...
+    indexed: bool = False                              # a key is the index of a value that is always there
+    prefixed: bool = False                             # a key is a prefix, its length in bits first
+    hashes: int = 0                                    # bits of a value in a filter, where map_extra names no number
+    records: str = ""                                  # what a reader takes out of it: "ring", one; "perf", one for each CPU
+    batched: bool = False                              # the kernel copies many elements in one call
+    alone: bool = False                                # memory and nothing else: no programs, maps or readers of a home
     needs_btf: bool = False                            # creation needs BTF ids of key and value
     helpers: frozenset[str] = frozenset()              # helpers that take this map, by tables.helpers name
     delete: bool = False                               # user space may delete an element
@@ -72,19 +79,19 @@ _HASH_C, _ARRAY_C, _TRIE_C, _DEV_C = "hashtab.c", "arraymap.c", "lpm_trie.c", "d
 MAP_TYPES: Table[MapType] = Table(
     MapType("hash", 1, None, None, element_size=_HASH_MAX, oversize="E2BIG",
             flags=NO_PREALLOC | NUMA_NODE | _ACCESS | ZERO_SEED, helpers=_KV_TIMER, delete=True, user=True,
-            since=(3, 19), source=_HASH_C),
+            alone=True, batched=True, since=(3, 19), source=_HASH_C),
     MapType("array", 2, 4, (1, (1 << 31) - 1), oversize="E2BIG", flags=NUMA_NODE | _ACCESS | MMAPABLE | INNER_MAP,
-            helpers=_KV_TIMER, user=True, since=(3, 19), source=_ARRAY_C),
+            helpers=_KV_TIMER, user=True, indexed=True, alone=True, batched=True, since=(3, 19), source=_ARRAY_C),
     MapType("prog_array", 3, 4, 4, flags=NUMA_NODE | _RW, values="program", helpers=frozenset({"tail_call"}),
             delete=True, user=True, since=(4, 2), source=_ARRAY_C),
     MapType("perf_event_array", 4, 4, 4, flags=NUMA_NODE | _RW | PRESERVE_ELEMS, values="perf_event",
             helpers=frozenset({"perf_event_read", "perf_event_output", "perf_event_read_value"}),
-            delete=True, user=True, since=(4, 3), source=_ARRAY_C),
+            delete=True, user=True, records="perf", since=(4, 3), source=_ARRAY_C),
     MapType("percpu_hash", 5, None, (1, _PCPU_MAX), element_size=_HASH_MAX, oversize="E2BIG",
             flags=NO_PREALLOC | _ACCESS | ZERO_SEED, per_cpu=True, helpers=_PERCPU, delete=True, user=True,
-            since=(4, 6), source=_HASH_C),
+            alone=True, batched=True, since=(4, 6), source=_HASH_C),
     MapType("percpu_array", 6, 4, (1, _PCPU_MAX), oversize="E2BIG", flags=_ACCESS, per_cpu=True, helpers=_PERCPU,
-            user=True, since=(4, 6), source=_ARRAY_C),
+            user=True, indexed=True, alone=True, batched=True, since=(4, 6), source=_ARRAY_C),
     MapType("stack_trace", 7, 4, (8, 1016), value_multiple=8, flags=NUMA_NODE | _RW | STACK_BUILD_ID, values="stack",
             delete=True, since=(4, 6), source="stackmap.c"),
     MapType("cgroup_array", 8, 4, 4, flags=NUMA_NODE | _RW, values="cgroup",
@@ -92,12 +99,12 @@ MAP_TYPES: Table[MapType] = Table(
             source=_ARRAY_C),
     MapType("lru_hash", 9, None, None, element_size=_HASH_MAX, oversize="E2BIG",
             flags=NO_COMMON_LRU | NUMA_NODE | _ACCESS | ZERO_SEED, helpers=_KV_TIMER, delete=True, user=True,
-            since=(4, 10), source=_HASH_C),
+            alone=True, batched=True, since=(4, 10), source=_HASH_C),
     MapType("lru_percpu_hash", 10, None, (1, _PCPU_MAX), element_size=_HASH_MAX, oversize="E2BIG",
             flags=NO_COMMON_LRU | _ACCESS | ZERO_SEED, per_cpu=True, helpers=_PERCPU, delete=True, user=True,
-            since=(4, 10), source=_HASH_C),
+            alone=True, batched=True, since=(4, 10), source=_HASH_C),
     MapType("lpm_trie", 11, (5, 260), (1, _TRIE_MAX), flags=NO_PREALLOC | NUMA_NODE | _ACCESS, required_flags=NO_PREALLOC,
-            helpers=_KV, delete=True, user=True, since=(4, 11), source=_TRIE_C),
+            helpers=_KV, delete=True, user=True, prefixed=True, alone=True, batched=True, since=(4, 11), source=_TRIE_C),
     MapType("array_of_maps", 12, 4, 4, flags=NUMA_NODE | _RW, values="map", helpers=_LOOKUP, delete=True, user=True,
             since=(4, 12), source=_ARRAY_C),
     MapType("hash_of_maps", 13, None, 4, element_size=_HASH_MAX, oversize="E2BIG",
@@ -120,9 +127,9 @@ MAP_TYPES: Table[MapType] = Table(
     MapType("percpu_cgroup_storage", 21, (8, 16), (1, _PCPU_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, entries="zero",
             per_cpu=True, helpers=frozenset({"get_local_storage"}), since=(4, 20), source="local_storage.c"),
     MapType("queue", 22, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, helpers=_STACK, user=True,
-            since=(4, 20), source="queue_stack_maps.c"),
+            alone=True, since=(4, 20), source="queue_stack_maps.c"),
     MapType("stack", 23, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS, helpers=_STACK, user=True,
-            since=(4, 20), source="queue_stack_maps.c"),
+            alone=True, since=(4, 20), source="queue_stack_maps.c"),
     MapType("sk_storage", 24, 4, None, flags=NO_PREALLOC | CLONE, required_flags=NO_PREALLOC, entries="zero", needs_btf=True,
             helpers=frozenset({"sk_storage_get", "sk_storage_delete"}), delete=True, user=True, since=(5, 2),
             source="net/core/bpf_sk_storage.c"),
@@ -131,14 +138,14 @@ MAP_TYPES: Table[MapType] = Table(
     MapType("struct_ops", 26, 4, None, flags=LINK | VTYPE_BTF_OBJ_FD, entries="one", values="struct_ops", needs_btf=True,
             delete=True, since=(5, 6), source="bpf_struct_ops.c"),
     MapType("ringbuf", 27, 0, 0, flags=NUMA_NODE, entries="power_of_two_pages", values="none", helpers=_RING,
-            user=True, since=(5, 8), source="ringbuf.c"),
+            user=True, records="ring", since=(5, 8), source="ringbuf.c"),
     MapType("inode_storage", 28, 4, None, flags=NO_PREALLOC | CLONE, required_flags=NO_PREALLOC, entries="zero", needs_btf=True,
             delete=True, since=(5, 10), source="bpf_inode_storage.c"),
     MapType("task_storage", 29, 4, None, flags=NO_PREALLOC | CLONE, required_flags=NO_PREALLOC, entries="zero", needs_btf=True,
             helpers=frozenset({"task_storage_get", "task_storage_delete"}), delete=True, since=(5, 11),
             source="bpf_task_storage.c"),
     MapType("bloom_filter", 30, 0, (1, _KMALLOC_MAX), oversize="E2BIG", flags=NUMA_NODE | _ACCESS | ZERO_SEED,
-            helpers=frozenset({"map_push_elem", "map_peek_elem"}), user=True, since=(5, 16), source="bloom_filter.c"),
+            helpers=frozenset({"map_push_elem", "map_peek_elem"}), user=True, hashes=5, since=(5, 16), source="bloom_filter.c"),
     MapType("user_ringbuf", 31, 0, 0, flags=NUMA_NODE, entries="power_of_two_pages", values="none",
             helpers=frozenset({"user_ringbuf_drain"}), since=(6, 1), source="ringbuf.c"),
     MapType("cgrp_storage", 32, 4, None, flags=NO_PREALLOC | CLONE, required_flags=NO_PREALLOC, entries="zero", needs_btf=True,
@@ -149,3 +156,15 @@ MAP_TYPES: Table[MapType] = Table(
     name=lambda row: row.name,
     number=lambda row: row.number,
 )
+
+
+def having(trait: Callable[[MapType], bool]) -> frozenset[str]:
+    """Return the names of the types that have a trait."""
+    return frozenset(row.name for row in MAP_TYPES if trait(row))
+
+
+OF_PROGRAMS = having(lambda row: row.values == "program")
+OF_MAPS = having(lambda row: row.values == "map")
+INDEXED = having(lambda row: row.indexed)
+FILTERS = having(lambda row: row.hashes > 0)
+WALKED = having(lambda row: "for_each_map_elem" in row.helpers)

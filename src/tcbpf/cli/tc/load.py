@@ -259,11 +259,13 @@ def owner_types(wanted: int, owner: int) -> str:
 
 def lost_tails(obj: Object, loaded: Loaded) -> list[str]:
     """Return a warning for each program array that loses its programs when this command ends."""
+    from tcbpf.tables.maps import OF_PROGRAMS
+
     return [
         f"Warning: program array {name} is not pinned: it is emptied when its last user goes, that is now; "
         "give it pinning = PIN_OBJECT_NS or PIN_GLOBAL_NS"
         for name, spec in obj.maps.items()
-        if spec.type == "prog_array" and loaded.tails and not spec.pinning
+        if spec.type in OF_PROGRAMS and loaded.tails and not spec.pinning
     ]
 
 

@@ -11,25 +11,11 @@ from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.helpers import HELPERS
 from tcbpf.tables.insns import Kind, op_of
+from tcbpf.tables.maps import having
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
 from tcbpf.vm.executable import COMPILED, Options
 from tcbpf.vm.jit.jit import Code, shape_of
-
-ALONE = frozenset(
-    {
-        "array",
-        "percpu_array",
-        "hash",
-        "percpu_hash",
-        "lru_hash",
-        "lru_percpu_hash",
-        "lpm_trie",
-        "queue",
-        "stack",
-    }
-)
-"""Map types that are memory and nothing else: no programs, maps or readers of a home."""
 
 PRINTING = frozenset({"trace_printk", "trace_vprintk"})
 """Helpers that write to a home's trace."""
@@ -41,7 +27,7 @@ def make(program: Program, notes: tuple[str, ...] = ()) -> Ready | None:
     Raises:  VerifierError; MapError.
     """
     specs = [whole(entry.spec) for entry in program.maps]
-    if PROG_TYPES[program.type].context != "skb" or not {spec.type for spec in specs} <= ALONE:
+    if PROG_TYPES[program.type].context != "skb" or not {spec.type for spec in specs} <= having(lambda row: row.alone):
         return None
     if not called(program) <= helpers().keys() - PRINTING | COMPILED:
         return None

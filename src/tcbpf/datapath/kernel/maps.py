@@ -14,9 +14,9 @@ from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.errors import InputError, MapError, NotSupported, SysError
 from tcbpf.maps.records import RawRecords
 from tcbpf.obj.program import MapSpec
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.maps import MAP_TYPES, having
 
-_BATCHED = frozenset({"hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "array", "percpu_array", "lpm_trie"})
+_BATCHED = having(lambda row: row.batched)
 
 
 class KernelMap:
@@ -91,7 +91,7 @@ class KernelMap:
         from tcbpf.datapath.kernel.records import PerfRecords, RingRecords
 
         with self._named("read records of"):
-            made = RingRecords if self.spec.type == "ringbuf" else PerfRecords
+            made = RingRecords if MAP_TYPES[self.spec.type].records == "ring" else PerfRecords
             return made(self._fd, self.spec.max_entries)
 
     def fileno(self) -> int:

@@ -26,6 +26,7 @@ from tcbpf.obj.btf import Kind
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Program
 from tcbpf.tables.helpers import CONVERTED, Helper
+from tcbpf.tables.maps import OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
 from tcbpf.uapi import bpf as uapi
@@ -165,7 +166,7 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
     if fd < 0 and request.btf_fd and _is_about_btf(log):
         fd, log = _load_or_say_why(replace(request, btf_fd=0, func_info=b"", line_info=b""))
     if fd < 0:
-        raise _refusal(program, -fd, log, [m.spec.name for m in maps if m.spec.type == "prog_array"])
+        raise _refusal(program, -fd, log, [m.spec.name for m in maps if m.spec.type in OF_PROGRAMS])
     return KernelProg(fd, maps=tuple(maps), log=log, full_name=program.name, classic=program.classic)
 
 

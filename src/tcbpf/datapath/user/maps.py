@@ -14,13 +14,11 @@ from tcbpf.errors import MapError, SysError
 from tcbpf.maps.records import RawRecords
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec
+from tcbpf.tables.maps import MAP_TYPES, OF_MAPS, OF_PROGRAMS
 from tcbpf.uapi.bpf import BPF_F_RDONLY
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user.objects import Objects
-
-OF_PROGRAMS = frozenset({"prog_array"})
-OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
 
 
 class UserRecords:
@@ -28,7 +26,7 @@ class UserRecords:
 
     def __init__(self, file: MapFile) -> None:
         self._file = file
-        self._slots = range(file.rings) if file.spec.type == "perf_event_array" else range(0)
+        self._slots = range(file.rings) if MAP_TYPES[file.spec.type].records == "perf" else range(0)
         for slot in self._slots:
             file.listen(slot, True)
 
@@ -139,7 +137,7 @@ class UserMap:
     def _refuses(self, key: bytes, flags: int) -> bool:
         """Tell whether an update fails before the descriptor is looked at: nobody may write, or an array has no such place."""
         spec = self.file.spec
-        misplaced = spec.type != "hash_of_maps" and (flags != 0 or int.from_bytes(key, "little") >= spec.max_entries)
+        misplaced = MAP_TYPES[spec.type].key_size == 4 and (flags != 0 or int.from_bytes(key, "little") >= spec.max_entries)
         return misplaced or self.file.frozen or bool(spec.flags & BPF_F_RDONLY)
 
     def _id_of(self, value: bytes) -> bytes:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.maps import OF_MAPS, OF_PROGRAMS, UserMap
+from tcbpf.datapath.user.maps import UserMap
 from tcbpf.datapath.user.object_files import Shelf
 from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcbpfError
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.maps import INDEXED, MAP_TYPES, OF_MAPS, OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 BPF_F_INNER_MAP = 1 << 12
-SIZED = frozenset({"array", "percpu_array"})
-"""Types whose programs are compiled for the number of elements."""
 
 
 class Objects:
@@ -199,7 +197,7 @@ class Objects:
 def same_shape(template: MapSpec, inner: MapSpec) -> bool:
     """Tell whether a map may stand where a program expects the template."""
     alike = all(getattr(template, name) == getattr(inner, name) for name in ("type", "key_size", "value_size", "flags"))
-    if template.type in SIZED and not template.flags & BPF_F_INNER_MAP:
+    if template.type in INDEXED and not template.flags & BPF_F_INNER_MAP:
         return alike and template.max_entries == inner.max_entries
     return alike
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.capture.loop import run_capture
 from tcbpf.datapath.user import progfile
-from tcbpf.datapath.user.maps import OF_PROGRAMS, UserMap
+from tcbpf.datapath.user.maps import UserMap
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
 from tcbpf.net.pcap import LINKTYPE_ETHERNET, Writer, read
 from tcbpf.obj.program import Program
+from tcbpf.tables.maps import OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.verifier import verify
 from tcbpf.verifier.verified import Verified

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tcbpf.tables.helpers import Arg, ArgType, Helper, Mod
+from tcbpf.tables.maps import FILTERS, INDEXED
 from tcbpf.verifier.memory import memory, stack
 from tcbpf.verifier.memory.memory import check_unmoved
 from tcbpf.verifier.memory.special import dynptr_at, dynptr_slot, make_dynptr
@@ -90,7 +91,6 @@ _ANY_OFFSET: Final = frozenset(
     )
 )
 _SOCKMAPS: Final = ("sockmap", "sockhash")
-_KNOWN_KEY_MAPS: Final = frozenset(("array", "percpu_array"))
 
 
 class Meta:
@@ -155,7 +155,7 @@ def _check_argument(env: Env, index: int, arg: Arg, meta: Meta) -> None:
             if mod:
                 env.refuse("sockmap_argument")
             kind = ArgType.BTF_ID_SOCK_COMMON
-        elif meta.map.type == "bloom_filter" and meta.helper.name == "map_peek_elem":
+        elif meta.map.type in FILTERS and meta.helper.name == "map_peek_elem":
             arg, mod = Arg(kind), Mod.NONE  # the value to look for, not a place for one
     null = reg.is_null()
     if not null or not mod & Mod.MAYBE_NULL:
@@ -234,7 +234,7 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
     elif kind is ArgType.MAP_KEY:
         assert meta.map is not None
         check_memory(env, regno, meta.map.key_size, write=False, zero_ok=False)
-        if meta.map.type in _KNOWN_KEY_MAPS and env.kernel >= (6, 14):
+        if meta.map.type in INDEXED and env.kernel >= (6, 14):
             meta.key = _constant_key(env, reg, meta.map.key_size)
     elif kind is ArgType.MAP_VALUE:
         if null and mod & Mod.MAYBE_NULL:

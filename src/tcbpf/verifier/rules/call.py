@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 from tcbpf.tables.helpers import HELPERS, ArgType, Helper, Mod, RetType, helper_at
-from tcbpf.tables.maps import MAP_TYPES, RDONLY_PROG
+from tcbpf.tables.maps import MAP_TYPES, OF_PROGRAMS, RDONLY_PROG
 from tcbpf.uapi import bpf
 from tcbpf.verifier.memory import stack
 from tcbpf.verifier.memory.special import acquire, forget_packet, release, release_dynptr
@@ -61,7 +61,7 @@ def helper(env: Env, ins: Ins) -> int:
     env.helpers.add(row.name)
     meta = check_arguments(env, row)
     _note_map(env, row, meta)
-    if row.name == "tail_call" and (meta.map is None or meta.map.type != "prog_array"):
+    if row.name == "tail_call" and (meta.map is None or meta.map.type not in OF_PROGRAMS):
         env.refuse("tail_call_map")
     regs = env.frame.regs
     if meta.fill is not None:

@@ -8,9 +8,7 @@ Source:  push_callback_call(), push_async_cb(), set_*_callback_state(), kernel/b
 
 from __future__ import annotations
 
-from typing import Final
-
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.maps import WALKED
 from tcbpf.verifier.memory.graph import borrowed, element
 from tcbpf.verifier.paths.paths import push_path
 from tcbpf.verifier.rules.leave import enter
@@ -18,8 +16,6 @@ from tcbpf.verifier.state.btf_record import Special
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import MAIN_CALLSITE, NO_REG, UNKNOWN_REG, ZERO, Dynptr, Frame, Reg, State
 from tcbpf.verifier.values.types import DYNPTR, MAP_KEY, MAP_PTR, MAP_VALUE
-
-_WALKED: Final = frozenset(("array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash"))
 
 
 def push_callback(env: Env, subprog: int, name: str, *, map: MapInfo | None = None, root: Special | None = None) -> None:
@@ -39,7 +35,7 @@ def push_callback(env: Env, subprog: int, name: str, *, map: MapInfo | None = No
         args[1], args[2] = UNKNOWN_REG, caller.regs[3]
     elif name == "for_each_map_elem":
         assert map is not None
-        if map.type not in _WALKED or MAP_TYPES.get(map.type) is None:
+        if map.type not in WALKED:
             env.refuse("callback_map")
         args[1] = caller.regs[1]
         args[2] = Reg(MAP_KEY, ZERO, extra=map, uid=caller.regs[1].uid)

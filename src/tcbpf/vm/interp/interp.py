@@ -21,7 +21,7 @@ from tcbpf.isa.insn import Insn
 from tcbpf.native.library import function, helper, kfunc, struct
 from tcbpf.tables.helpers import ArgType, Helper, Mod, helper_at
 from tcbpf.tables.insns import Kind, Op
-from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.maps import MAP_TYPES, OF_MAPS
 from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB, SKB_SIZE, XDP, XDP_SIZE, field_at
@@ -178,7 +178,7 @@ class ProgramMachine(Machine):
     def _adopt(self, outer: int, found: int) -> None:
         """Make an inner map's values reachable."""
         row = MAP_TYPES.at(struct("tcbpf_map").from_address(outer).s.type)
-        if row is not None and row.values == "map" and all(values.address != found for values in self.maps):
+        if row is not None and row.name in OF_MAPS and all(values.address != found for values in self.maps):
             self.maps.append(Values(f"inner@{found:x}", found))
 
     def _check(self, row: Helper) -> None:

@@ -337,7 +337,7 @@ class ProgramBody(Body):
         if name == "map_update_elem":
             arguments.append(f"i64 {self.read(4)}")
         kind = SHAPE.unpack(self.given.shapes[index])[0]
-        out_of_line = " noinline" if name != "map_lookup_elem" and kind not in _ARRAYS else ""  # long, and the rarer path
+        out_of_line = " noinline" if name != "map_lookup_elem" and kind not in _INDEXED else ""  # long, and the rarer path
         value = self.out.value(
             f"call {result} @{function}(ptr %env, ptr {self.map_pointer(index)}, ptr @shape.{index}, "
             + ", ".join(arguments)
@@ -399,7 +399,7 @@ class ProgramBody(Body):
         self.clobber(self.out.value(f"call i64 @f{where}({arguments}, {PASSED})"))
 
 
-_ARRAYS = {MAP_TYPES["array"].number, MAP_TYPES["percpu_array"].number}
+_INDEXED = {row.number for row in MAP_TYPES if row.indexed}
 _ON_MAPS = {
     "map_lookup_elem": ("tcbpf_map_lookup", 1, "ptr"),
     "map_update_elem": ("tcbpf_map_update", 2, "i64"),
