@@ -25,7 +25,6 @@ TABLES = ("tables/", "uapi/")
 LONG = {
     "verifier/words/reasons.py": "rows: one for each reason to refuse",
     "verifier/values/scalar.py": "one algebra, whose operations are proved together",
-    "isa/asm.py": "one grammar",
     "obj/btf.py": "one format",
     "datapath/kernel/syscall.py": "every call of bpf(2), in one file",
 }

@@ -131,7 +131,7 @@ def test_comments() -> None:
         ("if r1 > w2 goto pc+1", 1, 9, "64-bit register"),
         ("if r1 >> 2 goto pc+1", 1, 8, "expected a register or a number"),
         ("goto nowhere", 1, 6, "no label `nowhere`"),
-        ("a: exit\na: exit", 2, 1, "there already"),
+        ("a: exit\na: exit", 2, 1, "already defined"),
         ("call get_prandom", 1, 6, "did you mean `bpf_get_prandom_u32`"),
         ("call bpf_redirect#1", 1, 6, "helper 1 is bpf_map_lookup_elem"),
         ("call foo#9", 1, 6, "helper 9 is bpf_skb_store_bytes"),
@@ -145,6 +145,10 @@ def test_comments() -> None:
         ("r1 ? 5", 1, 4, "no meaning"),
         ("*(u32 *)(r1 +40000) = 0", 1, 13, "16 bits"),
         ("w0 = *(u64 *)(r1 +0)", 1, 7, "64-bit register"),
+        ("r1 = map[", 1, 10, "expected `fd` or `idx`, found the end of the line"),
+        ("r1 = btf[", 1, 10, "expected `id`, found the end of the line"),
+        ("r1 = subprog[", 1, 14, "or a label, found the end of the line"),
+        ("call", 1, 5, "or a label, found the end of the line"),
     ],
 )
 def test_errors_say_where_and_what(text: str, line: int, column: int, words: str) -> None:
@@ -154,7 +158,35 @@ def test_errors_say_where_and_what(text: str, line: int, column: int, words: str
     assert words in str(caught.value) and str(caught.value).startswith(f"x.s:{line}:{column}: ")
 
 
-@given(st.text(alphabet="rw01 9=+-*/%&|^<>s()[]u32x64:#;,.@goticalexmp!\n", max_size=40))
+WORDS = (
+    "r1",
+    "w2",
+    "=",
+    "map",
+    "btf",
+    "subprog",
+    "[",
+    "]",
+    "fd",
+    ":",
+    "7",
+    "-",
+    "if",
+    "goto",
+    "pc",
+    "+",
+    "call",
+    "lock",
+    "*",
+    "(",
+    "u32",
+)
+
+
+@given(
+    st.text(alphabet="rw01 9=+-*/%&|^<>s()[]u32x64:#;,.@goticalexmp!\n", max_size=40)
+    | st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
+)
 def test_any_text_assembles_or_says_where(text: str) -> None:
     try:
         assemble(text)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcbpf.cbpf.insn import Classic, targets
-from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, JMP, SKF_AD_OFF, U32, Mode
+from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, SKF_AD_OFF, U32, Mode
+from tcbpf.tables.opcodes import CLASS, JMP, OPERATION
 
 _HEX = {"ld", "ldx", "and", "or", "xor"}
 """Mnemonics whose immediate the listing prints in hex; jumps too."""
@@ -65,7 +66,7 @@ def _image(pc: int, insn: Classic) -> str:
     jump = f" jt {pc + 1 + insn.jt}\tjf {pc + 1 + insn.jf}"
     if row is None:
         unknown = f"({pc:03d}) {'unimp':<8} {insn.code:#x}"
-        return f"{unknown:<31}{jump}" if insn.code & 7 == JMP and insn.code & 0xF0 else unknown
+        return f"{unknown:<31}{jump}" if insn.code & CLASS == JMP and insn.code & OPERATION else unknown
     if row.mode is Mode.LABEL:
         return f"({pc:03d}) {row.name:<8} {signed(pc + 1 + insn.k)}"
     hexadecimal = row.branch or row.name in _HEX

@@ -13,11 +13,11 @@ from typing import Protocol
 from tcbpf.cbpf.insn import Classic, to_bytes
 from tcbpf.cbpf.rules import check
 from tcbpf.errors import SysError
+from tcbpf.uapi.packet import PACKET_FANOUT, PACKET_FANOUT_CBPF, PACKET_FANOUT_DATA, PACKET_FANOUT_EBPF
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_LOCK_FILTER, SO_ATTACH_BPF = 26, 27, 44, 50
 SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_DETACH_REUSEPORT_BPF = 51, 52, 68
-SOL_PACKET, PACKET_FANOUT, PACKET_FANOUT_DATA = 263, 18, 22
-PACKET_FANOUT_CBPF, PACKET_FANOUT_EBPF = 6, 7
+SOL_PACKET = 263
 
 
 class HasFileno(Protocol):

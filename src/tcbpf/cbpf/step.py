@@ -12,8 +12,9 @@ from tcbpf.cbpf.insn import Classic
 from tcbpf.isa.concrete import Concrete
 from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MEM_WORDS, SKF_AD_OFF, SKF_LL_OFF, SKF_NET_OFF, U32, Form, Mode
 from tcbpf.tables.insns import ALU, JUMP
+from tcbpf.tables.opcodes import ALU32, CLASS, OPERATION
+from tcbpf.uapi.packet import ETH_HLEN
 
-ETH_HLEN = 14
 _WORDS = Concrete(32)
 
 Extension = Callable[[str, int, int], int | None]
@@ -58,14 +59,14 @@ def step(
         return replace(after, pc=after.pc + insn.k)
     if row.branch:
         operand = state.x if row.mode is Mode.REG_X else insn.k
-        condition = JUMP.at((row.code & 0xF0) >> 4)
+        condition = JUMP.at((row.code & OPERATION) >> 4)
         assert condition is not None
         return replace(after, pc=after.pc + (insn.jt if condition.fn(_WORDS, state.a, operand) else insn.jf))
     if row.name == "tax":
         return replace(after, x=state.a)
     if row.name == "txa":
         return replace(after, a=state.x)
-    if row.code & 7 == 4:
+    if row.code & CLASS == ALU32:
         return _alu(row, insn, state, after)
     return _move(row, insn, packet, after, extension, wire_len or len(packet))
 
@@ -82,7 +83,7 @@ def _alu(row: Form, insn: Classic, state: State, after: State) -> State:
     operand = state.x if row.mode is Mode.REG_X else insn.k
     if row.name in ("div", "mod") and operand == 0:
         return replace(after, pc=state.pc, result=0)
-    operation = ALU.at(((row.code & 0xF0) >> 4, 0))
+    operation = ALU.at(((row.code & OPERATION) >> 4, 0))
     assert operation is not None
     return replace(after, a=operation.fn(_WORDS, state.a, operand))
 

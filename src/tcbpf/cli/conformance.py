@@ -14,8 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from tcbpf.errors import InputError, VerifierError
-from tcbpf.isa.insn import Insn, decode, encode
-from tcbpf.tables.opcodes import PSEUDO_CALL, PSEUDO_MAP_VALUE
+from tcbpf.isa import Insn, assemble, decode, encode
 from tcbpf.vm import unverified as checked
 
 # Imports inside functions are for start-up time: our engines need no bpf(2).
@@ -93,24 +92,25 @@ def run_kernel(insns: Sequence[Insn], memory: bytes) -> int:
 
 def _wrapped(insns: Sequence[Insn], length: int, value_fd: int) -> list[Insn]:
     """Return an XDP program that calls `insns` with r1 and r2 set, and stores r0 in a map's first value."""
-    enter = [
-        Insn(0x61, 2, 1, 4),  # r2 = ctx->data_end
-        Insn(0x61, 1, 1, 0),  # r1 = ctx->data
-        Insn(0xBF, 3, 1),
-        Insn(0x07, 3, 0, 0, length),  # r3 = r1 + length
-        Insn(0xB7, 0),
-        Insn(0x2D, 3, 2, 5),  # if r3 > r2 goto exit
-        Insn(0xB7, 2, 0, 0, length),
-    ]
-    if not length:
-        enter = [Insn(0xB7, 1), Insn(0xB7, 2)]
-    leave = [
-        Insn(0x18, 1, PSEUDO_MAP_VALUE, 0, value_fd),
-        Insn(0),
-        Insn(0x7B, 1, 0, 0),  # *(u64 *)value = r0
-        Insn(0x95),
-    ]
-    return [*enter, Insn(0x85, 0, PSEUDO_CALL, 0, len(leave)), *leave, *insns]
+    memory = f"""
+        r2 = *(u32 *)(r1 +4)    ; data_end
+        r1 = *(u32 *)(r1 +0)    ; data
+        r3 = r1
+        r3 += {length}
+        r0 = 0
+        if r3 > r2 goto out
+        r2 = {length}
+    """
+    nothing = "r1 = 0\nr2 = 0\n"
+    rest = f"""
+        call program
+        r1 = map[fd:{value_fd}]+0
+        *(u64 *)(r1 +0) = r0
+    out:
+        exit
+    program:
+    """
+    return [*assemble((memory if length else nothing) + rest), *insns]
 
 
 def _reason(log: str) -> str:

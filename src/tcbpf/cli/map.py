@@ -13,7 +13,7 @@ from typing import Any
 from tcbpf.cli.arguments import add_datapath, add_json
 from tcbpf.cli.output import one_line, table
 from tcbpf.datapath.base import Datapath
-from tcbpf.datapath.choose import open_datapath
+from tcbpf.datapath.choose import chosen_name, open_datapath
 from tcbpf.errors import InputError, MapError, NotSupported
 from tcbpf.maps.map import BPF_ANY, BPF_EXIST, BPF_NOEXIST, Map
 from tcbpf.obj.program import MapSpec
@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
             return 0
         if args.what in ("show", "list") and not words:
             return show(dp.all_maps(), args)
-        found = take_map(dp, words)
+        found = take_map(dp, words, f"{chosen_name(args.datapath)} datapath")
         if args.what in ("show", "list"):
             return show([found], args)
         if args.what == "pin":
@@ -166,8 +166,8 @@ def finish(words: list[str]) -> None:
         raise InputError(f"{words[0]!r} is one word too many", where="map", hint="quote a key or value that has blanks")
 
 
-def take_map(dp: Datapath, words: list[str]) -> Map:
-    """Return the map that the first words name.
+def take_map(dp: Datapath, words: list[str], where: str) -> Map:
+    """Return the map that the first words name; messages call the datapath `where`.
 
     Raises:  InputError when there is none, or there are several.
     """
@@ -186,13 +186,11 @@ def take_map(dp: Datapath, words: list[str]) -> Map:
         chosen = [m for m in every if m.spec.name == word or m.spec.name[:15] == word[:15] == word]
     if not chosen:
         known = ", ".join(f"{m.raw.id} {m.spec.name}" for m in every[:8])
-        raise InputError(
-            f"no map {word!r}", where=f"{dp.name} datapath", hint=f"there are {known}" if known else "there is none"
-        )
+        raise InputError(f"no map {word!r}", where=where, hint=f"there are {known}" if known else "there is none")
     if len(chosen) > 1:
         raise InputError(
             f"{len(chosen)} maps are called {word!r}",
-            where=f"{dp.name} datapath",
+            where=where,
             hint="say the id: " + ", ".join(str(m.raw.id) for m in chosen),
         )
     return chosen[0]

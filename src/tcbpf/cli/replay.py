@@ -8,7 +8,9 @@ from typing import Any
 
 from tcbpf.cli.arguments import add_datapath, add_json
 from tcbpf.cli.output import rate, table, verdict_name
-from tcbpf.datapath.choose import open_datapath
+from tcbpf.datapath.choose import chosen_name, default_home
+from tcbpf.datapath.user import User
+from tcbpf.datapath.user.replay import replay
 from tcbpf.errors import InputError, TcError
 
 
@@ -28,17 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Replay, and print what became of the packets."""
-    with open_datapath(args.datapath, home=args.home, lasting=True) as dp:
-        if dp.name != "user":
-            raise InputError(
-                "a replay drives devices of the user datapath",
-                where="replay",
-                hint="--datapath user; on the kernel, send the packets with a tool such as tcpreplay",
-            )
-        from tcbpf.datapath.user import User
-        from tcbpf.datapath.user.replay import replay
-
-        assert isinstance(dp, User)
+    if chosen_name(args.datapath) != "user":
+        raise InputError(
+            "a replay drives devices of the user datapath",
+            where="replay",
+            hint="--datapath user; on the kernel, send the packets with a tool such as tcpreplay",
+        )
+    with User(home=args.home or default_home()) as dp:
         try:
             done = replay(dp, args.capture, args.dev, ingress=args.ingress, out=args.out, limit=args.limit)
         except TcError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcbpf.isa.insn import Insn
-from tcbpf.tables.insns import Kind, Op, op_of
+from tcbpf.tables.insns import End, Kind, Op, op_of
 from tcbpf.tables.opcodes import (
     MAX_REG,
     PSEUDO_BTF_ID,
@@ -129,7 +129,7 @@ def _imm64(first: Insn, second: Insn) -> str:
 def _alu(insn: Insn, op: Op) -> str:
     letter = "r" if op.width == 64 else "w"
     dst, name = f"{letter}{insn.dst}", op.row.name
-    if insn.code & 0xF0 == 0xD0:
+    if isinstance(op.row, End):
         return f"{dst} = {name.lower()} {dst}"
     if op.row.unary:
         return f"{dst} = -{dst}"
@@ -196,7 +196,7 @@ def _either(op: Op) -> _Zeros:
 
 
 def _unused_alu(op: Op) -> _Zeros:
-    if op.row.name[:2] in ("LE", "BE", "BS"):
+    if isinstance(op.row, End):
         return {"src": 0, "off": 0}
     return {"src": 0, "imm": 0} if op.row.unary else _either(op)
 

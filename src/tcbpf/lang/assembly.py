@@ -28,7 +28,7 @@ from tcbpf.isa import Assembled, Insn, assemble_lines
 from tcbpf.obj.program import Code, Line, MapSpec, Object, Reloc
 from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.maps import MAP_TYPES
-from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE
+from tcbpf.tables.opcodes import JA, JMP32, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE
 
 CALLED_ONLY = ".text"  # the section whose functions are no programs
 
@@ -100,13 +100,13 @@ def _directive(source: _Source, number: int, line: str) -> None:
         if rest[1] not in MAP_TYPES:
             raise refuse(f"there is no map type {rest[1]}", 2, "one of " + ", ".join(r.name for r in MAP_TYPES if r.user))
         if rest[0] in source.maps:
-            raise refuse(f"the map {rest[0]} is there already", 1)
+            raise refuse(f"the map {rest[0]} is already defined", 1)
         numbers = []
         for at, word in enumerate(rest[2:], 3):
             try:
                 numbers.append(int(word, 0))
             except ValueError:
-                raise refuse(f"{word} is no number", at) from None
+                raise refuse(f"{word} is not a number", at) from None
         key_size, value_size, entries, *flags = numbers
         source.maps[rest[0]] = MapSpec(rest[0], rest[1], key_size, value_size, entries, flags[0] if flags else 0)
     else:
@@ -148,7 +148,7 @@ def _functions(source: _Source, program: Assembled, text: list[str]) -> Mapping[
 def _relocs(source: _Source, program: Assembled, start: int, end: int, names: Mapping[int, str]) -> list[Reloc]:
     """Return what the slots of one function name outside of it.
 
-    Raises:  AsmError for a jump that leaves the function.
+    Raises:  AsmError for a target outside the function.
     """
     maps, found = tuple(source.maps), []
     for pc in range(start, end):
@@ -170,7 +170,7 @@ def _relocs(source: _Source, program: Assembled, start: int, end: int, names: Ma
             found.append(Reloc(pc - start, "func" if op.kind is Kind.LD_IMM64 else "call", names[target]))
         else:
             raise AsmError(
-                "this leaves the function",
+                "the target is outside the function",
                 line=program.lines[pc],
                 column=1,
                 path=source.path,
@@ -181,6 +181,6 @@ def _relocs(source: _Source, program: Assembled, start: int, end: int, names: Ma
 
 def _target(insn: Insn, kind: Kind, pc: int) -> int | None:
     """Return the slot that an instruction goes to or names, or None."""
-    if kind is Kind.CALL_LOCAL or (kind is Kind.LD_IMM64 and insn.src == PSEUDO_FUNC) or insn.code == 0x06:
+    if kind is Kind.CALL_LOCAL or (kind is Kind.LD_IMM64 and insn.src == PSEUDO_FUNC) or insn.code == JMP32 | JA:
         return pc + 1 + insn.imm
     return pc + 1 + insn.off if kind in (Kind.JA, Kind.JUMP, Kind.MAY_GOTO) else None

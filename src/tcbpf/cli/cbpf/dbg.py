@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tcbpf.cbpf import Classic, Filter, as_program
+from tcbpf.cbpf import Filter, as_program, assemble
 from tcbpf.cbpf.dbg import COMMANDS, Debugger
 from tcbpf.cbpf.step import Extension
 from tcbpf.cli.prompt import converse
 from tcbpf.datapath.base import Datapath
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.net.pcap import read
-from tcbpf.tables.cbpf import EXTENSIONS, SKF_AD_OFF, U32
+from tcbpf.tables.cbpf import U32
 
 
 def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -> int:
@@ -33,8 +33,8 @@ def metadata(dp: Datapath) -> Callable[[bytes], Extension]:
 
     def of(packet: bytes) -> Extension:
         def extension(word: str, a: int, x: int) -> int:
-            load = Classic(0x20, 0, 0, SKF_AD_OFF + EXTENSIONS[word].off)
-            with dp.prog_load(as_program((Classic(0x00, 0, 0, a), Classic(0x01, 0, 0, x), load, Classic(0x16)))) as prog:
+            program = assemble(f"ld #{a}\nldx #{x}\nld {word}\nret a")
+            with dp.prog_load(as_program(program)) as prog:
                 return prog.run(packet).verdict & U32
 
         return extension
