@@ -15,14 +15,14 @@ from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.row import Release
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.explore import check_functions
-from tcbpf.verifier.liveness import compute_live_registers
+from tcbpf.verifier.paths.liveness import compute_live_registers
 from tcbpf.verifier.rules.leave import check_stack_depth
 from tcbpf.verifier.state.btf_record import record_of
 from tcbpf.verifier.state.env import Env, MapInfo, Refused
 from tcbpf.verifier.state.insns import TAIL_CALL
 from tcbpf.verifier.verified import Subprog, Verified
 from tcbpf.verifier.words.blame import Blame, blame
-from tcbpf.verifier.words.log import Log, write_summary
+from tcbpf.verifier.words.format import Log, write_summary
 from tcbpf.verifier.words.report import account, source_line
 
 KERNEL: Final[Release] = (6, 18)

@@ -10,7 +10,8 @@ from typing import Final
 
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX
-from tcbpf.verifier.liveness import StackLiveness
+from tcbpf.verifier.paths.liveness import StackLiveness
+from tcbpf.verifier.paths.liveness_log import LoggedLiveness
 from tcbpf.verifier.paths.paths import PATH_END, end_path, next_path
 from tcbpf.verifier.paths.prune import is_visited, push_step
 from tcbpf.verifier.rules import access, alu, call, jump, leave
@@ -20,7 +21,6 @@ from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import MAIN_CALLSITE, REG_FP, ZERO, Frame, Reg, State
 from tcbpf.verifier.values.scalar import const
 from tcbpf.verifier.values.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR
-from tcbpf.verifier.words.liveness_log import LoggedLiveness
 
 Run = Callable[[Env, Ins], int]
 

@@ -32,7 +32,7 @@ from tcbpf.verifier.state.state import (
     Step,
 )
 from tcbpf.verifier.values.types import SCALAR
-from tcbpf.verifier.words.log import format_state
+from tcbpf.verifier.words.format import format_state
 
 LONG_HISTORY: Final = 40
 

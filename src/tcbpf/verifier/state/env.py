@@ -15,13 +15,13 @@ from tcbpf.tables.maps import MAP_TYPES, RDONLY_PROG
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 from tcbpf.tables.row import Release
 from tcbpf.verifier.verified import Aux
-from tcbpf.verifier.words.log import PATHS, Log
+from tcbpf.verifier.words.format import PATHS, Log
 from tcbpf.verifier.words.reasons import REASONS
 from tcbpf.verifier.words.trace import Trace
 
 if TYPE_CHECKING:
     from tcbpf.tables.kfuncs import Kfunc
-    from tcbpf.verifier.liveness import StackLiveness
+    from tcbpf.verifier.paths.liveness import StackLiveness
     from tcbpf.verifier.paths.scc import Visit
     from tcbpf.verifier.state.btf_record import Record
     from tcbpf.verifier.state.insns import Ins

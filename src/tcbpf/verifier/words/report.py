@@ -16,7 +16,7 @@ from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind
 from tcbpf.verifier.state.state import MAX_STACK
 from tcbpf.verifier.values.types import NOT_INIT
-from tcbpf.verifier.words.log import format_reg
+from tcbpf.verifier.words.format import format_reg
 from tcbpf.verifier.words.reasons import REASONS
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.tables.insns import Kind
 from tcbpf.verifier.state.state import REG_FP, Frame, Reg, State
 from tcbpf.verifier.values.types import SCALAR, STACK
-from tcbpf.verifier.words.log import ALL, LEVEL2, VISITS, Log, column, format_mask, format_state
+from tcbpf.verifier.words.format import ALL, LEVEL2, VISITS, Log, column, format_mask, format_state
 from tcbpf.verifier.words.text import format_insn
 
 if TYPE_CHECKING:

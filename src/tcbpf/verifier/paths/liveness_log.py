@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcbpf.verifier.liveness import Instance, Masks, StackLiveness
+from tcbpf.verifier.paths.liveness import Instance, Masks, StackLiveness
 from tcbpf.verifier.state.env import Env
-from tcbpf.verifier.words.log import format_mask
+from tcbpf.verifier.words.format import format_mask
 
 _ALL: Final = (1 << 64) - 1
 
