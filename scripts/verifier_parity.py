@@ -32,7 +32,7 @@ from tcbpf.datapath.kernel.syscall import btf_load
 from tcbpf.errors import SysError, TcbpfError, VerifierError
 from tcbpf.obj.program import Program
 from tcbpf.verifier import verify
-from tcbpf.verifier.words.format import STATS
+from tcbpf.verifier.state.log import STATS
 from tcbpf.verifier.words.log_reader import comparable
 from verifier_corpora import CORPORA, Item, generated
 

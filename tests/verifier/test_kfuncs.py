@@ -187,11 +187,16 @@ CASES = {
 }
 
 
+def linked(head: str, body: str, scratch: Path) -> Program:
+    """Return a tc program of that body."""
+    path = scratch / "prog.c"
+    path.write_text(head + f'SEC("tc") int prog(struct __sk_buff *skb)\n{{{body}\n}}\n')
+    return link(compile(str(path)))
+
+
 def program_of(name: str, scratch: Path) -> Program:
     """Return a case as a linked program."""
-    path = scratch / "prog.c"
-    path.write_text(HEAD + f'SEC("tc") int prog(struct __sk_buff *skb)\n{{{CASES[name][0]}\n}}\n')
-    return link(compile(str(path)))
+    return linked(HEAD, CASES[name][0], scratch)
 
 
 def refusal(load: Callable[[], object]) -> str:

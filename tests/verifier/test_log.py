@@ -16,7 +16,7 @@ from tcbpf.lang import compile
 from tcbpf.obj import link, programs
 from tcbpf.obj.program import Program
 from tcbpf.verifier import verify
-from tcbpf.verifier.words.format import STATS
+from tcbpf.verifier.state.log import STATS
 from tcbpf.verifier.words.log_reader import comparable
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

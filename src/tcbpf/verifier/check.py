@@ -15,15 +15,18 @@ from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.row import Release
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.explore import check_functions
-from tcbpf.verifier.paths.liveness import compute_live_registers
+from tcbpf.verifier.live_registers import compute_live_registers
 from tcbpf.verifier.rules.leave import check_stack_depth
 from tcbpf.verifier.state.btf_record import record_of
 from tcbpf.verifier.state.env import Env, MapInfo, Refused
 from tcbpf.verifier.state.insns import TAIL_CALL
+from tcbpf.verifier.state.log import PATHS, Log
 from tcbpf.verifier.verified import Subprog, Verified
 from tcbpf.verifier.words.blame import Blame, blame
-from tcbpf.verifier.words.format import Log, write_summary
+from tcbpf.verifier.words.reasons import REASONS, kernel_words
 from tcbpf.verifier.words.report import account, source_line
+from tcbpf.verifier.words.summary import write_summary
+from tcbpf.verifier.words.trace import Trace
 
 KERNEL: Final[Release] = (6, 18)
 MAX_INSNS: Final = 1_000_000
@@ -57,6 +60,8 @@ def verify(
         kernel=kernel,
         max_insns=max_insns,
     )
+    if log.level & PATHS:
+        env.trace = Trace(env)
     try:
         _check(env, privileged)
     except Refused as refused:
@@ -119,7 +124,8 @@ def _map_info(handle: HasSpec, index: int) -> MapInfo:
 
 
 def _error(env: Env, refused: Refused, began: int) -> VerifierError:
-    for line in refused.lines:
+    lines = (*kernel_words(refused.reason, **refused.facts), *refused.more)
+    for line in lines:
         env.log.line(line)
     write_summary(env, began, accepted=False)
     on_path = env.processed > 0 and env.pc >= 0
@@ -128,10 +134,10 @@ def _error(env: Env, refused: Refused, began: int) -> VerifierError:
     found = blame(env, refused.facts) if on_path else Blame()
     told = account(env, refused.reason, refused.facts, found, on_path=on_path)
     return VerifierError(
-        message=refused.lines[0],
+        message=lines[0],
         pc=env.pc,
         reason=refused.reason,
-        errno=refused.errno,
+        errno=REASONS[refused.reason].errno,
         source=source_line(env.program, env.pc),
         slice=found.slice,
         hint=told.hint,

@@ -5,7 +5,7 @@ Source:  do_check(), do_check_common(), do_check_main(), do_check_subprogs(), ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tcbpf.tables.insns import Kind
@@ -23,6 +23,7 @@ from tcbpf.verifier.values.scalar import const
 from tcbpf.verifier.values.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR
 
 Run = Callable[[Env, Ins], int]
+"""Checks an instruction on the current path; returns the next pc, or PATH_END."""
 
 
 def check_functions(env: Env) -> None:
@@ -30,20 +31,20 @@ def check_functions(env: Env) -> None:
 
     Raises:  Refused.
     """
+    runs = [_handler(ins) for ins in env.ins]
     for ins in env.ins:
-        ins.run = _handler(ins)
         ins.k = alu.constant(ins) if ins.kind in (Kind.ALU, Kind.JUMP, Kind.STORE) and not ins.use_reg else None
     env.liveness = LoggedLiveness(env) if env.trace and env.trace.deep else StackLiveness(env)
-    check_function(env, 0)
+    check_function(env, 0, runs)
     while True:
         number = next((i for i, s in enumerate(env.subprogs) if s.is_global and s.called and not s.checked), None)
         if number is None:
             return
-        check_function(env, number)
+        check_function(env, number, runs)
 
 
-def check_function(env: Env, number: int) -> None:
-    """Follow every path of one function, from its widest arguments.
+def check_function(env: Env, number: int, runs: Sequence[Run]) -> None:
+    """Follow every path of one function, from its widest arguments; `runs` holds the check of each instruction.
 
     Raises:  Refused.
     """
@@ -64,12 +65,12 @@ def check_function(env: Env, number: int) -> None:
         frame.regs[1] = Reg(CTX)
         if env.trace:
             say_of_main(env)
-    _follow(env)
+    _follow(env, runs)
     if env.trace:
         env.trace.finish(number)
 
 
-def _follow(env: Env) -> None:
+def _follow(env: Env, runs: Sequence[Run]) -> None:
     ins_of, prune, jumps_to = env.ins, env.prune_point, env.jmp_point
     liveness, aux, limit, counts = env.liveness, env.aux, env.max_insns, env.counts
     trace = env.trace
@@ -95,7 +96,7 @@ def _follow(env: Env) -> None:
             aux[pc].seen = True
             env.jumps += ins.jumps
             frame = env.frame
-            following = ins.run(env, ins)
+            following = runs[pc](env, ins)
             if ins.writes_stack and env.frame is frame:
                 liveness.commit(pc)
             if trace and ins.kind is Kind.JUMP:

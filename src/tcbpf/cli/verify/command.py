@@ -20,7 +20,7 @@ from tcbpf.obj import Listed, link, programs
 from tcbpf.obj.program import Object, Program
 from tcbpf.verifier import Verified, verify
 from tcbpf.verifier.check import KERNEL
-from tcbpf.verifier.words.format import LEVEL1, LEVEL2, VISITS
+from tcbpf.verifier.state.log import LEVEL1, LEVEL2, VISITS
 from tcbpf.verifier.words.log_reader import processed
 from tcbpf.verifier.words.report import costs
 

@@ -13,13 +13,14 @@ from typing import Final
 
 from tcbpf.obj.btf import Kind
 from tcbpf.tables.insns import Kind as InsnKind
-from tcbpf.verifier.memory.pointer import var_text
 from tcbpf.verifier.memory.special import drop_reference, replace_registers
 from tcbpf.verifier.memory.structs import read_struct
 from tcbpf.verifier.state.btf_record import Local, Record, Special
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.types import ALLOC, BASE, BTF_ID, MAP_VALUE, NON_OWN_REF, PERCPU, RCU
+from tcbpf.verifier.words.format import var_text
+from tcbpf.verifier.words.reasons import kernel_words
 
 OWNER: Final = "allocated objects"  # whose locks they are, as a map is for those in its values
 INSERTS: Final = frozenset(("bpf_list_push_front_impl", "bpf_list_push_back_impl", "bpf_rbtree_add_impl"))
@@ -100,7 +101,7 @@ def check_root(env: Env, regno: int, reg: Reg, kind: str) -> Special:
         env.refuse("kfunc_allocated_reference")
     field = _field_at(env, regno, reg, kind)
     lock = _lock_of(record_at(reg))
-    missing = env.words("graph_lock", off=lock.off if lock else -1, field=kind)
+    missing = kernel_words("graph_lock", off=lock.off if lock else -1, field=kind)
     state = env.cur
     owner = reg.extra if reg.type == MAP_VALUE else OWNER
     if state.locks and not (state.lock_owner is owner and state.lock_id == reg.id):

@@ -9,11 +9,11 @@ from typing import Final, NoReturn
 
 from tcbpf.tables.maps import RDONLY_PROG, WRONLY_PROG
 from tcbpf.tables.skb import SKB, XDP, Field, field_at
-from tcbpf.verifier.memory.pointer import var_text
 from tcbpf.verifier.memory.structs import read_map_struct
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.state.btf_record import Local, Special
 from tcbpf.verifier.state.env import MAX_VAR_OFF, Env, MapInfo
+from tcbpf.verifier.state.insn_aux import Region
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.scalar import SMIN, const, truncate
@@ -39,7 +39,7 @@ from tcbpf.verifier.values.types import (
     XDP_SOCK,
     type_name,
 )
-from tcbpf.verifier.verified import Region
+from tcbpf.verifier.words.format import var_text
 
 UNKNOWN_OF: Final = {size: Reg(SCALAR, truncate(UNKNOWN_REG.val, size * 8)) for size in (1, 2, 4, 8)}
 _FIELD_POINTERS: Final = {

@@ -13,7 +13,7 @@ from tcbpf.verifier.state.env import MAX_VAR_OFF, Env
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import UNKNOWN_REG, Reg
 from tcbpf.verifier.values import tnum
-from tcbpf.verifier.values.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Scalar, format_unsigned, sync
+from tcbpf.verifier.values.scalar import HALF_SMAX, HALF_SMIN, SMAX, SMIN, Scalar, sync
 from tcbpf.verifier.values.tnum import HALF_MAX, MAX
 from tcbpf.verifier.values.types import (
     ALLOC,
@@ -54,11 +54,6 @@ def never_null(reg: Reg) -> bool:
         return False
     base = type & BASE
     return base in _NEVER_NULL or (base == BTF_ID and bool(reg.ref or type & (TRUSTED | ALLOC)))
-
-
-def var_text(val: Scalar) -> str:
-    """Return an unknown offset as the kernel writes it: a number when it is known, else (value; mask)."""
-    return f"({val.value:#x}; {val.mask:#x})" if val.mask else format_unsigned(val.value)
 
 
 def add_to_pointer(env: Env, ins: Ins, pointer: Reg, offset: Reg, *, pointer_is_dst: bool) -> Reg:

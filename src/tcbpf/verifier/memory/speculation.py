@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from tcbpf.verifier.memory.memory import check_map_value
 from tcbpf.verifier.state.env import Env, Refused
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import MAX_STACK, Reg
 from tcbpf.verifier.values.types import MAP_VALUE, STACK
+from tcbpf.verifier.words.format import var_text
 
 NO_POINTER: Final = (-1, 0)
 _ADD: Final = 0x00
@@ -89,8 +91,6 @@ def _word(ins: Ins) -> str:
 
 def _check_place(env: Env, dst: int, result: Reg) -> None:
     if result.type == STACK:
-        from tcbpf.verifier.memory.pointer import var_text
-
         off = result.off + result.val.smin
         if result.val.mask:
             env.refuse("stack_variable_unprivileged", reg=dst, var=var_text(result.val), off=off)
@@ -101,10 +101,8 @@ def _check_place(env: Env, dst: int, result: Reg) -> None:
 
 
 def _check_value(env: Env, dst: int, result: Reg) -> None:
-    from tcbpf.verifier.memory.memory import check_map_value  # which needs the pointers that need this room
-
     try:
         check_map_value(env, dst, result, result.off, 1, write=False, helper=True)
     except Refused as refused:
-        refused.lines.append(f"R{dst} pointer arithmetic of map value goes out of range, prohibited for !root")
+        refused.more += (f"R{dst} pointer arithmetic of map value goes out of range, prohibited for !root",)
         raise

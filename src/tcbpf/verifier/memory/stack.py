@@ -5,7 +5,6 @@ Source:  check_stack_read(), check_stack_write(), check_stack_range_initialized(
 
 from __future__ import annotations
 
-from tcbpf.verifier.memory.pointer import var_text
 from tcbpf.verifier.memory.special import destroy_dynptr
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.paths.prune import push_step
@@ -23,6 +22,7 @@ from tcbpf.verifier.state.state import (
     stack_step,
 )
 from tcbpf.verifier.values.types import SCALAR, STACK, is_spillable
+from tcbpf.verifier.words.format import var_text
 
 READ, WRITE = "read from", "write to"
 

@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 
 from tcbpf.obj.btf import Btf, Kind, Member, Type
 from tcbpf.obj.btf_index import kernel_btf
-from tcbpf.verifier.memory.pointer import var_text
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.types import BTF_ID, MAYBE_NULL, MEM, PERCPU, RCU, RDONLY, TRUSTED, UNTRUSTED, USER
+from tcbpf.verifier.words.format import var_text
 
 _TAGS: Final = {"user": USER, "percpu": PERCPU, "rcu": RCU}
 _RECORDS: Final = (Kind.STRUCT, Kind.UNION)

@@ -1,8 +1,7 @@
-"""Which registers and stack slots may still be read: what a remembered state can forget.
+"""Stack slots that may still be read: a remembered state forgets the others.
 
-Registers: one data flow pass over the program before any path is followed. Stack slots: what each instruction, under each chain
-of open calls, may read of the stack and is certain to write of it is noted while paths are followed, and the data flow over
-that is brought up to date when somebody asks.
+What each instruction, under each chain of open calls, may read of the stack and is certain to write of it is noted while paths
+are followed; `refresh` brings the data flow over that up to date.
 
     live after  = union of live before over the successors
     live before = (live after - certainly written) | possibly read
@@ -10,58 +9,18 @@ that is brought up to date when somebody asks.
 A callee's needs of its callers' stacks are carried to the call.
 
 Units:   masks have bit i for stack slot i.
-Source:  kernel/bpf/liveness.c; compute_live_registers(), kernel/bpf/verifier.c (v6.18).
+Source:  kernel/bpf/liveness.c (v6.18).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from tcbpf.tables.helpers import helper_at
-from tcbpf.tables.insns import Kind
-from tcbpf.verifier.rules.call import is_offered
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import State
 
 _ALL: Final = (1 << 64) - 1
-
-
-def compute_live_registers(env: Env) -> None:
-    """Fill env.live_regs with the mask of registers that are read at or after each pc before being written."""
-    count = len(env.insns)
-    live = [0] * count
-    predecessors: list[list[int]] = [[] for _ in range(count)]
-    for pc, ins in enumerate(env.ins):
-        if ins.pc != pc:
-            continue
-        if ins.kind is Kind.CALL:
-            row = helper_at(ins.imm)
-            if row is not None and is_offered(env, row):
-                ins.uses = ((1 << len(row.args_for(env.type.name))) - 1) << 1
-        elif ins.kind is Kind.CALL_KFUNC and env.type.name in ins.row.progs and ins.row.since <= env.kernel:
-            ins.uses = ((1 << len(ins.row.params)) - 1) << 1
-        for to in ins.successors:
-            if 0 <= to < count:
-                predecessors[to].append(pc)
-    work = list(range(count))
-    queued = bytearray(b"\1" * count)
-    while work:
-        pc = work.pop()
-        queued[pc] = 0
-        ins = env.ins[pc]
-        after = 0
-        for to in ins.successors:
-            if 0 <= to < count:
-                after |= live[to]
-        before = (after & ~ins.defs) | ins.uses
-        if before != live[pc]:
-            live[pc] = before
-            for back in predecessors[pc]:
-                if not queued[back]:
-                    queued[back] = 1
-                    work.append(back)
-    env.live_regs = live
 
 
 class Instance:

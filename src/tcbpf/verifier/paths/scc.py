@@ -13,20 +13,9 @@ from typing import Final
 
 from tcbpf.verifier.paths.precision import mark_all_precise, propagate_precision
 from tcbpf.verifier.state.env import Env
-from tcbpf.verifier.state.state import State
+from tcbpf.verifier.state.state import State, Visit
 
 MAX_ROUNDS: Final = 64
-
-
-class Visit:
-    """One entry into a loop, under one chain of calls."""
-
-    __slots__ = ("backedges", "chain", "entry")
-
-    def __init__(self, chain: tuple[int, ...]) -> None:
-        self.chain = chain
-        self.entry: State | None = None
-        self.backedges: list[State] = []
 
 
 def _chain(env: Env, state: State) -> tuple[int, ...] | None:

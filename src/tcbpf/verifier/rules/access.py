@@ -10,10 +10,10 @@ from typing import Final
 
 from tcbpf.verifier.memory import graph, memory, stack
 from tcbpf.verifier.memory.memory import UNKNOWN_OF
-from tcbpf.verifier.memory.pointer import var_text
 from tcbpf.verifier.memory.structs import read_kernel, write_kernel
 from tcbpf.verifier.rules.alu import sign_extended
 from tcbpf.verifier.state.env import Env
+from tcbpf.verifier.state.insn_aux import Region
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import REG_FP, UNKNOWN_REG, Reg
 from tcbpf.verifier.values import tnum
@@ -45,7 +45,7 @@ from tcbpf.verifier.values.types import (
     may_share_instruction,
     type_name,
 )
-from tcbpf.verifier.verified import Region
+from tcbpf.verifier.words.format import var_text
 
 _ALIGN_WORDS: Final = {
     MAP_KEY: "key ",

@@ -48,6 +48,7 @@ from tcbpf.verifier.values.types import (
     is_packet,
     type_name,
 )
+from tcbpf.verifier.words.reasons import kernel_words
 
 _MEM: Final = (STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | RINGBUF, BUF, BTF_ID | TRUSTED)
 _SOCK: Final = (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK)
@@ -216,7 +217,7 @@ def _check_release(env: Env, regno: int, reg: Reg, kind: ArgType, null: bool) ->
     if kind is ArgType.DYNPTR:
         if reg.type != STACK:
             env.refuse("dynptr_release")
-        spi = dynptr_slot(env, reg, env.words("dynptr_not_acquired", arg=regno))
+        spi = dynptr_slot(env, reg, kernel_words("dynptr_not_acquired", arg=regno))
         slots = env.cur.frames[reg.extra].stack
         held = slots[spi].reg if spi < len(slots) else None
         if held is None or not held.ref:
@@ -376,7 +377,7 @@ def check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, wanted: str, parent_r
         stack.check_within(env, regno, reg, reg.off, 16, stack.WRITE)
         make_dynptr(env, reg, wanted, parent_ref)
         return None
-    held = dynptr_at(env, reg, env.words("dynptr_uninitialized", arg=regno - 1))
+    held = dynptr_at(env, reg, kernel_words("dynptr_uninitialized", arg=regno - 1))
     if held is None:
         env.refuse("dynptr_uninitialized", arg=regno - 1)
     if wanted and held.extra.kind != wanted:
@@ -387,7 +388,7 @@ def check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, wanted: str, parent_r
 def _can_hold_dynptr(env: Env, reg: Reg) -> bool:
     if reg.type != STACK:
         return False
-    dynptr_slot(env, reg, env.words("dynptr_initialized"))
+    dynptr_slot(env, reg, kernel_words("dynptr_initialized"))
     return True
 
 

@@ -16,6 +16,7 @@ from tcbpf.verifier.rules.args import check_memory
 from tcbpf.verifier.state.env import Env, Refused, SubInfo
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Dynptr, Frame, Reg
 from tcbpf.verifier.values.types import BASE, CTX, DYNPTR, MAYBE_NULL, MEM, NOT_INIT, SCALAR, STACK
+from tcbpf.verifier.words.reasons import kernel_words
 
 _CONTEXTS: Final = {"skb": "__sk_buff", "xdp": "xdp_md"}
 _NUMBERS: Final = (Kind.INT, Kind.ENUM, Kind.ENUM64)
@@ -103,7 +104,7 @@ def say_of_main(env: Env) -> None:
         parameters(env, main)
     except Refused as refused:
         if refused.reason != "not_supported":
-            env.log.line(refused.lines[0])
+            env.log.line(kernel_words(refused.reason, **refused.facts)[0])
 
 
 def _widest(env: Env, param: Param) -> Reg:
@@ -131,7 +132,7 @@ def check_call(env: Env, sub: SubInfo, number: int) -> None:
         for i, param in enumerate(parameters(env, sub)):
             _check_argument(env, i, env.frame.regs[i + 1], param)
     except Refused as refused:
-        refused.lines.append(f"Caller passes invalid args into func#{number} ('{sub.name}')")
+        refused.more += (f"Caller passes invalid args into func#{number} ('{sub.name}')",)
         raise
 
 

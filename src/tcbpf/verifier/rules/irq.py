@@ -12,6 +12,7 @@ from tcbpf.verifier.memory.special import acquire, destroy_dynptr, object_slot
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.state import NO_SLOT, ZERO, Reg, Slot
 from tcbpf.verifier.values.types import STACK
+from tcbpf.verifier.words.reasons import kernel_words
 
 _SAVES: Final = frozenset(("bpf_local_irq_save", "bpf_res_spin_lock_irqsave"))
 
@@ -31,7 +32,7 @@ def check_irq_flag(env: Env, regno: int, reg: Reg, name: str) -> None:
 
 
 def _save(env: Env, regno: int, reg: Reg, family: str) -> None:
-    spi = object_slot(env, reg, 1, "irq_flag", env.words("irq_initialized", arg=regno - 1))
+    spi = object_slot(env, reg, 1, "irq_flag", kernel_words("irq_initialized", arg=regno - 1))
     frame = env.cur.frames[reg.extra]
     if spi < len(frame.stack) and "f" in frame.stack[spi].kinds:
         env.refuse("irq_initialized", arg=regno - 1)
@@ -45,7 +46,7 @@ def _save(env: Env, regno: int, reg: Reg, family: str) -> None:
 
 
 def _restore(env: Env, regno: int, reg: Reg, family: str) -> None:
-    missing = env.words("irq_uninitialized", arg=regno - 1)
+    missing = kernel_words("irq_uninitialized", arg=regno - 1)
     spi = object_slot(env, reg, 1, "irq_flag", missing)
     slots = env.cur.frames[reg.extra].stack
     saved = slots[spi].reg if spi < len(slots) and slots[spi].kinds == "ffffffff" else None

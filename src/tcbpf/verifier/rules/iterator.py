@@ -19,6 +19,7 @@ from tcbpf.verifier.paths.prune import previous_entry, widen
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.state import NO_SLOT, ZERO, ZERO_REG, Iterator, Reg, Slot, State
 from tcbpf.verifier.values.types import MAYBE_NULL, RCU, STACK, UNTRUSTED
+from tcbpf.verifier.words.reasons import kernel_words
 
 
 class Place(NamedTuple):
@@ -69,7 +70,7 @@ def _place(env: Env, reg: Reg, slots: int, reason: str, kind: str, arg: int) -> 
 
     Raises:  Refused when no iterator of that size can lie there.
     """
-    return Place(reg.extra, object_slot(env, reg, slots, "iter", env.words(reason, kind=kind, arg=arg)), slots)
+    return Place(reg.extra, object_slot(env, reg, slots, "iter", kernel_words(reason, kind=kind, arg=arg)), slots)
 
 
 def _mask(place: Place) -> int:

@@ -39,6 +39,7 @@ from tcbpf.verifier.values.types import (
     TRUSTED,
     type_name,
 )
+from tcbpf.verifier.words.reasons import kernel_words
 
 CONTEXTS: Final = {"skb": "struct __sk_buff", "xdp": "struct xdp_md"}
 KERNEL_NAMES: Final = {SOCKET: "sock", SOCK_COMMON: "sock_common", TCP_SOCK: "tcp_sock", MAP_PTR: "bpf_map"}
@@ -326,7 +327,7 @@ def _check_memory_size(env: Env, regno: int, reg: Reg, param: Param, meta: Meta)
             for write in (False, True):
                 check_size(env, regno + 1, size, write=write, zero_ok=True, meta=None)
         except Refused as refused:
-            refused.lines += env.words("kfunc_memory_pair", arg=regno - 1, size=regno)
+            refused.more += kernel_words("kfunc_memory_pair", arg=regno - 1, size=regno)
             raise
     if meta.kfunc.params[regno].ends("__szk"):
         _take_constant(env, regno + 1, size, meta)

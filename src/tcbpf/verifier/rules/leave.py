@@ -10,11 +10,13 @@ from typing import Final
 
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.opcodes import PSEUDO_FUNC
+from tcbpf.verifier.memory.memory import check_unmoved
 from tcbpf.verifier.memory.special import forget_packet
 from tcbpf.verifier.paths.paths import PATH_END, push_path
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.paths.prune import previous_entry, widen
 from tcbpf.verifier.rules.exception import check_thrower
+from tcbpf.verifier.rules.globals import check_call
 from tcbpf.verifier.state.env import Env, SubInfo
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import MAX_FRAMES, MAX_STACK, NO_REG, UNKNOWN_REG, ZERO_REG, Frame, State
@@ -43,8 +45,6 @@ def enter(env: Env, state: State, subprog: int, callsite: int) -> Frame:
 
 def call_local(env: Env, ins: Ins) -> int:
     """call a function of the program: follow it, or for a global one trust its signature."""
-    from tcbpf.verifier.rules.globals import check_call  # the signature's rules need the argument rules, which need this room
-
     number = env.subprog_at[ins.target]
     sub = env.subprogs[number]
     caller = env.frame
@@ -215,8 +215,6 @@ def load_packet(env: Env, ins: Ins) -> int:
         env.refuse("ld_abs_ctx")
     if ins.kind is Kind.LD_IND and regs[ins.src].type == NOT_INIT:
         env.refuse("uninitialized_register", reg=ins.src)
-    from tcbpf.verifier.memory.memory import check_unmoved
-
     check_unmoved(env, 6, regs[6])
     for i in range(1, 6):
         regs[i] = NO_REG

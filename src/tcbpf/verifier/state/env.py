@@ -14,18 +14,15 @@ from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.maps import MAP_TYPES, RDONLY_PROG
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 from tcbpf.tables.row import Release
-from tcbpf.verifier.verified import Aux
-from tcbpf.verifier.words.format import PATHS, Log
-from tcbpf.verifier.words.reasons import REASONS
-from tcbpf.verifier.words.trace import Trace
+from tcbpf.verifier.state.btf_record import Record
+from tcbpf.verifier.state.insn_aux import Aux
+from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.log import Log
+from tcbpf.verifier.state.observers import Liveness, Tracer
+from tcbpf.verifier.state.state import Frame, State, Step, Visit
 
 if TYPE_CHECKING:
     from tcbpf.tables.kfuncs import Kfunc
-    from tcbpf.verifier.paths.liveness import StackLiveness
-    from tcbpf.verifier.paths.scc import Visit
-    from tcbpf.verifier.state.btf_record import Record
-    from tcbpf.verifier.state.insns import Ins
-    from tcbpf.verifier.state.state import Frame, State, Step
 
 MAX_VAR_OFF: Final = 1 << 29
 MAX_VAR_SIZE: Final = 1 << 29
@@ -35,11 +32,11 @@ MAX_STATES_UNPRIVILEGED: Final = 64
 
 
 class Refused(Exception):
-    """A check failed: the reason's name, the kernel's words (first line, then any others), the errno, and the facts."""
+    """A check failed: the reason's name, the facts its words are made of, and the kernel's lines that follow those words."""
 
-    def __init__(self, reason: str, lines: list[str], errno: int, facts: dict[str, Any]) -> None:
-        super().__init__(lines[0])
-        self.reason, self.lines, self.errno, self.facts = reason, lines, errno, facts
+    def __init__(self, reason: str, facts: dict[str, Any], more: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason, self.facts, self.more = reason, facts, more
 
 
 class MapInfo:
@@ -206,8 +203,8 @@ class Env:
         self.calls_callback = bytearray(count + 1)
         self.live_regs: list[int] = []
         self.scc: list[int] = []
-        self.liveness: StackLiveness
-        self.trace = Trace(self) if log.level & PATHS else None
+        self.liveness: Liveness
+        self.trace: Tracer | None = None
         self.helpers: set[str] = set()
         self.kfunc_at: dict[int, Kfunc] = {}
         self.loops: dict[int, int | Literal[False]] = {}
@@ -243,18 +240,12 @@ class Env:
         self.ids += 1
         return self.ids
 
-    def words(self, reason: str, /, **facts: Any) -> tuple[str, ...]:
-        """Return the kernel's words for a reason, line by line."""
-        return tuple(REASONS[reason].words.format(**facts).split("\n"))
-
     def refuse(self, reason: str, /, *, more: tuple[str, ...] = (), **facts: Any) -> NoReturn:
         """Refuse the program for a reason of the closed list; `more` are the kernel's further lines.
 
         Raises:  Refused.
         """
-        row = REASONS[reason]
-        lines = [*self.words(reason, **facts), *more]
-        raise Refused(reason, lines, row.errno, facts)
+        raise Refused(reason, facts, more)
 
 
 _GPL: Final = frozenset(("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"))

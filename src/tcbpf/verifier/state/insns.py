@@ -6,17 +6,12 @@ Source:  check_alu_op(), check_cond_jmp_op(), check_ld_imm(), check_ld_abs(), do
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ATOMICS, Kind, Op, op_of
 from tcbpf.tables.opcodes import ALU32, ALU64, JMP, JMP32, LD, LDX, ST, STX
-from tcbpf.verifier.state.state import REG_FP
-
-if TYPE_CHECKING:
-    from tcbpf.verifier.state.env import Env
-    from tcbpf.verifier.state.state import Reg
+from tcbpf.verifier.state.state import REG_FP, Reg
 
 CALLER_SAVED: Final = 0b111111  # r0 to r5
 
@@ -26,7 +21,7 @@ _WRITERS: Final = frozenset((Kind.STORE, Kind.ATOMIC, Kind.CALL, Kind.CALL_KFUNC
 
 
 class Ins:
-    """One slot, decoded. `run(env, ins)` checks it on the current path and returns the next pc, or PATH_END.
+    """One slot, decoded.
 
     `k` is the immediate as a register value; `target` where a jump goes; `uses` and `defs` are masks of registers read and
     written; `leaves` tells that it may also end its function; `successors` the pcs that may follow inside the function;
@@ -47,7 +42,6 @@ class Ins:
         "off",
         "pc",
         "row",
-        "run",
         "signed",
         "size",
         "src",
@@ -82,7 +76,6 @@ class Ins:
         self.writes_stack = op.kind in _WRITERS
         self.leaves = op.kind in (Kind.LD_ABS, Kind.LD_IND) or (op.kind is Kind.CALL and insn.imm == TAIL_CALL)
         self.form: tuple[str, dict[str, Any]] | None = None
-        self.run: Callable[[Env, Ins], int]
         self.uses = 0
         self.defs = 0
         self.touches = -1

@@ -10,13 +10,10 @@ Source:  struct bpf_reg_state, bpf_func_state, bpf_verifier_state, include/linux
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tcbpf.verifier.values.scalar import UNKNOWN, Scalar, const
 from tcbpf.verifier.values.types import NOT_INIT, SCALAR, STACK
-
-if TYPE_CHECKING:
-    from tcbpf.verifier.paths.scc import Visit
 
 ZERO: Final = const(0)
 
@@ -236,6 +233,17 @@ class Test(NamedTuple):
     place: int
     what: Any
     mark: int
+
+
+class Visit:
+    """One entry into a loop, under one chain of calls."""
+
+    __slots__ = ("backedges", "chain", "entry")
+
+    def __init__(self, chain: tuple[int, ...]) -> None:
+        self.chain = chain
+        self.entry: State | None = None
+        self.backedges: list[State] = []
 
 
 class State:

@@ -1,16 +1,14 @@
-"""The log of a verification, in the kernel's own format, so that tools which read kernel logs read ours.
+"""Registers, stack slots and states in the format of the kernel's log, so that tools which read kernel logs read ours.
 
 Source:  kernel/bpf/log.c, print_insn_state(), print_verifier_state(), print_bpf_insn() (v6.18).
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from tcbpf.tables.insns import Kind
 from tcbpf.verifier.state.state import Dynptr, Frame, Iterator, Reg, Slot, State
-from tcbpf.verifier.values.scalar import format_signed, format_unsigned
+from tcbpf.verifier.values.scalar import Scalar, format_signed, format_unsigned
 from tcbpf.verifier.values.types import (
     BASE,
     BTF_ID,
@@ -27,52 +25,7 @@ from tcbpf.verifier.values.types import (
     type_name,
 )
 
-if TYPE_CHECKING:
-    from tcbpf.verifier.state.env import Env
-
-LEVEL1, LEVEL2, STATS, VISITS = 1, 2, 4, 8
-"""What bpf(2) knows, and one more: VISITS is level 2 without its lines about precision and liveness, at a part of the time."""
-
-PATHS: Final = LEVEL1 | LEVEL2 | VISITS
 _ALIGN, _MIN_ALIGN = 40, 8
-_LOOP_SAVES, _MAY_GOTO_COUNTS = 24, 16  # bytes of stack
-
-
-class Log:
-    """What was written so far: text that can be cut back to an earlier place.
-
-    Level 1 cuts back to where a path branched off when it takes up another, as the kernel does; level 2 keeps all.
-
-    Units:   places are characters.
-    """
-
-    __slots__ = ("_parts", "end", "level")
-
-    def __init__(self, level: int) -> None:
-        self.level = level
-        self._parts: list[str] = []
-        self.end = 0
-
-    def write(self, text: str) -> None:
-        """Add text as it is."""
-        self._parts.append(text)
-        self.end += len(text)
-
-    def line(self, text: str) -> None:
-        """Add a line."""
-        self.write(text + "\n")
-
-    def cut(self, place: int) -> None:
-        """Forget what was written after `place`."""
-        while self.end > place:
-            last = self._parts.pop()
-            self.end -= len(last)
-            if self.end < place:
-                self.write(last[: place - self.end])
-
-    def text(self) -> str:
-        """Return the whole log."""
-        return "".join(self._parts)
 
 
 def column(width: int) -> int:
@@ -81,6 +34,11 @@ def column(width: int) -> int:
     Units:   characters; width counts the line's end.
     """
     return -(-max(width + _MIN_ALIGN // 2, _ALIGN) // _MIN_ALIGN) * _MIN_ALIGN - width - 1
+
+
+def var_text(val: Scalar) -> str:
+    """Return an unknown offset as the kernel writes it: a number when it is known, else (value; mask)."""
+    return f"({val.value:#x}; {val.mask:#x})" if val.mask else format_unsigned(val.value)
 
 
 # --- one register, one slot, one state ---------------------------------------------------------------------------------
@@ -186,39 +144,3 @@ def format_state(state: State, frame: Frame, regs: int = ALL, slots: int = ALL) 
 def format_mask(mask: int, word: str) -> str:
     """Return the numbers in a mask: "r1,r6" of registers, "-8,-24" or "fp-8" of stack slots."""
     return ",".join(f"{word}{i if word == 'r' else -(i + 1) * 8}" for i in range(mask.bit_length()) if mask >> i & 1)
-
-
-def _depths(env: Env, *, accepted: bool) -> str:
-    """Return the stack of each function: of an accepted program as the kernel rewrites it, without the dead functions."""
-    if not accepted:
-        return "+".join(str(sub.stack_depth) for sub in env.subprogs)
-    depths = []
-    for sub in env.subprogs:
-        here = [ins for ins in env.ins[sub.start : sub.end] if env.aux[ins.pc].seen]
-        if not here and env.capable:
-            continue
-        depth = sub.stack_depth
-        if any(env.loops.get(ins.pc) for ins in here):
-            depth += _LOOP_SAVES
-        if any(ins.kind is Kind.MAY_GOTO for ins in here):
-            depth += _MAY_GOTO_COUNTS
-        depths.append(str(depth))
-    throws = any(kfunc.name == "bpf_throw" and env.aux[pc].seen for pc, kfunc in env.kfunc_at.items())
-    if throws and not any(sub.is_exception for sub in env.subprogs):
-        depths.append("0")  # the function that the kernel adds to catch what is thrown
-    return "+".join(depths)
-
-
-def write_summary(env: Env, began: int, *, accepted: bool) -> None:
-    """Write the last lines of a log: time and stack when the level asks for them, and what was counted.
-
-    Units:   began in nanoseconds of time.perf_counter_ns().
-    """
-    stats, log = env.stats, env.log
-    if log.level & STATS:
-        log.line(f"verification time {(time.perf_counter_ns() - began) // 1000} usec")
-        log.line(f"stack depth {_depths(env, accepted=accepted)}")
-    log.line(
-        f"processed {env.processed} insns (limit {env.max_insns}) max_states_per_insn {stats.max_states_per_insn} "
-        f"total_states {stats.total_states} peak_states {stats.peak_states} mark_read 0"
-    )

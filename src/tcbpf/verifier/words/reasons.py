@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from typing import Any
 
 from tcbpf.tables.row import Table
 
@@ -629,3 +630,8 @@ REASONS: Table[Reason] = Table(
     name=lambda row: row.name,
     number=lambda row: row.name,
 )
+
+
+def kernel_words(reason: str, /, **facts: Any) -> tuple[str, ...]:
+    """Return the kernel's words for a reason, line by line."""
+    return tuple(REASONS[reason].words.format(**facts).split("\n"))

@@ -10,20 +10,19 @@ Source:  do_check(), __check_reg_arg(), backtrack_insn(), kernel/bpf/verifier.c;
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tcbpf.errors import NotSupported
 from tcbpf.obj.btf import Kind as BtfKind
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.tables.insns import Kind
+from tcbpf.verifier.state.env import Env
+from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.log import LEVEL2, VISITS, Log
 from tcbpf.verifier.state.state import REG_FP, Frame, Reg, State
 from tcbpf.verifier.values.types import SCALAR, STACK
-from tcbpf.verifier.words.format import ALL, LEVEL2, VISITS, Log, column, format_mask, format_state
+from tcbpf.verifier.words.format import ALL, column, format_mask, format_state
 from tcbpf.verifier.words.text import format_insn
-
-if TYPE_CHECKING:
-    from tcbpf.verifier.state.env import Env
-    from tcbpf.verifier.state.insns import Ins
 
 _CALLS: Final = frozenset((Kind.CALL, Kind.CALL_LOCAL, Kind.CALL_KFUNC))
 _MEMORY: Final = frozenset((Kind.LOAD, Kind.STORE, Kind.ATOMIC))
