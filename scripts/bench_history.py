@@ -56,6 +56,8 @@ def measure() -> dict[str, Any]:
 
 def save(report: dict[str, Any], directory: Path, now: datetime, version: str, commit: str) -> Path:
     """Write one entry and return its path."""
+    if not kept(report):
+        raise SystemExit("the report holds no ratios: the measurement did not end")
     entry = {"date": f"{now:%Y-%m-%d}", "version": version, "commit": commit, "machine": machine(), "ratios": kept(report)}
     if report.get("missing"):
         entry["missing"] = report["missing"]

@@ -1,8 +1,7 @@
-"""Files by content under $XDG_CACHE_HOME/tcbpf, a directory for each kind: what can always be made again.
+"""An on-disk cache of derived files, keyed by content; losing it is harmless. One directory per kind in $XDG_CACHE_HOME/tcbpf.
 
-An entry's name says what it was made from, and the digest in front of its bytes binds them to that name. One that is damaged,
-that lies under another's name or that another user could have written is no entry; a cache that cannot be read or written is
-no cache, and no error.
+An entry's name is a hash of its inputs, and a digest in front of its bytes binds them to that name. An entry that is damaged,
+renamed or writable by another user is ignored. A cache that cannot be read or written is a miss, not an error.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ KEEP = 4096  # entries of a kind; the oldest go first
 DIGEST = 32
 LLVM = "llvmlite/_version.py"
 BUILT_ON = (LLVM, "elftools/__init__.py")
-"""A file of each package that what is kept depends on, which a new release of it replaces."""
+"""One file of each package that entries depend on; a new release of the package replaces it."""
 
 APART = ("__pycache__", "_build", "include")
-"""Directories of what is made from the files beside them, and of headers, whose contents are looked at where they are read."""
+"""Directories not hashed here: build outputs, and headers, which each compilation hashes itself."""
 
 _OTHERS_WRITE = 0o022
 
 
 def directory(kind: str) -> str:
-    """Return where the entries of a kind lie; it need not exist."""
+    """Return the directory of one kind of entry; it may not exist yet."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), "tcbpf", kind)
 
 
 def name_of(*parts: bytes) -> str:
-    """Return the name of what is made from `parts`."""
+    """Return the name of the entry derived from `parts`."""
     sha = sha256()
     for part in parts:
         sha.update(len(part).to_bytes(8, "little"))
@@ -54,7 +53,7 @@ def name_of(*parts: bytes) -> str:
 
 
 def load(kind: str, name: str) -> Any:
-    """Return the value that `store` kept, or None."""
+    """Return a stored value, or None."""
     try:
         with open(os.path.join(directory(kind), name), "rb", buffering=0) as file:
             about = os.fstat(file.fileno())
@@ -68,12 +67,12 @@ def load(kind: str, name: str) -> Any:
         return None
     try:
         return marshal.loads(data)
-    except (ValueError, EOFError, TypeError):  # another Python's
+    except (ValueError, EOFError, TypeError):  # written by another version of Python
         return None
 
 
 def store(kind: str, name: str, value: Any) -> None:
-    """Keep a value of numbers, text, bytes, tuples and dictionaries: a reader sees all of it or nothing."""
+    """Store a value of numbers, text, bytes, tuples and dictionaries, atomically."""
     place = directory(kind)
     scratch = os.path.join(place, f".{os.getpid()}-{os.urandom(4).hex()}")
     try:
@@ -104,7 +103,7 @@ def _unlink(path: str) -> None:
 
 
 def file_identity(path: str) -> bytes:
-    """Return what changes whenever a file does: its path, size and times; only the path where there is none."""
+    """Return a file's path, size and times, which change when it does; for a missing file the path alone."""
     try:
         about = os.stat(path)
     except OSError:
@@ -114,7 +113,7 @@ def file_identity(path: str) -> bytes:
 
 @cache
 def identity() -> bytes:
-    """Return what changes whenever this package does, or Python, or a package that it is built on."""
+    """Return a hash that changes with this package, with Python and with the packages of BUILT_ON."""
     found = [("python", sys.version), *(("built on", str(file_identity(installed(name)))) for name in BUILT_ON)]
     places = [os.path.dirname(__file__)]
     while places:
@@ -129,5 +128,5 @@ def identity() -> bytes:
 
 
 def installed(name: str) -> str:
-    """Return the path of a file of an installed package, which is not imported for it."""
+    """Return the path of an installed package's file, without importing the package."""
     return next((path for path in (os.path.join(place, name) for place in sys.path) if os.path.exists(path)), name)

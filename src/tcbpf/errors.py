@@ -1,13 +1,13 @@
-"""Everything tcbpf raises.
+"""The exceptions of tcbpf.
 
 TcbpfError
 ├─ InputError        your text, file or command is wrong: where, what, and what would be right
-│  ├─ ObjectError    an object file is damaged or asks for what no loader gives: section and offset
+│  ├─ ObjectError    an object file is damaged or needs something unknown: section and offset
 │  ├─ AsmError       assembly text: line and column
-│  ├─ FilterError    a classic filter that no kernel loads: the instruction and the rule
+│  ├─ FilterError    a classic filter that every kernel refuses: the instruction and the rule
 │  └─ CompileError   a source file: the compiler's own words
 ├─ VerifierError     pc, reason, the kernel's words, source line, log
-├─ SysError(OSError) errno and what was asked; TcError adds the extack, MapError the map
+├─ SysError(OSError) errno and the request; TcError adds the extack, MapError the map
 ├─ NotSupported      probed, never guessed from a version
 └─ InternalError     our bug
 """
@@ -19,11 +19,11 @@ import os
 
 
 class TcbpfError(Exception):
-    """Any failure that tcbpf reports; `str()` of it is one line fit for a person."""
+    """Base of all errors that tcbpf raises on purpose; `str()` gives one readable line."""
 
 
 class InputError(TcbpfError):
-    """The user's text, file or command is wrong: `where` it is, `what` is wrong, and the `hint` of what would be right."""
+    """The user's text, file or command is wrong: `where` the fault is, `what` is wrong, and a `hint` at the right form."""
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         self.what, self.where, self.hint = what, where, hint
@@ -31,7 +31,7 @@ class InputError(TcbpfError):
 
 
 class ObjectError(InputError):
-    """An object file is damaged, or holds what cannot be loaded.
+    """An object file is damaged or cannot be loaded.
 
     Units:   offset in bytes from the start of the section.
     """
@@ -43,7 +43,7 @@ class ObjectError(InputError):
 
 
 class AsmError(InputError):
-    """Assembly text is wrong at a line and a column, both counted from 1."""
+    """Assembly text is wrong at `line` and `column`, both counted from 1."""
 
     def __init__(self, what: str, *, line: int, column: int, path: str = "<asm>", hint: str = "") -> None:
         self.line, self.column = line, column
@@ -59,7 +59,7 @@ class FilterError(InputError):
 
 
 class CompileError(InputError):
-    """A source file did not compile; `diagnostics` is what the compiler wrote, unchanged."""
+    """A source file did not compile; `diagnostics` holds the compiler's output unchanged."""
 
     def __init__(self, what: str, *, where: str = "", hint: str = "", diagnostics: str = "") -> None:
         self.diagnostics = diagnostics
@@ -67,12 +67,11 @@ class CompileError(InputError):
 
 
 class VerifierError(TcbpfError):
-    """The program was refused.
+    """The verifier refused the program.
 
-    `message` is the first line of reason, in the kernel's words; `reason` a name from verifier.reasons; `source`
-    "file.c:12: text of the line" when the object has line info; `slice` the pcs that led to the failure; `section` and `path`
-    the program's, when it is of an object; `variable` the one at fault, when the source tells it; `state` the registers that
-    matter there: "R1=pkt(r=14)".
+    `message` is the kernel's sentence, `reason` the name of its row in verifier.words.reasons, `source` "file.c:12: text of the
+    line" when the object has line info, `slice` the pcs that led to the failure, `section` and `path` those of the program when
+    it comes from an object, `variable` the C variable at fault when known, `state` the registers involved: "R1=pkt(r=14)".
 
     Units:   pc counts 8-byte slots.
     """
@@ -102,7 +101,7 @@ class VerifierError(TcbpfError):
 
 
 class SysError(TcbpfError, OSError):
-    """A request was refused, with an errno, by whichever kernel was asked."""
+    """A datapath refused a request with an errno; `asked` names the request."""
 
     def __init__(self, errno: int, asked: str, detail: str = "") -> None:
         self.asked, self.detail = asked, detail
@@ -113,7 +112,7 @@ class SysError(TcbpfError, OSError):
 
 
 class TcError(SysError):
-    """A traffic control request was refused; `extack` is the kernel's sentence, or empty."""
+    """A datapath refused a tc request; `extack` is its explanation, or empty."""
 
     def __init__(self, errno: int, asked: str, extack: str = "") -> None:
         self.extack = extack
@@ -121,7 +120,7 @@ class TcError(SysError):
 
 
 class MapError(SysError):
-    """A map operation was refused; `map` names the map."""
+    """A datapath refused a map operation; `map` names the map."""
 
     def __init__(self, errno: int, asked: str, map: str, detail: str = "") -> None:
         self.map = map
@@ -129,7 +128,7 @@ class MapError(SysError):
 
 
 class NotSupported(TcbpfError):
-    """What was asked for is not there: the running kernel, this machine or this release lacks it, as probed."""
+    """A feature is missing from the running kernel, this machine or this release, as a probe found."""
 
 
 class InternalError(TcbpfError):

@@ -1,7 +1,7 @@
-"""A file that has its name only once it is whole: until then nothing of it can be seen, whatever happens to the writer.
+"""Atomic file creation: a file gets its name only when it is complete, so no reader ever sees half of one.
 
-Where the file system can (O_TMPFILE) the file has no name at all before; elsewhere it has a hidden one beside its
-place. A device or a pipe is written to as it is.
+Until then the file has no name (O_TMPFILE), or a hidden one in the same directory where the file system lacks that. Devices
+and pipes are written to directly.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ BUFFERED = 1 << 20
 
 
 class NewFile:
-    """A file being written. `keep` gives it the name, in the place of an older one; `discard` leaves nothing.
+    """A file being written: `keep` publishes it under its name, replacing an older file; `discard` drops it.
 
-    Raises:  OSError (ENOSPC, EFBIG ...) with the name that was asked for; the file is then discarded.
+    Raises:  OSError (ENOSPC, EFBIG ...) with the file's name, after discarding the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -53,7 +53,7 @@ class NewFile:
             self._fail(error)
 
     def flush(self) -> None:
-        """Hand all bytes to the host: what can fail for want of room fails here."""
+        """Write out all buffered bytes, so that a lack of space shows here and not in `keep`."""
         try:
             if self._file is not None:
                 self._file.flush()
@@ -61,7 +61,7 @@ class NewFile:
             self._fail(error)
 
     def keep(self) -> None:
-        """Give the file its name; a second time does nothing."""
+        """Publish the file under its name; calling it again does nothing."""
         self.flush()
         if (file := self._file) is None:
             return
@@ -78,7 +78,7 @@ class NewFile:
         file.close()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Drop the file; nothing of it remains."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -95,7 +95,7 @@ class NewFile:
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a whole file, or leave what was there.
+    """Write a whole file atomically.
 
     Raises:  OSError with the file's name.
     """

@@ -6,8 +6,9 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import bench_history
 import pytest
+
+import bench_history
 
 REPORT = {"run_vs_kernel_jit": {"geomean": 0.5}, "pcap_vs_tcpdump": None, "times_ns": {"empty": 1}, "missing": ["tcpdump"]}
 
@@ -33,9 +34,3 @@ def test_the_trend_is_of_one_class_of_machine(tmp_path: Path, monkeypatch: pytes
     save(tmp_path, 3, 0.6)
     lines = bench_history.trend(tmp_path).splitlines()
     assert lines[2].split() == ["run", "time", "/", "kernel", "JIT", "0.50", "5.00", "0.60", "+20%"]
-
-
-def test_every_entry_of_this_checkout_is_read() -> None:
-    entries = list(bench_history.HISTORY.glob("*.json"))
-    assert entries
-    assert len(bench_history.trend(bench_history.HISTORY).splitlines()[1].split()) == 1 + len(entries)

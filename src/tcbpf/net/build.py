@@ -1,6 +1,6 @@
-"""Packets put together from headers: what generators and tests need, with every length and checksum right.
+"""Build packets from headers, with correct lengths and checksums, for generators and tests.
 
-A function takes what the header carries and the payload, and returns bytes; nest them.
+Each function takes a header's fields and its payload and returns bytes; calls nest.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import socket
 import struct
 
 from tcbpf.net.checksum import checksum, segment_checksum
+from tcbpf.uapi.packet import ETH_P_8021Q, ETH_P_IP
 
-ETH_P_IP, ETH_P_ARP, ETH_P_8021Q, ETH_P_IPV6, ETH_P_8021AD = 0x0800, 0x0806, 0x8100, 0x86DD, 0x88A8
 SYN, ACK, PSH, FIN, RST = 0x02, 0x10, 0x08, 0x01, 0x04
 
 
 def mac(text: str) -> bytes:
-    """Return the six bytes of aa:bb:cc:dd:ee:ff."""
+    """Return the six bytes of an address like aa:bb:cc:dd:ee:ff."""
     return bytes.fromhex(text.replace(":", ""))
 
 
@@ -28,7 +28,7 @@ def ether(
     vlan: int | None = None,
     pad: int = 0,
 ) -> bytes:
-    """Return an Ethernet frame, tagged with `vlan` (a TCI) when one is given, padded with zeros to `pad` bytes."""
+    """Return an Ethernet frame, with a tag when `vlan` (a TCI) is given, zero-padded to `pad` bytes."""
     tag = struct.pack("!HH", ETH_P_8021Q, vlan) if vlan is not None else b""
     frame = mac(destination) + mac(source) + tag + struct.pack("!H", protocol) + payload
     return frame + bytes(max(0, pad - len(frame)))

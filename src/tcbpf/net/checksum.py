@@ -1,4 +1,4 @@
-"""The Internet checksum: of bytes, of a transport segment under its pseudo header, and its update in place.
+"""The Internet checksum: of bytes, of a transport segment with its pseudo header, and its incremental update.
 
 Source:  RFC 1071, RFC 1624, RFC 8200 section 8.1.
 """
@@ -10,7 +10,7 @@ import struct
 
 
 def ones_sum(data: bytes, start: int = 0) -> int:
-    """Return the 16-bit ones' complement sum of `data`, an odd last byte being the upper half of a word."""
+    """Return the 16-bit ones' complement sum of `data`; an odd last byte is the upper half of a word."""
     if len(data) % 2:
         data += b"\0"
     total = start + int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
@@ -20,7 +20,7 @@ def ones_sum(data: bytes, start: int = 0) -> int:
 
 
 def checksum(data: bytes, start: int = 0) -> int:
-    """Return the Internet checksum of `data`: the complement of its sum, which begins at `start`."""
+    """Return the Internet checksum of `data`: the complement of its sum, starting from `start`."""
     return ~ones_sum(data, start) & 0xFFFF
 
 

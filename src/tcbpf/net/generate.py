@@ -1,4 +1,4 @@
-"""Large captures, deterministic: what a benchmark reads."""
+"""Generate large, reproducible captures for benchmarks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 from tcbpf.errors import InputError
 from tcbpf.net import build
 from tcbpf.net.pcap import Writer, enhanced_block
+from tcbpf.uapi.packet import ETH_P_IPV6
 
 MIN_SIZE, MAX_SIZE = 60, 9018
 _BATCH = 8192
@@ -23,7 +24,7 @@ def generate(
     seed: int = 1,
     format: str = "",
 ) -> None:
-    """Write a capture of `count` frames of `size` bytes over `flows` flows, the same bytes for the same arguments.
+    """Write a capture of `count` frames of `size` bytes over `flows` flows; equal arguments give equal bytes.
 
     Of the flows 60 % are TCP (ports 80, 443 and others), 25 % UDP (DNS and others), 10 % IPv6 UDP and 5 % in a VLAN;
     flow
@@ -85,7 +86,7 @@ def _frame(rng: random.Random, index: int, size: int) -> bytes:
         room = size - 62
         six, far = f"2001:db8::{index + 1:x}", f"2001:db8:1::{rng.randrange(1, 255):x}"
         segment = build.udp(rng.randbytes(room), sport=sport, dport=rng.choice((53, 443)), source=six, destination=far)
-        return build.ether(build.ipv6(segment, source=six, destination=far), protocol=build.ETH_P_IPV6)
+        return build.ether(build.ipv6(segment, source=six, destination=far), protocol=ETH_P_IPV6)
     vlan = 100 + index % 8 if share >= 0.95 else None
     room = size - 42 - (4 if vlan is not None else 0)
     dport = rng.choice((53, 53, 123, 443, 4789))

@@ -1,8 +1,7 @@
-"""Capture files: read and write pcap and pcapng, packet by packet.
+"""Read and write pcap and pcapng files, packet by packet.
 
-The fast path (millions of packets per second) is the runtime's packet loop; this is the plain reading of both
-formats, for everything else: errors that name the packet and the offset, tools, tests, and the writing of small
-captures.
+The runtime's packet loop reads captures at full speed; this module serves tools, tests and small captures, and its errors name
+the packet and the offset.
 
 Source:  draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 """
@@ -94,7 +93,7 @@ def read(path: str | os.PathLike[str], *, link_type: int | None = LINKTYPE_ETHER
 
 
 def foreign_link_type(path: str, link_type: int, *, packet: int = 0, wanted: int = LINKTYPE_ETHERNET) -> InputError:
-    """Return the error for a capture of a link type that the datapath does not take."""
+    """Return the error for a capture whose link type the datapath does not accept."""
     name = LINK_TYPES.get(link_type, "unknown")
     return InputError(
         f"link type {link_type} ({name}) is not {LINK_TYPES.get(wanted, str(wanted))}",
@@ -104,13 +103,13 @@ def foreign_link_type(path: str, link_type: int, *, packet: int = 0, wanted: int
 
 
 class _Source:
-    """A capture being read, which knows where it is."""
+    """A capture being read: the file, the current offset and the packet number."""
 
     def __init__(self, file: io.BufferedReader, path: str) -> None:
         self.file, self.path, self.offset, self.number = file, path, 0, 0
 
     def take(self, size: int, what: str) -> bytes:
-        """Return the next `size` bytes, which are `what`."""
+        """Return the next `size` bytes; `what` names them in errors."""
         data = self.file.read(size)
         if len(data) < size:
             what = f"cut short: {what} needs {size} bytes, {len(data)} are left"
@@ -119,7 +118,7 @@ class _Source:
         return data
 
     def at_end(self) -> bool:
-        """Tell whether the file ends here."""
+        """Tell whether the file is at its end."""
         return not self.file.peek(1)
 
     def wrong(self, offset: int, what: str, hint: str = "") -> InputError:
@@ -129,7 +128,7 @@ class _Source:
 
 
 def _pcap_order(magic: bytes) -> tuple[str, int] | None:
-    """Return the byte order and the nanoseconds per tick that a pcap magic tells, or None."""
+    """Return byte order and nanoseconds per tick for a pcap magic number, or None."""
     for order in "<", ">":
         (number,) = struct.unpack(order + "I", magic)
         if number in (PCAP_US, PCAP_NS):
@@ -244,9 +243,9 @@ def _options(order: str, raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class Writer:
-    """A capture being written: the file has its name only once it is whole.
+    """A capture being written, published atomically.
 
-    `close`, or leaving the `with` block in peace, gives it the name; an error leaves nothing behind.
+    `close`, or leaving the `with` block without an exception, publishes the file; an exception discards it.
 
     Units:   nanoseconds. pcapng says so in its interface description; pcap uses the nanosecond magic.
     Raises:  OSError (ENOSPC, EFBIG ...) with the path, from write or close.
@@ -274,20 +273,20 @@ class Writer:
             self.append(enhanced_block(data, ts_ns, wire_len or len(data), interface, direction), 1)
 
     def append(self, records: bytes | memoryview, count: int) -> None:
-        """Append `count` packets that are records of this format already."""
+        """Append `count` packets given as records of this format."""
         self._file.write(records)
         self.count += count
 
     def flush(self) -> None:
-        """Hand all packets to the host, so that only the name is wanting."""
+        """Write out all buffered packets."""
         self._file.flush()
 
     def close(self) -> None:
-        """Give the file its name."""
+        """Publish the file."""
         self._file.keep()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Drop the file; nothing of it remains."""
         self._file.discard()
 
     def __enter__(self) -> Writer:
@@ -301,7 +300,7 @@ class Writer:
 
 
 def format_of_name(path: str | os.PathLike[str]) -> str:
-    """Return the format that a file's name asks for: "pcap" for .pcap and .cap, else "pcapng"."""
+    """Return the format for a file name: "pcap" for .pcap and .cap, else "pcapng"."""
     return "pcap" if os.fspath(path).endswith((".pcap", ".cap", ".dmp")) else "pcapng"
 
 

@@ -1,4 +1,4 @@
-"""The TC_ACT opcodes and what direct action makes of each, one row each.
+"""The TC_ACT codes and the effect of each in direct-action mode, one row each.
 
 Source:  include/uapi/linux/pkt_cls.h; cls_bpf_exec_opcode(), net/sched/cls_bpf.c (v6.12). Paper, "Working Modes".
 """

@@ -1,8 +1,8 @@
-"""What an instruction is and what it means: the one table that the assembler, verifier, engines, loader and docs read.
+"""Instructions and their meaning: the one table that the assembler, verifier, engines, loader and docs read.
 
 The meaning of an ALU operation or a condition is a function over an `Algebra`: read over Python ints it is the interpreter,
-over LLVM text the JIT, over tnum and ranges the verifier, over z3 terms the proofs. What a row cannot say (memory, calls,
-branch refinement, pointer arithmetic) each reader writes by hand, switched on `Op.kind`.
+over LLVM text the JIT, over tnum and ranges the verifier, over z3 terms the proofs. Memory, calls, branch refinement and
+pointer arithmetic do not fit in a row; each reader implements them itself, switching on `Op.kind`.
 
 Source:  RFC 9669; include/uapi/linux/bpf.h; kernel/bpf/core.c (v6.18).
 """

@@ -1,8 +1,8 @@
 """The kernel functions that programs may call by name (kfuncs): prototype, flags, callers, one row each.
 
-What the running kernel shows is generated (uapi.kfuncs); here stands since when each function is there. Unlike helpers, kfuncs
-are found by name and may differ from kernel to kernel. An argument's name tells how it is checked, by its ending: "__sz" is the
-size of the memory before it, "__k" a constant, "__uninit" is filled, "__nullable" may be NULL, "__ign" is not looked at.
+Prototypes and flags come from the running kernel (uapi.kfuncs); this table adds the release that introduced each function.
+Kfuncs are found by name, unlike helpers, and may differ between kernels. The suffix of an argument's name selects its check:
+"__sz" is the size of the memory before it, "__k" a constant, "__uninit" is filled, "__nullable" may be NULL, "__ign" unread.
 
 Source:  Documentation/bpf/kfuncs.rst; BTF_KFUNCS_START() sets in kernel/bpf/helpers.c and net/ (v6.18).
 """

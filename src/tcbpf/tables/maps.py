@@ -1,4 +1,4 @@
-"""The map types: what a specification may say and which operations exist, one row each.
+"""The map types: the limits of a specification and the operations, one row each.
 
 Source:  include/uapi/linux/bpf.h; map_alloc_check() of each type and
          check_map_func_compatibility(), kernel/bpf/verifier.c (v6.18).

@@ -15,7 +15,7 @@ from tcbpf.cli.bench import verify as measure_verify
 from tcbpf.cli.bench.measure import geomean
 from tcbpf.cli.output import table
 from tcbpf.datapath.kernel import Kernel
-from tcbpf.errors import InputError, NotSupported, SysError
+from tcbpf.errors import CompileError, InputError, NotSupported, SysError
 from tcbpf.lang import c
 
 PACKETS = 1_000_000
@@ -101,8 +101,8 @@ def _verifying(args: argparse.Namespace, missing: list[str]) -> dict[str, Any] |
         return None
     try:
         return measure_verify.verifying(directory, min(args.rounds, measure_verify.ROUNDS))
-    except (NotSupported, SysError) as error:
-        missing.append(f"the kernel's verifier: {error}")
+    except (NotSupported, SysError, CompileError) as error:
+        missing.append(f"large programs to verify: {error}")
         return None
 
 
