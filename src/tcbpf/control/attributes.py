@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 from tcbpf.uapi import netlink as uapi
 
+TCA_KIND, TCA_OPTIONS, TCA_XSTATS, TCA_STATS2, TCA_CHAIN = 1, 2, 4, 7, 11  # linux/rtnetlink.h, which gives them no BTF name
+TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK = 13, 14
+
 _ATTR = struct.Struct("=HH")
 
 

@@ -14,7 +14,7 @@ TC_H_ROOT, TC_H_UNSPEC = 0xFFFFFFFF, 0
 TC_H_CLSACT = TC_H_INGRESS = 0xFFFFFFF1
 TC_H_MIN_INGRESS, TC_H_MIN_EGRESS = 0xFFF2, 0xFFF3
 ETH_P_ALL = 0x0003
-PRIOMAP = (1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)  # prio's band of each priority, where nothing else is said
+TX_QUEUE_LEN = 1000  # packets, of most devices
 SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8
 NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW = 1, 2, 4  # of an action (TCA_ACT_FLAGS_*)
 
@@ -59,11 +59,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Qdisc:
-    """A queueing discipline. `kind` "clsact", "ingress", "htb", ...; handle 0 lets the datapath choose.
-
-    Options by kind. htb: default (minor), r2q, direct_qlen, direct_packets_stat, ver ("3.17", dumped only).
-    pfifo, bfifo, pfifo_head_drop: limit (packets, for bfifo bytes). prio: bands, priomap (16 bands).
-    """
+    """A queueing discipline; handle 0 lets the datapath choose. Its kind's file, in tc/kinds/qdisc, lists its options."""
 
     dev: str
     kind: str
@@ -80,10 +76,7 @@ class Qdisc:
 class TcClass:
     """A class of a classful qdisc. `leaf` is the handle of the qdisc grafted to it, 0 for none.
 
-    SHOW with a parent takes all classes of that parent's qdisc. Options of htb: rate, ceil, burst, cburst, prio, quantum,
-    mpu, overhead, linklayer ("ethernet", "atm"), and dumped only: level, lended, borrowed, giants, tokens, ctokens.
-
-    Units:   rate and ceil in bytes per second; burst, cburst, quantum and mpu in bytes; tokens in psched ticks.
+    SHOW with a parent takes all classes of that parent's qdisc.
     """
 
     dev: str

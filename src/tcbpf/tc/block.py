@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from tcbpf.control.objects import Chain, Filter, Link
 from tcbpf.errors import TcError
+from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import Hook, State
 
@@ -32,14 +33,14 @@ def hook_of_parent(state: State, link: Link, parent: int, what: str) -> Hook:
     if qdisc is None:
         raise TcError(errno.EINVAL, what, "Parent Qdisc doesn't exists")
     if qdisc.handle == INGRESS_HANDLE:
-        if qdisc.kind == "ingress":
+        if "egress" not in QDISCS[qdisc.kind].hooks:
             return link.index, CLSACT_INGRESS  # one block, whatever the minor number
         if parent == INGRESS_HANDLE:
             raise TcError(errno.EINVAL, what)
         if parent not in (CLSACT_INGRESS, CLSACT_EGRESS):
             raise TcError(errno.ENOENT, what, "Specified class doesn't exist")
         return link.index, parent
-    if qdisc.kind not in ("htb", "prio"):
+    if QDISCS[qdisc.kind].classes is None:
         raise TcError(errno.EINVAL, what, "Qdisc not classful")
     if parent & 0xFFFF and (link.index, parent) not in state.classes:
         raise TcError(errno.ENOENT, what, "Specified class doesn't exist")

@@ -16,6 +16,7 @@ from tcbpf.control.request import Op
 from tcbpf.errors import FilterError, TcError
 from tcbpf.tc import action
 from tcbpf.tc.block import MAX_CHAIN, has_chain, hook_for_change, hooks_for_dump
+from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.state import Hook, State
 
 FIRST_AUTO_PREF, LEAST_AUTO_PREF = 0xC000, 0x8000
@@ -57,7 +58,7 @@ def write(state: State, op: Op, request: Filter, what: str) -> State:
     state, actions = action.bind(state, request.actions, hardware(options), what)
     # The one block of an ingress qdisc goes by whatever parent the last filter was added with.
     at = state.qdiscs.get((hook[0], hook[1] & 0xFFFF0000))
-    parent = 0 if request.block else request.parent if at is not None and at.kind == "ingress" else hook[1]
+    parent = 0 if request.block else request.parent if at is not None and QDISCS[at.kind].hooks == ("ingress",) else hook[1]
     made = replace(
         request,
         dev="" if request.block else request.dev,

@@ -1,7 +1,6 @@
-"""Classes of htb and prio: a tree that filters point into.
+"""Classes of a qdisc: a tree that filters point into; tc/kinds/qdisc has what the classes of a kind are.
 
 Source:  __tc_ctl_tclass(), net/sched/sch_api.c; htb_change_class(), htb_delete(), net/sched/sch_htb.c (v6.18).
-Differs: rates shape nothing; classes classify and count.
 """
 
 from __future__ import annotations
@@ -11,15 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tcbpf.control.objects import TC_H_ROOT, Link, TcClass
-from tcbpf.control.psched import xmit_size, xmit_time
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
-from tcbpf.tc.qdisc import CLASSFUL, remove
+from tcbpf.tc.kinds.qdisc import QDISCS
+from tcbpf.tc.qdisc import remove
 from tcbpf.tc.state import State
-
-MAX_DEPTH = 8  # TC_HTB_MAXDEPTH
-MAX_PRIO = 7  # TC_HTB_MAXPRIO - 1
-DEFAULT_BURST = 1600  # bytes, as tc computes it with a high-resolution clock
 
 
 def write(state: State, op: Op, request: TcClass, what: str) -> State:
@@ -33,38 +28,35 @@ def write(state: State, op: Op, request: TcClass, what: str) -> State:
         raise TcError(errno.EEXIST, what)
     if old is None and op is Op.CHANGE:
         raise TcError(errno.ENOENT, what)
-    if state.qdiscs[link.index, qdisc].kind != "htb":
+    parent_qdisc = state.qdiscs[link.index, qdisc]
+    kind = QDISCS[parent_qdisc.kind].classes
+    if kind is None or kind.options is None:
         raise TcError(errno.EOPNOTSUPP, what)
     if not request.kind:
         raise TcError(errno.EINVAL, what)
-    options = dumped(request, r2q(state, link, qdisc))
+    options = kind.options(request, parent_qdisc)
     if old is not None:
         if any(at[0] == link.index and k.parent == classid for at, k in state.classes.items()):
-            options |= {name: old.options[name] for name in ("quantum", "prio")}  # what only a leaf has
+            options |= {name: old.options[name] for name in kind.leaf_only}
         return state.with_class(link.index, replace(old, options=options))
     if not request.classid:
         raise TcError(errno.EINVAL, what)
     above = state.classes.get((link.index, parent))
     if above is None:
-        parent = TC_H_ROOT  # htb takes an unknown parent for its root
-    elif depth(state, link, above) >= MAX_DEPTH - 1:
+        parent = TC_H_ROOT  # an unknown parent is taken for the root
+    elif depth(state, link, above) >= kind.max_depth - 1:
         raise TcError(errno.EINVAL, what, "tree is too deep")
     elif above.leaf:
         # A leaf that gets children has no qdisc of its own any more.
         state = remove(state, link, state.qdiscs[link.index, above.leaf])
         state = state.with_class(link.index, replace(above, leaf=0))
-    return state.with_class(link.index, TcClass(link.name, "htb", classid, parent, 0, options))
+    return state.with_class(link.index, TcClass(link.name, parent_qdisc.kind, classid, parent, 0, options))
 
 
 def depth(state: State, link: Link, klass: TcClass) -> int:
     """Count the classes from the root down to one, itself included."""
     above = state.classes.get((link.index, klass.parent))
     return 1 + (depth(state, link, above) if above else 0)
-
-
-def r2q(state: State, link: Link, qdisc: int) -> int:
-    """Return what an htb qdisc divides rates by to get quanta."""
-    return int(str(state.qdiscs[link.index, qdisc].options.get("r2q", 10)))
 
 
 def owner(state: State, link: Link, request: TcClass, what: str) -> int:
@@ -77,25 +69,10 @@ def owner(state: State, link: Link, request: TcClass, what: str) -> int:
     qdisc = state.qdiscs.get((link.index, handle))
     if qdisc is None:
         raise TcError(errno.ENOENT, what)
-    if qdisc.kind not in CLASSFUL | {"clsact", "ingress"}:
+    kind = QDISCS[qdisc.kind]
+    if kind.classes is None and not kind.hooks:
         raise TcError(errno.EINVAL, what)
     return handle
-
-
-def dumped(klass: TcClass, r2q: int) -> dict[str, object]:
-    """Return a class's options as a dump has them, the kernel's defaults filled in.
-
-    Source:  htb_change_class(); the quantum is a share of the rate, between 1000 and 200000 bytes.
-    """
-    options = {name: value for name, value in klass.options.items() if value}
-    rate = int(str(options.get("rate", 0)))
-    ceil = int(str(options.setdefault("ceil", rate)))
-    for speed, burst, tokens in (rate, "burst", "tokens"), (ceil, "cburst", "ctokens"):
-        ticks = xmit_time(speed, int(str(options.get(burst, DEFAULT_BURST))))
-        options[burst], options[tokens] = xmit_size(speed, ticks), ticks
-    options["prio"] = min(int(str(options.get("prio", 0))), MAX_PRIO)
-    quantum = min(max(rate // r2q, 1000), 200_000)
-    return {"quantum": quantum, "level": 0, "mpu": 0, "lended": 0, "borrowed": 0, "giants": 0} | options
 
 
 def delete(state: State, request: TcClass, what: str) -> State:
@@ -105,11 +82,12 @@ def delete(state: State, request: TcClass, what: str) -> State:
     old = state.classes.get(place) if request.classid else None
     if old is None:
         raise TcError(errno.ENOENT, what)
-    if old.kind == "prio":
+    kind = QDISCS[old.kind].classes
+    if kind is None or kind.options is None:
         raise TcError(errno.EOPNOTSUPP, what)
     children = any(at[0] == link.index and k.parent == old.classid for at, k in state.classes.items())
     if children or holders(state, link, old.classid):
-        raise TcError(errno.EBUSY, what, "HTB class in use")
+        raise TcError(errno.EBUSY, what, kind.in_use)
     state = state.only(lambda at: at != place, "classes", "filters", "chains")
     if old.leaf:
         state = remove(state, link, state.qdiscs[link.index, old.leaf])
@@ -126,27 +104,18 @@ def show(state: State, request: TcClass, what: str) -> tuple[TcClass, ...]:
     """Return a device's classes in the order that the kernel dumps them."""
     link = state.link(request.dev, what)
     found: list[TcClass] = []
-    for dev, handle in state.qdiscs:
+    for (dev, handle), qdisc in state.qdiscs.items():
         if dev == link.index:
             mine = [k for at, k in state.classes.items() if at[0] == dev and at[1] & 0xFFFF0000 == handle]
-            found += [levelled(mine, k) for k in hashed(mine)]
+            kind = QDISCS[qdisc.kind].classes
+            level = kind.level if kind else None
+            found += [level(mine, k) if level else k for k in hashed(mine)]
     if request.parent not in (0, TC_H_ROOT):
         major = request.parent & 0xFFFF0000
         found = [k for k in found if k.classid & 0xFFFF0000 == major]  # a parent stands for its whole qdisc here
     if request.classid:
         found = [k for k in found if k.classid == request.classid]
     return tuple(found)
-
-
-def levelled(classes: Sequence[TcClass], klass: TcClass) -> TcClass:
-    """Return a class with its level said: 0 for a leaf, 7 for one under the root with children."""
-    if klass.kind != "htb" or not any(k.parent == klass.classid for k in classes):
-        return klass
-    level, at = 7, klass
-    by_id = {k.classid: k for k in classes}
-    while at.parent in by_id:
-        level, at = level - 1, by_id[at.parent]
-    return replace(klass, options={**klass.options, "level": level})
 
 
 def hashed(classes: Sequence[TcClass]) -> list[TcClass]:

@@ -16,6 +16,7 @@ from tcbpf.control.objects import ETH_P_ALL, SKIP_SW, TC_H_ROOT, Action, Bpf, Fi
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import struct
 from tcbpf.tc.block import CLSACT_EGRESS, CLSACT_INGRESS, shared_block
+from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import State
 
@@ -84,7 +85,7 @@ def attach(plan: Plan, state: State, link: Link, qdisc: Qdisc, programs: Program
     one = plan.devices[link.index]
     if qdisc.handle == INGRESS_HANDLE:
         one.ingress = ctypes.addressof(hook(plan, state, link, "ingress", CLSACT_INGRESS, programs))
-        if qdisc.kind == "clsact":
+        if "egress" in QDISCS[qdisc.kind].hooks:
             one.egress = ctypes.addressof(hook(plan, state, link, "egress", CLSACT_EGRESS, programs))
     elif qdisc.parent == TC_H_ROOT:
         one.root = ctypes.addressof(hook(plan, state, link, "root", qdisc.handle, programs))
@@ -93,18 +94,7 @@ def attach(plan: Plan, state: State, link: Link, qdisc: Qdisc, programs: Program
             made = plan.classes[link.index, klass.classid] = struct("tcbpf_class")()
             made.classid = klass.classid
         one.classes = plan.pointers([plan.classes[link.index, klass.classid] for klass in mine])
-        one.n_classes, one.default_class = len(mine), default_class(qdisc)
-
-
-def default_class(qdisc: Qdisc) -> int:
-    """Return the class of packets that no filter sends elsewhere, 0 for none."""
-    if qdisc.kind == "htb":
-        minor = int(str(qdisc.options.get("default", 0)))
-        return qdisc.handle | minor if minor else 0
-    if qdisc.kind == "prio":
-        priomap = qdisc.options["priomap"]
-        return qdisc.handle | 1 + int(priomap[0]) if isinstance(priomap, tuple) else 0
-    return 0
+        one.n_classes, one.default_class = len(mine), QDISCS[qdisc.kind].default_class(qdisc)
 
 
 def hook(plan: Plan, state: State, link: Link, name: str, parent: int, programs: Programs) -> Any:

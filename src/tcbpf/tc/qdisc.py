@@ -1,4 +1,4 @@
-"""Queueing disciplines: clsact and ingress, the default noqueue, FIFOs, htb and prio as trees that classify and count.
+"""Qdiscs: where they attach, their handles, what replaces what; tc/kinds/qdisc has the kinds.
 
 Source:  tc_modify_qdisc(), tc_get_qdisc(), qdisc_create(), net/sched/sch_api.c (v6.18); compared with tc(8) on a live
          kernel.
@@ -10,18 +10,13 @@ import errno
 import os
 from dataclasses import replace
 
-from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_ROOT, Link, Qdisc, TcClass
+from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Link, Qdisc, TcClass
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
+from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.state import State
 
 INGRESS_HANDLE = 0xFFFF0000
-CLASSFUL = frozenset({"htb", "prio"})
-FIXED = frozenset({"htb", "clsact", "ingress", "pfifo_fast", "noqueue"})
-"""Kinds without a change operation."""
-
-KINDS = frozenset({"clsact", "ingress", "pfifo", "bfifo", "pfifo_head_drop", "pfifo_fast", "noqueue"}) | CLASSFUL
-TX_QUEUE_LEN = 1000
 GOLDEN_RATIO_32 = 0x61C88647
 
 
@@ -64,7 +59,7 @@ def sought(state: State, link: Link, request: Qdisc, what: str) -> Qdisc | None:
 
 def leaf(state: State, link: Link, classid: int, what: str) -> Qdisc | None:
     """Return the qdisc grafted to a class, or None for its default one."""
-    if state.qdiscs[link.index, classid & 0xFFFF0000].kind not in CLASSFUL:
+    if QDISCS[state.qdiscs[link.index, classid & 0xFFFF0000].kind].classes is None:
         raise TcError(errno.EOPNOTSUPP, what, "Parent qdisc is not classful")
     klass = state.classes.get((link.index, classid))
     if klass is None:
@@ -92,16 +87,17 @@ def other_handle(state: State, link: Link, op: Op, request: Qdisc, found: Qdisc 
 
 def create(state: State, link: Link, request: Qdisc, what: str) -> State:
     """Make a qdisc, in the place of the one that is there."""
-    kind, at_ingress = request.kind, request.kind in ("clsact", "ingress")
-    if kind not in KINDS:
+    kind = QDISCS.get(request.kind)
+    if kind is None:
         raise TcError(errno.ENOENT, what, "Specified qdisc kind is unknown")
+    at_ingress = bool(kind.hooks)
     if at_ingress != (request.parent == TC_H_CLSACT):
         if at_ingress:
             raise TcError(errno.EOPNOTSUPP, what)
         raise TcError(errno.EINVAL, what, "Specified parent ID is reserved for ingress and clsact Qdiscs")
-    if request.ingress_block and not at_ingress:
+    if request.ingress_block and "ingress" not in kind.hooks:
         raise TcError(errno.EOPNOTSUPP, what, "Ingress block sharing is not supported")
-    if request.egress_block and kind != "clsact":
+    if request.egress_block and "egress" not in kind.hooks:
         raise TcError(errno.EOPNOTSUPP, what, "Egress block sharing is not supported")
     handle = request.handle & 0xFFFF0000
     if at_ingress:
@@ -114,7 +110,7 @@ def create(state: State, link: Link, request: Qdisc, what: str) -> State:
     if request.parent == TC_H_ROOT:
         old = state.root(link.index)
         state = remove(state, link, old) if old else state
-        state = state.with_link(replace(link, qdisc=kind))
+        state = state.with_link(replace(link, qdisc=kind.name))
     elif not at_ingress:
         if any(at[0] == link.index and k.parent == request.parent for at, k in state.classes.items()):
             raise TcError(errno.EINVAL, what)  # a class with children has no qdisc
@@ -124,16 +120,16 @@ def create(state: State, link: Link, request: Qdisc, what: str) -> State:
         state = state.with_class(link.index, replace(klass, leaf=handle))
     made = Qdisc(
         link.name,
-        kind,
+        kind.name,
         handle,
         request.parent,
-        defaults(kind, link, request.options),
+        {**kind.defaults(link), **request.options},
         refcnt=references(link, request),
         ingress_block=request.ingress_block,
         egress_block=request.egress_block,
     )
     state = state.with_qdisc(link.index, made)
-    return bands(state, link, made) if kind == "prio" else state
+    return bands(state, link, made)
 
 
 def references(link: Link, qdisc: Qdisc) -> int:
@@ -143,29 +139,17 @@ def references(link: Link, qdisc: Qdisc) -> int:
     return 1 + (os.cpu_count() or 1 if link.kind == "veth" else 1)
 
 
-def defaults(kind: str, link: Link, options: dict[str, object]) -> dict[str, object]:
-    """Return a qdisc's options with the kernel's defaults for what was not said."""
-    given: dict[str, dict[str, object]] = {
-        "htb": {"r2q": 10, "default": 0, "direct_qlen": TX_QUEUE_LEN, "direct_packets_stat": 0, "ver": "3.17"},
-        "pfifo": {"limit": TX_QUEUE_LEN},
-        "pfifo_head_drop": {"limit": TX_QUEUE_LEN},
-        "bfifo": {"limit": TX_QUEUE_LEN * (link.mtu + 14)},
-        "prio": {"bands": 3, "priomap": PRIOMAP},
-        "pfifo_fast": {"bands": 3, "priomap": PRIOMAP},
-    }
-    return {**given.get(kind, {}), **options}
-
-
-def bands(state: State, link: Link, prio: Qdisc) -> State:
-    """Give a prio qdisc its classes, one a band."""
-    for number in range(1, int(str(prio.options["bands"])) + 1):
-        state = state.with_class(link.index, TcClass(link.name, "prio", prio.handle | number, prio.handle))
+def bands(state: State, link: Link, qdisc: Qdisc) -> State:
+    """Give a qdisc the classes that come with it, one a band."""
+    for minor in QDISCS[qdisc.kind].bands(qdisc):
+        state = state.with_class(link.index, TcClass(link.name, qdisc.kind, qdisc.handle | minor, qdisc.handle))
     return state
 
 
 def modify(state: State, link: Link, found: Qdisc, request: Qdisc, what: str) -> State:
     """Change an existing qdisc's options."""
-    if found.kind in FIXED and (request.options or found.kind == "htb"):
+    kind = QDISCS[found.kind]
+    if not kind.changes and (request.options or kind.pack(request)):
         raise TcError(errno.EINVAL, what, "Change operation not supported by specified qdisc")
     return state.with_qdisc(link.index, replace(found, options={**found.options, **request.options}))
 

@@ -1,9 +1,8 @@
-"""`tc class`: the grammar, and what an htb class takes."""
+"""`tc class`: its grammar; tc/kinds/qdisc has the options of each kind's classes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli.tc import show as tc_show
@@ -11,8 +10,8 @@ from tcbpf.cli.tc.request import apply, choose, require_device, show
 from tcbpf.control.handles import parse_classid
 from tcbpf.control.objects import TC_H_ROOT, TcClass
 from tcbpf.control.request import Op
-from tcbpf.control.units import read_rate, read_size
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
+from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, duplicate, matches, parsed
+from tcbpf.tc.kinds.qdisc import QDISCS
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener
@@ -21,14 +20,6 @@ CLASS_USAGE = """\
 Usage: tc class { add | del | change | replace | show } dev STRING
           [ classid CLASSID ] [ root | parent CLASSID ] [ htb rate RATE [ its options ] ]
 """
-CLASS_KIND_USAGE = """\
-Usage: ... class add ... htb rate RATE [ ceil RATE ] [ burst SIZE ] [ cburst SIZE ] [ mtu BYTES ] [ prio N ]
-           [ quantum BYTES ] [ mpu BYTES ] [ overhead BYTES ] [ linklayer ethernet | atm | adsl ]
-RATE is such as 512kbit or 1mbit, SIZE such as 1600 or 15k"""
-
-_NUMBERS = ("prio", "mtu", "mpu", "overhead", "quantum")
-_BURSTS = dict.fromkeys(("burst", "buffer", "maxburst"), "burst") | dict.fromkeys(("cburst", "cbuffer", "cmaxburst"), "cburst")
-_LINK_LAYERS = {"ethernet": "ethernet", "atm": "atm", "adsl": "atm"}
 
 
 def klass(opener: Opener, words: Words, options: Options) -> int:
@@ -74,46 +65,12 @@ def klass(opener: Opener, words: Words, options: Options) -> int:
     return 0
 
 
-def class_options(kind: str, words: Words) -> dict[str, Any]:
-    """Take what an htb class takes; `rate` is required.
+def class_options(name: str, words: Words) -> dict[str, Any]:
+    """Take the options of a class.
 
     Raises:  Quit.
     """
-    if kind != "htb":
-        raise Quit(LOCAL, f'Error: Qdisc "{kind}" is classless.')
-    values: dict[str, Any] = {}
-    while words:
-        word = words.take()
-        if word in ("rate", "ceil"):
-            if word in values:
-                raise Quit(LOCAL, f'Double "{word}" spec')
-            values[word] = _taken(read_rate, words, word)
-        elif (name := _BURSTS.get(word)) is not None:
-            values[name] = _burst(words, word)
-        elif word == "linklayer":
-            values[word] = _taken(_LINK_LAYERS.get, words, word)
-        elif name := next((name for name in _NUMBERS if matches(word, name)), ""):
-            values[name] = _taken(c_number, words, name)
-        else:
-            raise Quit(LOCAL, *([] if word == "help" else [f'What is "{word}"?']), CLASS_KIND_USAGE)
-    if not values.get("rate"):
-        raise Quit(LOCAL, '"rate" is required.')
-    frame = values.pop("mtu", 0)
-    return ({"burst": frame, "cburst": frame} if frame else {}) | values
-
-
-def _taken(read: Callable[[str], int | str | None], words: Words, name: str) -> int | str:
-    """Take a value that `read` understands."""
-    value = read(words.take())
-    if value is None:
-        raise Quit(LOCAL, f'Illegal "{name}"', CLASS_KIND_USAGE)
-    return value
-
-
-def _burst(words: Words, name: str) -> int:
-    """Take SIZE or SIZE/CELL, the cell a power of two."""
-    size, slash, cell = words.take().partition("/")
-    value, step = read_size(size), c_number(cell) if slash else 1
-    if value is None or not step or step & (step - 1):
-        raise Quit(LOCAL, f'Illegal "{name}"', CLASS_KIND_USAGE)
-    return value
+    kind = QDISCS.get(name)
+    if kind is None or kind.classes is None or kind.classes.parse is None:
+        raise Quit(LOCAL, f'Error: Qdisc "{name}" is classless.')
+    return kind.classes.parse(words)

@@ -1,4 +1,4 @@
-"""`tc qdisc`: the grammar, and what each kind takes."""
+"""`tc qdisc`: its grammar; tc/kinds/qdisc has the options of each kind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from tcbpf.cli.tc import show as tc_show
 from tcbpf.cli.tc.request import Opener, apply, block_number, choose, require_device, show
 from tcbpf.control.handles import parse_classid, parse_qdisc_handle
-from tcbpf.control.objects import PRIOMAP, TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Qdisc
+from tcbpf.control.objects import TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Qdisc
 from tcbpf.control.request import Op
-from tcbpf.control.units import read_size
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
+from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, duplicate, matches, parsed
+from tcbpf.tc.kinds.qdisc import QDISCS
 
 QDISC_USAGE = """\
 Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]
@@ -20,17 +20,6 @@ Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]
           [ QDISC_KIND [ its options ] ]
 QDISC_KIND := clsact | ingress | htb | pfifo | bfifo | ...
 """
-KIND_USAGE = {
-    "clsact": "Usage: ... clsact",
-    "ingress": "Usage: ... ingress",
-    "htb": "Usage: ... qdisc add ... htb [ default MINOR ] [ r2q N ] [ direct_qlen PACKETS ]",
-    "prio": "Usage: ... prio [ bands NUMBER ] [ priomap P1 P2 ... P16 ]",
-    "pfifo": "Usage: ... pfifo [ limit NUMBER ]",
-    "bfifo": "Usage: ... bfifo [ limit NUMBER ]",
-    "pfifo_head_drop": "Usage: ... pfifo_head_drop [ limit NUMBER ]",
-}
-
-FIFOS = ("pfifo", "bfifo", "pfifo_head_drop")
 
 
 def qdisc(opener: Opener, words: Words, options: Options) -> int:
@@ -94,37 +83,17 @@ def qdisc(opener: Opener, words: Words, options: Options) -> int:
     return 0
 
 
-def qdisc_options(kind: str, words: Words) -> dict[str, Any]:
-    """Take what a qdisc kind takes.
+def qdisc_options(name: str, words: Words) -> dict[str, Any]:
+    """Take the options of a kind.
 
-    Raises:  Quit for anything else, with what would be right.
+    Raises:  Quit.
     """
-    values: dict[str, Any] = {}
-    if kind not in KIND_USAGE and words:
-        raise Quit(LOCAL, f'Unknown qdisc "{kind}", hence option "{words.next}" is unparsable')
-    usage = KIND_USAGE.get(kind, "")
-    while words:
-        word = words.take()
-        if kind == "htb" and matches(word, "default"):
-            values["default"] = _hex(words, "default", usage)
-        elif kind == "htb" and matches(word, "r2q"):
-            values["r2q"] = _number(words, "r2q", usage)
-        elif kind == "htb" and word == "direct_qlen":
-            values["direct_qlen"] = _number(words, "direct_qlen", usage)
-        elif kind == "prio" and word == "bands":
-            values["bands"] = words.number('Illegal "bands"', status=LOCAL)
-        elif kind == "prio" and word == "priomap":
-            values["priomap"] = _priomap(words, int(values.get("bands", 3)))
-        elif kind in FIFOS and word == "limit":
-            word = words.take()
-            values["limit"] = read_size(word)
-            if values["limit"] is None:
-                raise Quit(LOCAL, f'{kind}: Illegal value for "limit": "{word}"')
-        elif kind in (*FIFOS, "prio") and word == "help":
-            raise Quit(LOCAL, usage)
-        else:
-            raise Quit(LOCAL, f'{kind}: unknown parameter "{word}"' if kind in FIFOS else f'What is "{word}"?', usage)
-    return values
+    kind = QDISCS.get(name)
+    if kind is not None and kind.parse is not None:
+        return kind.parse(words)
+    if words:
+        raise Quit(LOCAL, f'Unknown qdisc "{name}", hence option "{words.next}" is unparsable')
+    return {}
 
 
 def qdisc_show(opener: Opener, words: Words, options: Options) -> int:
@@ -151,36 +120,3 @@ def qdisc_show(opener: Opener, words: Words, options: Options) -> int:
     rows = [row for row in apply(dp, Op.SHOW, Qdisc(dev, "", parent=0)) if isinstance(row, Qdisc)]
     rows = [row for row in rows if parent in (0, row.parent) and handle in (0, row.handle)]
     return show(rows, tc_show.qdisc, options, tc_show.Selection(dev=dev))
-
-
-def _priomap(words: Words, bands: int) -> tuple[int, ...]:
-    """Take the bands of the 16 priorities; those that are not said keep their defaults."""
-    taken = list(PRIOMAP)
-    for place in range(len(taken)):
-        if not words:
-            break
-        band = c_number(words.next)
-        if band is None or band > 0xFF:
-            raise Quit(LOCAL, 'Illegal "priomap" element')
-        if band >= bands:
-            raise Quit(LOCAL, '"priomap" element is out of bands')
-        words.take()
-        taken[place] = band
-    return tuple(taken)
-
-
-def _hex(words: Words, name: str, usage: str) -> int:
-    """Take a number in hexadecimal."""
-    word = words.take()
-    try:
-        return int(word, 16)
-    except ValueError:
-        raise Quit(LOCAL, f'Illegal "{name}"', usage) from None
-
-
-def _number(words: Words, name: str, usage: str) -> int:
-    """Take a number, or refuse it with the usage."""
-    value = c_number(words.take())
-    if value is None or value > 0xFFFFFFFF:
-        raise Quit(LOCAL, f'Illegal "{name}"', usage)
-    return value

@@ -20,8 +20,8 @@ from tcbpf.control.objects import (
     TcClass,
 )
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.units import format_rate, format_size
 from tcbpf.control.words import Options
+from tcbpf.tc.kinds.qdisc import QDISCS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +62,11 @@ def qdisc(sheet: Sheet, row: Qdisc, options: Options, selected: Selection) -> No
 
 
 def _qdisc_options(sheet: Sheet, row: Qdisc, options: Options) -> None:
-    values: dict[str, Any] = row.options
-    if row.kind == "htb" and "r2q" in values:
-        sheet.put("r2q", values["r2q"], "r2q {}")
-        sheet.put("default", f"{values['default']:#x}" if values.get("default") else "0", " default {}")
-        sheet.put("direct_packets_stat", values.get("direct_packets_stat", 0), " direct_packets_stat {}")
-        if options.details:
-            sheet.put("ver", values.get("ver", "3.17"), " ver {}")
-        if "direct_qlen" in values:
-            sheet.put("direct_qlen", values["direct_qlen"], " direct_qlen {}")
-    elif row.kind in ("prio", "pfifo_fast") and "bands" in values:
-        sheet.put("bands", values["bands"], "bands {} ")
-        sheet.put("priomap", list(values["priomap"]), "priomap {}", shown=" ".join(str(band) for band in values["priomap"]))
-    elif row.kind == "ingress":
-        sheet.say("---------------- ")
-    elif row.kind in ("pfifo", "pfifo_head_drop") and "limit" in values:
-        sheet.put("limit", values["limit"], "limit {}p")
-    elif "unread" in values:
+    kind = QDISCS.get(row.kind)
+    if kind and kind.show:
+        kind.show(sheet, row, options)
+    elif "unread" in row.options:
         sheet.say("[cannot parse qdisc parameters]")
-    elif row.kind == "bfifo" and "limit" in values:
-        sheet.put("limit", values["limit"], "limit {}", shown=format_size(values["limit"]))
 
 
 def klass(sheet: Sheet, row: TcClass, options: Options, selected: Selection) -> None:
@@ -92,38 +77,18 @@ def klass(sheet: Sheet, row: TcClass, options: Options, selected: Selection) -> 
     sheet.say("root " if row.parent == TC_H_ROOT else f"parent {format_handle(row.parent)} ")
     if row.leaf:
         sheet.say(f"leaf {row.leaf >> 16:x}: ")
-    if row.kind == "htb" and "rate" in row.options:
-        _htb_class(sheet, row.options, options)
+    of = QDISCS.get(row.kind)
+    kind = of.classes if of else None
+    if kind and kind.show:
+        kind.show(sheet, row, options)
     sheet.say("\n")
     if options.stats:
         with sheet.object():
             tc_show_action.stats(sheet, row.stats, " ")
         sheet.say("\n")
-        if "lended" in row.options:
-            sheet.say(
-                " lended: {lended} borrowed: {borrowed} giants: {giants}\n tokens: {tokens} ctokens: {ctokens}\n".format(
-                    **row.options
-                )
-            )
+        if kind and kind.show_stats:
+            kind.show_stats(sheet, row)
         sheet.say("\n")
-
-
-def _htb_class(sheet: Sheet, values: dict[str, Any], options: Options) -> None:
-    rate, ceil = (format_rate(values[name], iec=options.iec) for name in ("rate", "ceil"))
-    burst, cburst = (format_size(values[name]) for name in ("burst", "cburst"))
-    if not values.get("level"):
-        sheet.say(f"prio {values.get('prio', 0)} ")
-        if options.details:
-            sheet.say(f"quantum {values.get('quantum', 0)} ")
-    layer = values.get("linklayer", "ethernet")
-    sheet.say(f"rate {rate} " + (f"overhead {values['overhead']} " if values.get("overhead") else "") + f"ceil {ceil} ")
-    if layer != "ethernet" or options.details:
-        sheet.say(f"linklayer {layer} ")
-    if options.details:
-        mpu = format_size(int(values.get("mpu", 0)))
-        sheet.say(f"burst {burst}/1 mpu {mpu} cburst {cburst}/1 mpu {mpu} level {values.get('level', 0)} ")
-    else:
-        sheet.say(f"burst {burst} cburst {cburst} ")
 
 
 def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> None:

@@ -11,12 +11,12 @@ import struct
 from contextlib import suppress
 from typing import Any
 
-from tcbpf.control.attributes import attr, attrs, nest, number, string, text, u16, u32
+from tcbpf.control.attributes import TCA_CHAIN, TCA_KIND, TCA_OPTIONS, attr, attrs, nest, number, string, text, u16, u32
 from tcbpf.control.objects import SKIP_HW, SKIP_SW, Bpf, Chain, Filter
 from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.act import actions_attr, read_actions
 from tcbpf.datapath.kernel.names import Names
-from tcbpf.datapath.kernel.sch import HEAD, TCA_CHAIN, TCA_KIND, TCA_OPTIONS
+from tcbpf.datapath.kernel.sch import HEAD
 from tcbpf.errors import InputError, NotSupported, SysError
 from tcbpf.uapi import bpf as bpf_uapi
 from tcbpf.uapi import tc as uapi

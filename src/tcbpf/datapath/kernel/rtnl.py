@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Callable
 
-from tcbpf.control.attributes import attrs, u32
+from tcbpf.control.attributes import TCA_CHAIN, attrs, u32
 from tcbpf.control.objects import TC_H_ROOT, Action, Actions, Chain, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import act, cls, link, sch
@@ -16,7 +15,6 @@ from tcbpf.datapath.kernel.netlink import FLAGS, Rtnetlink
 from tcbpf.errors import NotSupported, TcError
 from tcbpf.uapi import netlink as uapi
 
-TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 _TCAMSG = bytes(4)  # struct tcamsg: a family of 0
 _NO_SUCH_KIND = frozenset({"Failed to load TC action module", "TC classifier not found", "Specified qdisc kind is unknown"})
 
@@ -104,11 +102,11 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter | Chain) -> tu
         number = what.number or 0 if op is not Op.SHOW else what.number
         return (
             uapi.RTM_NEWCHAIN,
-            head + (u32(sch.TCA_CHAIN, number) if number is not None else b""),
+            head + (u32(TCA_CHAIN, number) if number is not None else b""),
             (lambda raw: cls.read_chain(raw, names)),
         )
     if isinstance(what, Qdisc):
-        head = TCMSG.pack(0, index, what.handle, what.parent if op is not Op.SHOW else 0, 0)
+        head = sch.HEAD.pack(0, index, what.handle, what.parent if op is not Op.SHOW else 0, 0)
         options = sch.qdisc_attrs(what) if op is not Op.SHOW else b""
 
         def qdisc(raw: bytes) -> Qdisc | None:
@@ -118,7 +116,7 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter | Chain) -> tu
         return uapi.RTM_NEWQDISC, head + options, qdisc
     if isinstance(what, TcClass):
         parent = 0 if op is Op.SHOW and what.parent == TC_H_ROOT else what.parent
-        head = TCMSG.pack(0, index, what.classid, parent, 0)
+        head = sch.HEAD.pack(0, index, what.classid, parent, 0)
         options = sch.class_attrs(what) if op is not Op.SHOW else b""
         return uapi.RTM_NEWTCLASS, head + options, lambda raw: sch.read_class(raw, names)
     info = what.pref << 16 | socket.htons(what.protocol)
@@ -135,5 +133,5 @@ def _traffic(names: Names, op: Op, what: Qdisc | TcClass | Filter | Chain) -> tu
 def _in_place(what: Filter | Chain, index: int, handle: int, info: int) -> bytes:
     """Return the head of a message about what is in a block: a qdisc's, or one that goes by its number."""
     if what.block:
-        return TCMSG.pack(0, cls.IN_BLOCK, handle, what.block, info)
-    return TCMSG.pack(0, index, handle, what.parent, info)
+        return sch.HEAD.pack(0, cls.IN_BLOCK, handle, what.block, info)
+    return sch.HEAD.pack(0, index, handle, what.parent, info)
