@@ -8,8 +8,8 @@ import pytest
 
 from cli.tc_transcript import Said, ours
 from tcbpf.cli.tc.load import read_bytecode
+from tcbpf.control.args import Quit, Words, c_number
 from tcbpf.control.units import format_rate, format_size, read_rate, read_size
-from tcbpf.control.words import Quit, Words, c_number
 
 
 def tc(home: Path, *words: str) -> Said:

@@ -15,6 +15,7 @@ from tcbpf.control.request import Op, Request
 from tcbpf.datapath.base import Datapath
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import TcError
+from tcbpf.tc.kinds.device import LOOPBACK, kind_of
 
 USAGE = """\
 Usage: tcbpf ip [ OPTIONS ] link { add | del | set | show }
@@ -24,9 +25,6 @@ Usage: tcbpf ip [ OPTIONS ] link { add | del | set | show }
        tcbpf ip link show [ [ dev ] NAME ] [ up ] [ type TYPE ]
        OPTIONS := { -j[son] | -p[retty] | -br[ief] | -o[neline] | -n[etns] NAME |
                     --home DIR | --datapath user|kernel }"""
-
-BASE_FLAGS = {"lo": ("LOOPBACK",), "dummy": ("BROADCAST", "NOARP"), "ifb": ("BROADCAST", "NOARP")}
-TX_QUEUE_LEN = {"ifb": 32}
 
 
 class UsageError(Exception):
@@ -146,7 +144,7 @@ def read_add(words: list[str]) -> Link:
             break
         link = described(link, word, at)
     for word in at:
-        if word != "peer" or link.kind != "veth":
+        if word != "peer" or not kind_of(link).paired:
             raise UsageError(f'{link.kind}: unknown option "{word}"?', 2)
         name = need(at, "peer")
         link = replace(link, peer=need(at, "name") if name == "name" else name)
@@ -231,7 +229,8 @@ def described_row(link: Link, every: Mapping[int, Link]) -> dict[str, Any]:
     row: dict[str, Any] = {"ifindex": link.index}
     if link.peer:
         row["link"] = link.peer
-    loopback = link.kind == "lo"
+    kind = kind_of(link)
+    loopback = kind is LOOPBACK
     return row | {
         "ifname": link.name,
         "flags": flags,
@@ -240,7 +239,7 @@ def described_row(link: Link, every: Mapping[int, Link]) -> dict[str, Any]:
         "operstate": state,
         "linkmode": "DEFAULT",
         "group": "default",
-        "txqlen": TX_QUEUE_LEN.get(link.kind, 1000),
+        "txqlen": kind.tx_queue_len,
         "link_type": "loopback" if loopback else "ether",
         "address": link.address,
         "broadcast": "00:00:00:00:00:00" if loopback else "ff:ff:ff:ff:ff:ff",
@@ -252,7 +251,7 @@ def flags_of(link: Link, every: Mapping[int, Link]) -> tuple[list[str], str]:
     peer = every.get(link.peer_index)
     carrier = link.up and (peer is None or peer.up)
     flags = ["NO-CARRIER"] if link.up and not carrier else []
-    flags += BASE_FLAGS.get(link.kind, ("BROADCAST", "MULTICAST"))
+    flags += kind_of(link).flags
     flags += (["UP"] if link.up else []) + (["LOWER_UP"] if carrier else [])
     flags += ["M-DOWN"] if peer is not None and not peer.up else []
     if not link.up:

@@ -1,4 +1,4 @@
-"""Actions: gact, mirred, vlan, skbedit and bpf, alone or bound to filters.
+"""Actions, alone or bound to filters: indices, holders, ages; tc/kinds/action has the kinds.
 
 Source:  tcf_action_init_1(), net/sched/act_api.c (v6.12).
 """
@@ -13,10 +13,10 @@ from tcbpf.control.codes import control_code
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, Action, Filter
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
+from tcbpf.tc.kinds.action import ACTIONS
 from tcbpf.tc.state import State
 
 ACT_SKIP = ACT_SKIP_HW | ACT_SKIP_SW
-KINDS = frozenset({"gact", "mirred", "vlan", "skbedit", "bpf"})
 MAX_OF_A_FILTER = 32  # TCA_ACT_MAX_PRIO
 
 
@@ -40,21 +40,25 @@ def bind(state: State, actions: tuple[Action, ...], flags: int, what: str) -> tu
 
 def made(state: State, one: Action, what: str) -> tuple[State, Action]:
     """Make an action: the least free index of its kind unless it names one."""
-    if one.kind not in KINDS:
+    if one.kind not in ACTIONS:
         raise TcError(errno.ENOENT, what, "Failed to load TC action module")
     if one.flags & ACT_SKIP_SW:
         raise TcError(errno.EINVAL, what)  # no device here offloads
-    if one.kind == "mirred" and not one.options:
-        raise TcError(errno.EINVAL, what, "act_mirred: Unknown mirred option")
-    if one.kind == "mirred" and not any(link.name == one.options.get("dev") for link in state.links.values()):
-        raise TcError(errno.ENODEV, what)
+    options = checked(state, one, what)
     taken = {index for kind, index in state.actions if kind == one.kind} | {
         a.index for filters in state.filters.values() for f in filters for a in f.actions if a.kind == one.kind
     }
     index = one.index or next(number for number in range(1, len(taken) + 2) if number not in taken)
-    usual = {"direction": "egress", "action": "redirect"} if one.kind == "mirred" else {}
-    one = replace(one, index=index, options={**usual, **one.options, "since": int(time.clock_gettime(time.CLOCK_BOOTTIME))})
+    one = replace(one, index=index, options={**options, "since": int(time.clock_gettime(time.CLOCK_BOOTTIME))})
     return replace(state, actions={**state.actions, (one.kind, index): one}), one
+
+
+def checked(state: State, one: Action, what: str) -> dict[str, object]:
+    """Return the options that an action of its kind may have.
+
+    Raises:  TcError; InputError.
+    """
+    return ACTIONS[one.kind].check(one, {link.name for link in state.links.values()}, what)
 
 
 def write(state: State, op: Op, one: Action, what: str) -> State:
@@ -69,13 +73,14 @@ def write(state: State, op: Op, one: Action, what: str) -> State:
     if there:
         old = state.actions[one.kind, one.index]
         new = replace(old, control=one.control, options={**old.options, **one.options}, cookie=one.cookie or old.cookie)
+        checked(state, new, what)
         return replace(state, actions={**state.actions, (one.kind, one.index): new})
     return made(state, replace(one, hw_stats="disabled"), what)[0]
 
 
 def flush(state: State, kind: str, what: str) -> State:
     """Remove the actions of a kind that stand alone, in their order, up to the first that a filter holds."""
-    if kind not in KINDS:
+    if kind not in ACTIONS:
         raise TcError(errno.EINVAL, what, "Cannot flush unknown TC action")
     left = dict(state.actions)
     for key in sorted(key for key in left if key[0] == kind):
@@ -128,7 +133,7 @@ def alone(one: Action) -> bool:
 
 def show(state: State, one: Action, what: str) -> tuple[Action, ...]:
     """Return the actions of a kind, or the one named."""
-    if one.index and one.kind not in KINDS:
+    if one.index and one.kind not in ACTIONS:
         raise TcError(errno.EINVAL, what, "Specified TC action kind not found")
     found = [a for (kind, index), a in sorted(state.actions.items()) if kind == one.kind and one.index in (0, index)]
     if one.index and not found:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
-from tcbpf.cbpf.insn import Classic
-from tcbpf.cbpf.rules import check
-from tcbpf.control.objects import NOT_IN_HW, SKIP_HW, SKIP_SW, Bpf, Filter
+from tcbpf.control.objects import SKIP_HW, SKIP_SW, Bpf, Filter
 from tcbpf.control.request import Op
-from tcbpf.errors import FilterError, TcError
+from tcbpf.errors import TcError
 from tcbpf.tc import action
 from tcbpf.tc.block import MAX_CHAIN, has_chain, hook_for_change, hooks_for_dump
+from tcbpf.tc.kinds.filter import FILTERS
 from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.state import Hook, State
 
 FIRST_AUTO_PREF, LEAST_AUTO_PREF = 0xC000, 0x8000
-KINDS = frozenset({"bpf", "matchall"})
 
 
 def write(state: State, op: Op, request: Filter, what: str) -> State:
@@ -41,7 +39,7 @@ def write(state: State, op: Op, request: Filter, what: str) -> State:
             raise TcError(errno.EINVAL, what, "Filter kind and protocol must be specified")
         if op is Op.CHANGE:
             raise TcError(errno.ENOENT, what, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
-        if request.kind not in KINDS:
+        if request.kind not in FILTERS or FILTERS[request.kind].build is None:
             raise TcError(errno.ENOENT, what, "TC classifier not found")
     elif request.kind and request.kind != same[0].kind:
         raise TcError(errno.EINVAL, what, "Specified filter kind does not match existing one")
@@ -50,7 +48,8 @@ def write(state: State, op: Op, request: Filter, what: str) -> State:
         raise TcError(errno.ENOENT, what, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
     if old is not None and op is Op.ADD:
         raise TcError(errno.EEXIST, what, "Filter already exists")
-    options = checked(request, what)
+    kind = FILTERS[request.kind or same[0].kind]
+    options = kind.check(request, what)
     if old is not None and hardware(old.options) != hardware(options):
         raise TcError(errno.EINVAL, what)
     pref = request.pref or auto_pref(chain, what)
@@ -67,7 +66,7 @@ def write(state: State, op: Op, request: Filter, what: str) -> State:
         pref=pref,
         handle=handle,
         actions=actions,
-        kind=request.kind or same[0].kind,
+        kind=kind.name,
         options=options,
     )
     block_now = placed(filters, made, old)
@@ -110,24 +109,6 @@ def free_handle(same: list[Filter]) -> int:
 def hardware(options: Bpf | dict[str, object]) -> int:
     """Return which of skip_hw and skip_sw a filter has; a replacement has the same."""
     return options.gen_flags & (SKIP_HW | SKIP_SW) if isinstance(options, Bpf) else 0
-
-
-def checked(request: Filter, what: str) -> Bpf | dict[str, object]:
-    """Return a filter's options as they are kept, or raise for what cls_bpf refuses."""
-    options = request.options
-    if not isinstance(options, Bpf):
-        return options
-    flags = options.gen_flags & (SKIP_HW | SKIP_SW)
-    if bool(options.bytecode) == bool(options.id) or flags == SKIP_HW | SKIP_SW:
-        raise TcError(errno.EINVAL, what)
-    try:
-        if options.bytecode:
-            check([Classic(*row) for row in options.bytecode])
-    except FilterError:
-        raise TcError(errno.EINVAL, what) from None
-    if flags & SKIP_SW:
-        raise TcError(errno.EOPNOTSUPP, what)  # no device here offloads
-    return replace(options, prog=None, gen_flags=flags | NOT_IN_HW)
 
 
 def placed(filters: tuple[Filter, ...], made: Filter, old: Filter | None) -> tuple[Filter, ...]:
@@ -196,7 +177,7 @@ def show(state: State, request: Filter, what: str) -> tuple[Filter, ...]:
                 continue
             if (one.chain, one.pref, one.protocol) != last:
                 last = one.chain, one.pref, one.protocol
-                found.append(replace(one, handle=0, options=Bpf() if one.kind == "bpf" else {}, actions=()))
+                found.append(replace(one, handle=0, options=FILTERS[one.kind].read({}), actions=()))
             found.append(action.shown(state, one))
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""Devices of the user datapath: a loopback, dummies, pairs of veth, ifbs.
+"""Devices of the user datapath; tc/kinds/device has the kinds.
 
 Source:  net/core/rtnetlink.c, drivers/net/{dummy,veth,ifb}.c (v6.12); compared with ip(8) on a live kernel.
 """
@@ -11,32 +11,30 @@ from dataclasses import replace
 
 from tcbpf.control.objects import Link
 from tcbpf.errors import TcError
+from tcbpf.tc.kinds.device import LOOPBACK, DeviceKind, kind_of
 from tcbpf.tc.state import State
 
-KINDS = {"dummy": 0, "veth": 68, "ifb": 68}
-"""The kinds that can be made, with the least MTU of each."""
-
-NAME_SIZE, MAX_MTU = 16, 65535
+NAME_SIZE = 16
 
 
 def initial() -> State:
     """Return the State of a machine with nothing but its loopback, as a new network namespace has it."""
-    loopback = Link("lo", 1, "lo", "00:00:00:00:00:00", 65536, False)
+    loopback = Link("lo", 1, LOOPBACK.name, "00:00:00:00:00:00", 65536, False)
     return State(links={1: loopback}, counters={"link": 1})
 
 
 def add(state: State, link: Link, what: str) -> State:
     """Make a device, or both ends of a veth pair."""
-    if link.kind not in KINDS:
+    if not kind_of(link).user:
         raise TcError(errno.EOPNOTSUPP, what, "Unknown device type")
     names = [link.name or free_name(state, link.kind)]
-    if link.kind == "veth":
-        names.append(link.peer or free_name(state, "veth", names))
+    if kind_of(link).paired:
+        names.append(link.peer or free_name(state, link.kind, names))
     for name in names:
         check_name(state, name, what)
     if len(set(names)) < len(names):
         raise TcError(errno.EEXIST, what)
-    mtu = check_mtu(link.kind, link.mtu, what) if link.mtu else 1500
+    mtu = check_mtu(kind_of(link), link.mtu, what) if link.mtu else 1500
     first = state.counters["link"] + 1
     # The kernel makes the far end first, so it has the lower index.
     order = names[::-1]
@@ -66,7 +64,7 @@ def change(state: State, link: Link, what: str) -> State:
     old = state.link(link.name, what)
     new = replace(old, up=link.up)
     if link.mtu:
-        new = replace(new, mtu=check_mtu(old.kind, link.mtu, what))
+        new = replace(new, mtu=check_mtu(kind_of(old), link.mtu, what))
     if link.address:
         new = replace(new, address=check_address(link.address, what))
     if new.up and new.qdisc == "noop":
@@ -82,7 +80,7 @@ def change(state: State, link: Link, what: str) -> State:
 def delete(state: State, link: Link, what: str) -> State:
     """Remove a device, a veth's other end, and all that hangs on them."""
     old = state.link(link.name, what)
-    if old.kind == "lo":
+    if kind_of(old).fixed:
         raise TcError(errno.EOPNOTSUPP, what)
     gone = {old.index, old.peer_index} if old.peer_index else {old.index}
     state = replace(state, links={index: value for index, value in state.links.items() if index not in gone})
@@ -121,11 +119,11 @@ def check_name(state: State, name: str, what: str) -> None:
         raise TcError(errno.EEXIST, what)
 
 
-def check_mtu(kind: str, mtu: int, what: str) -> int:
+def check_mtu(kind: DeviceKind, mtu: int, what: str) -> int:
     """Return an MTU that the kind takes, or raise."""
-    if mtu < KINDS.get(kind, 0):
+    if mtu < kind.min_mtu:
         raise TcError(errno.EINVAL, what, "mtu less than device minimum")
-    if mtu > MAX_MTU and kind not in ("dummy", "lo"):
+    if kind.max_mtu and mtu > kind.max_mtu:
         raise TcError(errno.EINVAL, what, "mtu greater than device maximum")
     return mtu
 

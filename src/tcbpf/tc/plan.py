@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tcbpf.control.codes import control_code
-from tcbpf.control.objects import ETH_P_ALL, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter, Link, Qdisc, Stats
+from tcbpf.control.objects import ETH_P_ALL, TC_H_ROOT, Action, Bpf, Filter, Link, Qdisc, Stats
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import struct
 from tcbpf.tc.block import CLSACT_EGRESS, CLSACT_INGRESS, shared_block
+from tcbpf.tc.kinds.action import ACTIONS
+from tcbpf.tc.kinds.filter import FILTERS
 from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import State
@@ -26,12 +28,27 @@ Programs = Callable[[Bpf], int]
 DEV_KINDS = {"dummy": 1, "veth": 2, "ifb": 3, "lo": 4}
 DEV_UP = 1
 HARD_HEADER = 14
-CLS_BPF, CLS_MATCHALL = 1, 2
-DIRECT, FILTER_SKIP_SW = 1, 2
-ACT_GACT, ACT_MIRRED, ACT_VLAN, ACT_SKBEDIT, ACT_BPF = 1, 2, 3, 4, 5
-MIRRED_MODES = {("egress", "redirect"): 1, ("egress", "mirror"): 2, ("ingress", "redirect"): 3, ("ingress", "mirror"): 4}
-VLAN_MODES = {"pop": 1, "push": 2, "modify": 3}
-SKBEDIT = {"priority": 1, "queue_mapping": 2, "mark": 4, "ptype": 8, "mask": 16}
+CLS = {"bpf": 1, "matchall": 2}  # TCBPF_CLS_*
+ACT = {"gact": 1, "mirred": 2, "vlan": 3, "skbedit": 4, "bpf": 5}  # TCBPF_ACT_*
+
+
+@dataclass(frozen=True)
+class Links:
+    """What filters and actions refer to: devices of a State by name, and programs."""
+
+    state: State
+    programs: Programs
+
+    def index(self, name: str) -> int:
+        """Return the index of a device.
+
+        Raises:  TcError with ENODEV.
+        """
+        return self.state.link(name).index
+
+    def program(self, options: Bpf) -> int:
+        """Return the address of a program's struct."""
+        return self.programs(options)
 
 
 @dataclass
@@ -116,12 +133,11 @@ def filter_struct(plan: Plan, state: State, place: tuple[int, int], filter: Filt
     made = struct("tcbpf_filter")()
     made.pref, made.handle = filter.pref, filter.handle
     made.protocol = 0 if filter.protocol == ETH_P_ALL else socket.htons(filter.protocol)
-    if isinstance(filter.options, Bpf):
-        options = filter.options
-        made.kind, made.classid, made.prog = CLS_BPF, options.classid, programs(options)
-        made.flags = DIRECT * options.direct_action | FILTER_SKIP_SW * bool(options.gen_flags & SKIP_SW)
-    else:
-        made.kind, made.classid = CLS_MATCHALL, int(str(filter.options.get("classid", 0)))
+    kind = FILTERS[filter.kind]
+    if kind.build is None:
+        raise NotSupported(f"the user datapath has no filter {filter.kind}")
+    made.kind = CLS[kind.name]
+    kind.build(made, filter, Links(state, programs))
     actions = [action_struct(plan, state, a, programs) for a in filter.actions]
     made.actions, made.n_actions = plan.pointers(actions), len(actions)
     plan.filters.append((place, filter, made))
@@ -135,35 +151,12 @@ def action_struct(plan: Plan, state: State, bound: Action, programs: Programs) -
         return found
     made = plan.actions[action.kind, action.index] = struct("tcbpf_action")()
     made.control = control_code(action.control)
-    options = action.options
-    match action.kind:
-        case "gact":
-            made.kind = ACT_GACT
-        case "mirred":
-            made.kind = ACT_MIRRED
-            made.mode = MIRRED_MODES[str(options.get("direction", "egress")), str(options.get("action", "redirect"))]
-            made.ifindex = state.link(str(options["dev"])).index
-        case "vlan":
-            made.kind, made.mode = ACT_VLAN, VLAN_MODES[str(options.get("action", "push"))]
-            made.vlan_id, made.vlan_proto = number(options, "id"), socket.htons(number(options, "protocol", 0x8100))
-            made.vlan_prio, made.vlan_prio_set = number(options, "priority"), "priority" in options
-        case "skbedit":
-            made.kind = ACT_SKBEDIT
-            made.set = sum(flag for word, flag in SKBEDIT.items() if word in options)
-            made.priority, made.mark = number(options, "priority"), number(options, "mark")
-            made.mask, made.queue = number(options, "mask", 0xFFFFFFFF), number(options, "queue_mapping")
-            made.ptype = number(options, "ptype")
-        case "bpf":
-            made.kind = ACT_BPF
-            made.prog = programs(Bpf(id=number(options, "id"), bytecode=tuple(options.get("bytecode", ()))))  # type: ignore[arg-type]
-        case kind:
-            raise NotSupported(f"the user datapath has no action {kind}")
+    kind = ACTIONS.get(action.kind)
+    if kind is None:
+        raise NotSupported(f"the user datapath has no action {action.kind}")
+    made.kind = ACT[kind.name]
+    kind.build(made, action, Links(state, programs))
     return made
-
-
-def number(options: Mapping[str, object], word: str, default: int = 0) -> int:
-    """Return an option that is a number."""
-    return int(str(options.get(word, default)), 0)
 
 
 def add_counters(plan: Plan, state: State) -> State:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from tcbpf.control.objects import Action, Actions, Chain, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.errors import TcError
@@ -106,6 +106,10 @@ class State:
     def counted(self, name: str, number: int) -> State:
         """Return the State after `number` of that name was given out."""
         return replace(self, counters={**self.counters, name: number})
+
+
+MAPPINGS = tuple(one.name for one in fields(State) if one.name != "once_ingress")
+"""The fields of a State that map keys to values."""
 
 
 def describe(verb: str, thing: TcObject) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from tcbpf.cli.tc.action import ILLEGAL, read_actions
 from tcbpf.cli.tc.request import apply
 from tcbpf.cli.tc.show_action import listing
+from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 from tcbpf.control.objects import Action, Actions
 from tcbpf.control.request import Op
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener

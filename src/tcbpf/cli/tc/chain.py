@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from tcbpf.cli.tc import show as tc_show
 from tcbpf.cli.tc.filter import ERROR, read_request, require_block
 from tcbpf.cli.tc.request import apply, require_device, show
+from tcbpf.control.args import USAGE, Options, Quit, Words, absent, matches
 from tcbpf.control.objects import Chain
 from tcbpf.control.request import Op
-from tcbpf.control.words import USAGE, Options, Quit, Words, absent, matches
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener

@@ -22,7 +22,7 @@ from tcbpf.cli.tc import filter as tc_filter
 from tcbpf.cli.tc import klass as tc_class
 from tcbpf.cli.tc import qdisc as tc_qdisc
 from tcbpf.cli.tc.request import Opener
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, matches
+from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, matches
 from tcbpf.errors import InputError
 
 USAGE_TEXT = """\

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc.load import UNLOADED, UNPARSED, bpffs_path, load_object, open_pinned, owner_types, pin_report, read_source
 from tcbpf.cli.tc.map_socket import receive_fds
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, c_number, matches
+from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, c_number, matches
 from tcbpf.errors import SysError
 
 if TYPE_CHECKING:

@@ -1,21 +1,19 @@
-"""`tc filter`: the grammar of bpf filters (and matchall), and what is shown of any."""
+"""`tc filter`: its grammar; tc/kinds/filter takes the options of each kind."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from tcbpf.cli.tc import show as tc_show
-from tcbpf.cli.tc.action import read_actions
-from tcbpf.cli.tc.load import Ready, prepare, read_source
+from tcbpf.cli.tc.action import Command
 from tcbpf.cli.tc.request import apply, block_number, choose, require_device, show
+from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
 from tcbpf.control.handles import HOOKS, parse_classid, parse_protocol
-from tcbpf.control.objects import ETH_P_ALL, SKIP_HW, SKIP_SW, TC_H_ROOT, Action, Bpf, Filter, Qdisc
+from tcbpf.control.objects import ETH_P_ALL, TC_H_ROOT, Filter, Qdisc
 from tcbpf.control.request import Op
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
-from tcbpf.errors import InputError
+from tcbpf.tc.kinds.filter import FILTERS
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener
@@ -28,10 +26,6 @@ Usage: tc filter [ add | del | change | replace | show | get ] dev STRING
           [ FILTER_KIND [ its options ] ]
 FILTER_KIND := bpf | matchall | u32
 """
-BPF_USAGE = """\
-Usage: ... bpf SOURCE [ direct-action ] [ classid CLASSID ] [ action ACTION ] [ skip_hw | skip_sw ]
-SOURCE := object-file FILE [ section NAME ] [ program NAME ] [ export UDS ] [ verbose ] |
-          object-pinned FILE | bytecode 's,c t f k,c t f k,...' | bytecode-file FILE"""
 ERROR = "We have an error talking to the kernel"
 
 
@@ -176,7 +170,8 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
         if request.handle:
             raise Quit(USAGE, 'Must specify filter type when using "handle"')
         return row
-    if request.kind not in READ:
+    kind = FILTERS.get(request.kind)
+    if kind is None:
         if words:
             raise Quit(LOCAL, f'Unknown filter "{request.kind}", hence option "{words.next}" is unparsable')
         if request.handle:
@@ -184,143 +179,10 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
         return row
     if handle is None:
         raise Quit(LOCAL, 'Illegal "handle"')
-    options, actions = READ[request.kind](dp, words)
+    options, actions = kind.parse(words, Command(dp))
     if op is Op.GET and not request.handle:
         raise Quit(USAGE, 'Must specify filter "handle"')
     return replace(row, handle=handle, options=options, actions=actions)
-
-
-def read_bpf(dp: Datapath, words: Words) -> tuple[Bpf, tuple[Action, ...]]:
-    """Take the options of a bpf filter, in any order, and load its program last of all but its actions.
-
-    Raises:  Quit.
-    """
-    source, classid, direct, flags = None, 0, False, 0
-    actions: tuple[Action, ...] = ()
-    while words:
-        word = words.next
-        if matches(word, "run"):
-            words.take()
-            if source is not None:
-                duplicate("run", words.next)
-            source = read_source(words)
-        elif matches(word, "classid") or matches(word, "flowid"):
-            words.take()
-            try:
-                classid = parse_classid(words.take())
-            except InputError:
-                raise Quit(LOCAL, 'Illegal "classid"') from None
-        elif matches(word, "direct-action") or matches(word, "da"):
-            words.take()
-            direct = True
-        elif matches(word, "action"):
-            words.take()
-            words.require()
-            actions = read_actions(dp, words)
-        elif matches(word, "skip_hw") or word == "skip_sw":
-            flags |= SKIP_SW if words.take() == "skip_sw" else SKIP_HW
-        elif matches(word, "police"):
-            absent(word)
-        elif matches(word, "help"):
-            raise Quit(LOCAL, BPF_USAGE)
-        elif source is None:
-            source = read_source(words)
-        else:
-            raise Quit(LOCAL, f'What is "{word}"?', BPF_USAGE)
-    ready = prepare(dp, source) if source is not None else Ready()
-    return Bpf(
-        prog=ready.prog, bytecode=ready.bytecode, name=ready.name, classid=classid, direct_action=direct, gen_flags=flags
-    ), actions
-
-
-def read_matchall(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[Action, ...]]:
-    """Take the options of a matchall filter.
-
-    Raises:  Quit.
-    """
-    options: dict[str, object] = {}
-    actions: tuple[Action, ...] = ()
-    while words:
-        word = words.take()
-        if matches(word, "classid") or matches(word, "flowid"):
-            try:
-                options["classid"] = parse_classid(words.take())
-            except InputError:
-                raise Quit(LOCAL, 'Illegal "classid"') from None
-        elif matches(word, "action"):
-            words.require()
-            actions = read_actions(dp, words)
-        elif word in ("skip_hw", "skip_sw"):
-            options[word] = True
-        else:
-            raise Quit(LOCAL, f'What is "{word}"?', "Usage: ... matchall [ classid CLASSID ] [ action ACTION ]")
-    return options, actions
-
-
-def read_u32(dp: Datapath, words: Words) -> tuple[dict[str, object], tuple[Action, ...]]:
-    """Take the options of a u32 filter: matches of 32, 16 or 8 bits at an offset of the network header.
-
-    Raises:  Quit.
-    """
-    options: dict[str, object] = {}
-    keys: list[tuple[int, int, int]] = []
-    actions: tuple[Action, ...] = ()
-    while words:
-        word = words.take()
-        if matches(word, "match"):
-            keys.append(_u32_key(words))
-        elif matches(word, "classid") or matches(word, "flowid"):
-            try:
-                options["classid"] = parse_classid(words.take())
-            except InputError:
-                raise Quit(LOCAL, 'Illegal "classid"') from None
-        elif matches(word, "action"):
-            words.require()
-            actions = read_actions(dp, words)
-        else:
-            raise Quit(
-                LOCAL,
-                f'What is "{word}"?',
-                "Usage: ... u32 match u32|u16|u8 VALUE MASK [ at OFFSET ] ... [ classid CLASSID ] [ action ACTION ]",
-            )
-    return {**options, "keys": tuple(keys)}, actions
-
-
-def _u32_key(words: Words) -> tuple[int, int, int]:
-    """Take one match; return its value and mask as the word at a multiple of four has them, and that offset."""
-    width = {"u32": 4, "u16": 2, "u8": 1}.get(words.next)
-    if width is None:
-        raise Quit(LOCAL, f'Illegal "match": "{words.next}"', "It is: match u32|u16|u8 VALUE MASK [ at OFFSET ]")
-    words.take()
-    top = (1 << 8 * width) - 1
-    value, mask = (
-        int(word, 0) if (c := c_number(word)) is not None and c <= top else _hex_mask(word, top)
-        for word in (words.take(), words.take())
-    )
-    off = words.number('Illegal "at"', status=LOCAL) if words.accept("at") else 0
-    if off % width:
-        raise Quit(LOCAL, f'Illegal "match": an offset of {off} is no multiple of {width}')
-    shift = 8 * (4 - width - off % 4)
-    return (value & mask) << shift, mask << shift, off - off % 4
-
-
-def _hex_mask(word: str, top: int) -> int:
-    """Return a number that is written in hexadecimal without its 0x, as masks often are."""
-    try:
-        value = int(word, 16)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= top:
-        raise Quit(LOCAL, f'Illegal "match": "{word}" is not a number that fits')
-    return value
-
-
-READ: dict[str, Callable[[Datapath, Words], tuple[Bpf | dict[str, object], tuple[Action, ...]]]] = {
-    "bpf": read_bpf,
-    "matchall": read_matchall,
-    "u32": read_u32,
-}
-"""How the options of each kind of filter are read."""
 
 
 def require_block(dp: Datapath, number: int) -> None:

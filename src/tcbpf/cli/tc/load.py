@@ -15,8 +15,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tcbpf import filekind
-from tcbpf.control.words import LOCAL, Quit, Words, matches
+from tcbpf.control.args import LOCAL, Quit, Words, matches
 from tcbpf.errors import CompileError, InputError, NotSupported, SysError, VerifierError
+from tcbpf.tables.opcodes import MAX_INSNS, MAX_INSNS_UNPRIVILEGED
+from tcbpf.tc.kinds.command import Ready
+from tcbpf.tc.kinds.program import Bytecode
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Datapath, Prog
@@ -27,10 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_SECTION = {"sched_cls": "classifier", "sched_act": "action"}
 UNPARSED, UNLOADED = "Unable to parse bpf command line", "Unable to load program"
 TYPES = (("cls", "sched_cls"), ("act", "sched_act"))
-MAX_INSNS = 4096
 LOG_SHOWN = 4096
-
-Bytecode = tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,6 @@ class Source:
     export: str = ""
     verbose: bool = False
     type: str = "sched_cls"
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a filter or an action is made of: a loaded program, or classic bytecode."""
-
-    prog: Prog | None = None
-    bytecode: Bytecode = ()
-    name: str = ""
 
 
 def read_source(words: Words, type: str = "sched_cls", *, typed: bool = False) -> Source:
@@ -122,8 +113,9 @@ def read_bytecode(text: str) -> Bytecode:
     Raises:  Quit.
     """
     head = re.match(r"\s*(\d+),", text)
-    if head is None or not 0 < (length := int(head[1])) <= MAX_INSNS:
-        raise Quit(LOCAL, UNPARSED, f"Usage: 's,c t f k,...' in decimal, s the number of instructions (1 to {MAX_INSNS})")
+    top = MAX_INSNS_UNPRIVILEGED
+    if head is None or not 0 < (length := int(head[1])) <= top:
+        raise Quit(LOCAL, UNPARSED, f"Usage: 's,c t f k,...' in decimal, s the number of instructions (1 to {top})")
     code: list[tuple[int, int, int, int]] = []
     parts = text[head.end() :].split(",")
     for part in parts if parts[-1] else parts[:-1]:
@@ -313,7 +305,7 @@ def about(source: Source, obj: Object, insns: int) -> str:
     """Return what a report says of a program before the verifier's log."""
     from tcbpf.tables.progs import PROG_TYPES
 
-    over = max(0, insns - 1_000_000)
+    over = max(0, insns - MAX_INSNS)
     return (
         f" - Type:         {PROG_TYPES[source.type].number}\n - Instructions: {insns} ({over} over limit)\n"
         f" - License:      {obj.license}\n"

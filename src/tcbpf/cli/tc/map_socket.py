@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from tcbpf.control.words import LOCAL, USAGE, Quit
+from tcbpf.control.args import LOCAL, USAGE, Quit
 
 if TYPE_CHECKING:
     from tcbpf.datapath.loader import Loaded

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tcbpf.cli.tc.show import Selection
+from tcbpf.control.args import LOCAL, REFUSED, USAGE, Options, Quit, Words, matches, wrong
 from tcbpf.control.objects import Link, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, REFUSED, USAGE, Options, Quit, Words, matches, wrong
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import NotSupported, SysError, TcError
 

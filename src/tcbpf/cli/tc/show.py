@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tcbpf.cli.tc import show_action as tc_show_action
+from tcbpf.control.args import Options
 from tcbpf.control.handles import HOOKS, format_handle, format_protocol
 from tcbpf.control.objects import (
-    IN_HW,
-    NOT_IN_HW,
-    SKIP_HW,
-    SKIP_SW,
     TC_H_ROOT,
-    Bpf,
     Chain,
     Filter,
     Qdisc,
     TcClass,
 )
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import Options
+from tcbpf.tc.kinds.filter import FILTERS
 from tcbpf.tc.kinds.qdisc import QDISCS
 
 
@@ -114,82 +109,20 @@ def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> 
             sheet.put("chain", row.chain, "chain {} ")
         if row.handle:
             with sheet.object("options"):
-                if isinstance(row.options, Bpf):
-                    _bpf(sheet, row, row.options, options)
-                elif row.kind == "u32" and "unread" not in row.options:
-                    _u32(sheet, row, options)
-                else:
-                    _plain(sheet, row, options)
+                _filter_options(sheet, row, options)
         sheet.line()
 
 
-def _bpf(sheet: Sheet, row: Filter, bpf: Bpf, options: Options) -> None:
-    sheet.put("handle", f"{row.handle:#x}", "handle {} ")
-    if bpf.classid:
-        sheet.put("flowid", format_handle(bpf.classid), "flowid {} ")
-    if bpf.name:
-        sheet.put("bpf_name", bpf.name, "{} ")
-    if bpf.direct_action:
-        sheet.put("direct-action", True, "direct-action ")
-    for flag, word in ((SKIP_HW, "skip_hw"), (SKIP_SW, "skip_sw"), (IN_HW, "in_hw")):
-        if bpf.gen_flags & flag:
-            sheet.put(word, True, f"{word} ")
-    if bpf.gen_flags & (NOT_IN_HW | IN_HW) == NOT_IN_HW:
-        sheet.put("not_in_hw", True, "not_in_hw ")
-    if bpf.bytecode:
-        tc_show_action.bytecode(sheet, bpf.bytecode)
-    if bpf.id:
-        tc_show_action.program(sheet, bpf, options)
-    elif bpf.tag:
-        sheet.put("tag", bpf.tag.hex(), "tag {} ")
-    tc_show_action.actions(sheet, row.actions, options)
-
-
-def _u32(sheet: Sheet, row: Filter, options: Options) -> None:
-    """Put a u32 filter: one of its hash tables, or a key of one.
-
-    Differs: several matches are one list in JSON, where tc repeats the key; -p does not name the fields of headers.
-    """
-    values: dict[str, Any] = row.options if isinstance(row.options, dict) else {}
-    table, bucket, node = row.handle >> 20, row.handle >> 12 & 0xFF, row.handle & 0xFFF
-    sheet.put("fh", f"{table:x}:" + (f"{bucket:x}" if bucket else "") + (f":{node:x}" if node else ""), "fh {} ")
-    if node:
-        sheet.put("order", node, "order {} ")
-    if "divisor" in values:
-        sheet.put("ht_divisor", values["divisor"], "ht divisor {} ")
-        return
-    sheet.put("key_ht", f"{int(values.get('ht', 0)) >> 20:x}", "key ht {} ")
-    sheet.put("bkt", f"{bucket:x}", "bkt {} ")
-    if values.get("classid"):
-        sheet.put("flowid", format_handle(int(values["classid"])), ("*" if values.get("terminal") else "") + "flowid {} ")
-    elif values.get("terminal"):
-        sheet.say("terminal flowid ")
-    for flag, word in ((SKIP_HW, "skip_hw"), (SKIP_SW, "skip_sw"), (IN_HW, "in_hw"), (NOT_IN_HW, "not_in_hw")):
-        if int(values.get("gen_flags", 0)) & flag:
-            sheet.put(word, True, f"{word} ")
-    keys = values.get("keys", ())
-    rows = [{"value": f"{value:x}", "mask": f"{mask:x}", "offmask": "", "off": off} for value, mask, off in keys]
-    if rows:
-        sheet.put("match", rows[0] if len(rows) == 1 else rows)
-    for value, mask, off in keys:
-        sheet.line()
-        sheet.say(f"  match {value:08x}/{mask:08x} at {off}")
-    tc_show_action.actions(sheet, row.actions, options)
-
-
-def _plain(sheet: Sheet, row: Filter, options: Options) -> None:
-    """Put a filter of another kind: its handle, class and actions, or that it cannot be read."""
-    if isinstance(row.options, dict) and "unread" in row.options:
+def _filter_options(sheet: Sheet, row: Filter, options: Options) -> None:
+    """Put handle, options and actions; those of a kind that is not known cannot be read."""
+    kind = FILTERS.get(row.kind)
+    if kind is not None:
+        kind.show(sheet, row, options)
+        tc_show_action.actions(sheet, row.actions, options)
+    elif row.options:
         sheet.say("[cannot parse parameters]")
-        return
-    sheet.put("handle", f"{row.handle:#x}", "handle {} ")
-    values: dict[str, Any] = row.options if isinstance(row.options, dict) else {}
-    if values.get("classid"):
-        sheet.put("flowid", format_handle(int(values["classid"])), "flowid {} ")
-    if values.get("not_in_hw"):
-        sheet.line()
-        sheet.put("not_in_hw", True, "  not_in_hw")
-    tc_show_action.actions(sheet, row.actions, options)
+    else:
+        sheet.put("handle", f"{row.handle:#x}", "handle {} ")
 
 
 def chain(sheet: Sheet, row: Chain, options: Options, selected: Selection) -> None:

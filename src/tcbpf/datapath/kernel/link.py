@@ -6,7 +6,6 @@ Source:  include/uapi/linux/if_link.h; ip-link(8).
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Iterator
 
 from tcbpf.control.attributes import attr, attrs, nest, number, string, text, u32
@@ -15,7 +14,10 @@ from tcbpf.control.request import Op
 from tcbpf.datapath.kernel.names import ANY_LINK, IFINFO, Names
 from tcbpf.datapath.kernel.netlink import FLAGS, Rtnetlink
 from tcbpf.errors import NotSupported, TcError
+from tcbpf.tc.kinds.device import DEVICES, ETHER, LOOPBACK, kind_of
 from tcbpf.uapi import netlink as uapi
+
+ARPHRD_LOOPBACK = 772
 
 
 def apply(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:
@@ -58,16 +60,7 @@ def _values(link: Link) -> Iterator[bytes]:
 def _info(link: Link) -> Iterator[bytes]:
     """Yield kind and data of a new device."""
     yield text(uapi.IFLA_INFO_KIND, link.kind)
-    if link.kind == "veth" and link.peer:
-        peer = ANY_LINK + text(uapi.IFLA_IFNAME, link.peer)
-        yield nest(uapi.IFLA_INFO_DATA, attr(uapi.VETH_INFO_PEER, peer))
-    elif link.kind == "vxlan":
-        port = int(str(link.options.get("dstport", 4789)))
-        rows = [attr(uapi.IFLA_VXLAN_PORT, struct.pack(">H", port))]
-        if link.options.get("external"):
-            rows += [attr(uapi.IFLA_VXLAN_COLLECT_METADATA, b"\1"), attr(uapi.IFLA_VXLAN_LEARNING, b"\0")]
-        if "id" in link.options:
-            rows.append(u32(uapi.IFLA_VXLAN_ID, int(str(link.options["id"]))))
+    if rows := kind_of(link).pack(link):
         yield nest(uapi.IFLA_INFO_DATA, *rows)
 
 
@@ -77,8 +70,9 @@ def _read(raw: bytes, names: Names) -> Link:
     found = attrs(raw[IFINFO.size :])
     info = attrs(found.get(uapi.IFLA_LINKINFO, b""))
     name, peer_index = string(found.get(uapi.IFLA_IFNAME)), number(found.get(uapi.IFLA_LINK))
-    sort = string(info.get(uapi.IFLA_INFO_KIND)) or ("lo" if kind == 772 else "ether")
-    peer = names.name(peer_index) if sort == "veth" and peer_index else ""
+    sort = string(info.get(uapi.IFLA_INFO_KIND)) or (LOOPBACK if kind == ARPHRD_LOOPBACK else ETHER).name
+    known = DEVICES.get(sort, ETHER)
+    peer = names.name(peer_index) if known.paired and peer_index else ""
     return Link(
         name=name,
         index=index,

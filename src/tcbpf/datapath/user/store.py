@@ -1,7 +1,7 @@
 """Where the State is kept between requests: in this process, or in one SQLite file that processes share.
 
 A request runs inside `change`, which holds the only right to write. The new State and the numbers given out are
-stored when the block is left in peace, all or nothing; an error, or a process that dies, leaves what was there.
+committed when the `with` block exits without an exception, all or nothing; otherwise the old State stays.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from tcbpf.control.objects import Filter
     from tcbpf.tc.state import Chains, Hook, State
-
-TABLES = ("links", "qdiscs", "classes", "filters", "chains", "actions", "counters", "bound")
-"""Tables of rows, each a key and a value: the mappings of a State."""
 
 WAIT_SECONDS = 30
 
@@ -188,8 +185,9 @@ class FileStore:
 
     def _write(self, before: State, after: State) -> None:
         from tcbpf.datapath.user import record
+        from tcbpf.tc.state import MAPPINGS
 
-        for name in TABLES:
+        for name in MAPPINGS:
             old, new = table(before, name), table(after, name)
             for key in old.keys() - new.keys():
                 self.db.execute("delete from row where name = ? and key = ?", (name, record.encode(key)))
@@ -218,23 +216,16 @@ def table(state: State, name: str) -> Mapping[Any, object]:
 def state_of(rows: list[tuple[str, str, str]]) -> State:
     """Return the State that rows hold, in the order in which they were first written."""
     from tcbpf.datapath.user import record
-    from tcbpf.tc.state import State
+    from tcbpf.tc.state import MAPPINGS, State
 
-    tables: dict[str, dict[Any, Any]] = {name: {} for name in TABLES}
+    tables: dict[str, dict[Any, Any]] = {name: {} for name in MAPPINGS}
     for name, key, value in rows:
         tables[name][record.decode(key)] = record.decode(value)
     marks = {name for name in tables["counters"] if name.startswith("ingress ")}
-    return State(
-        tables["links"],
-        tables["qdiscs"],
-        tables["classes"],
-        blocks(tables["filters"], tables["chains"]),
-        tables["actions"],
-        {name: number for name, number in tables["counters"].items() if name not in marks},
-        frozenset(int(mark.split()[1]) for mark in marks),
-        tables["bound"],
-        tables["chains"],
-    )
+    queues = frozenset(int(mark.split()[1]) for mark in marks)
+    tables["filters"] = blocks(tables["filters"], tables["chains"])
+    tables["counters"] = {name: number for name, number in tables["counters"].items() if name not in marks}
+    return State(**tables, once_ingress=queues)
 
 
 def blocks(

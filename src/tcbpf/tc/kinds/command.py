@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tcbpf.control.args import Words
 from tcbpf.control.objects import Action, Bpf
-from tcbpf.control.words import Words
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 
+from tcbpf.control.args import Options
 from tcbpf.control.objects import Bpf
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import Options
 
 Bytecode = tuple[tuple[int, int, int, int], ...]
 _INSN = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k

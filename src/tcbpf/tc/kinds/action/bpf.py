@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tcbpf.control.args import USAGE, Options, Quit, Words, duplicate
 from tcbpf.control.attributes import attr, number, string, text, u16, u32
 from tcbpf.control.objects import Action, Bpf
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import USAGE, Options, Quit, Words, duplicate
+from tcbpf.tc.kinds.action.ending import show_control, show_index, take_control, take_index
 from tcbpf.tc.kinds.action.kind import ActionKind, Values, as_given, integer
-from tcbpf.tc.kinds.action.words import show_control, show_index, take_control, take_index
 from tcbpf.tc.kinds.command import Command, Devices, Runtime
 from tcbpf.tc.kinds.program import pack_bytecode, read_bytecode, show_bytecode, show_program
 from tcbpf.uapi import tc as uapi

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tcbpf.control.args import USAGE, Options, Quit, Words, absent
 from tcbpf.control.attributes import attr
 from tcbpf.control.objects import Action
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import USAGE, Options, Quit, Words, absent
+from tcbpf.tc.kinds.action.ending import GACT_USAGE, read_control, show_control, show_index, take_index
 from tcbpf.tc.kinds.action.kind import ActionKind, Values, as_given
-from tcbpf.tc.kinds.action.words import GACT_USAGE, read_control, show_control, show_index, take_index
 from tcbpf.tc.kinds.command import Command, Devices, Runtime
 from tcbpf.uapi import tc as uapi
 

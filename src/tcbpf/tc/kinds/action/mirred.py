@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, matches
 from tcbpf.control.attributes import attr
 from tcbpf.control.objects import Action
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, matches
 from tcbpf.errors import InputError, TcError
+from tcbpf.tc.kinds.action.ending import show_control, show_index, take_control, take_index, take_index_number
 from tcbpf.tc.kinds.action.kind import ActionKind, Values
-from tcbpf.tc.kinds.action.words import show_control, show_index, take_control, take_index, take_index_number
 from tcbpf.tc.kinds.command import Command, Devices, Runtime
 from tcbpf.uapi import tc as uapi
 
@@ -105,11 +105,16 @@ def read(rows: Mapping[int, bytes], rest: bytes, devices: Devices) -> Values:
     return {"direction": direction, "action": deed, "dev": devices.name(device)}
 
 
-def check(action: Action, what: str) -> Values:
-    """Return the options, direction and deed filled in."""
+def check(action: Action, devices: Collection[str], what: str) -> Values:
+    """Return the options, direction and deed filled in.
+
+    Raises:  TcError; InputError.
+    """
     if not action.options:
         raise TcError(errno.EINVAL, what, "act_mirred: Unknown mirred option")
     mode_of(action.options)
+    if action.options.get("dev") not in devices:
+        raise TcError(errno.ENODEV, what)
     return {"direction": "egress", "action": "redirect", **action.options}
 
 

@@ -10,13 +10,13 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words, c_number, matches, parsed
 from tcbpf.control.attributes import attr
 from tcbpf.control.handles import format_handle, parse_classid
 from tcbpf.control.objects import Action
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words, c_number, matches, parsed
+from tcbpf.tc.kinds.action.ending import show_control, show_index, take_control, take_index
 from tcbpf.tc.kinds.action.kind import ActionKind, Values, as_given, integer
-from tcbpf.tc.kinds.action.words import show_control, show_index, take_control, take_index
 from tcbpf.tc.kinds.command import Command, Devices, Runtime
 
 USAGE = """\

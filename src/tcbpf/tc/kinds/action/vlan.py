@@ -6,19 +6,20 @@ Source:  net/sched/act_vlan.c (v6.18); tc/m_vlan.c of iproute2 6.1; include/uapi
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, matches, parsed, wrong
 from tcbpf.control.attributes import attr, number
 from tcbpf.control.handles import format_protocol, parse_protocol
 from tcbpf.control.objects import Action
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, USAGE, Options, Quit, Words, matches, parsed, wrong
-from tcbpf.errors import InputError
+from tcbpf.errors import InputError, TcError
+from tcbpf.tc.kinds.action.ending import show_control, show_index, take_control, take_index
 from tcbpf.tc.kinds.action.kind import ActionKind, Values, integer
-from tcbpf.tc.kinds.action.words import show_control, show_index, take_control, take_index
 from tcbpf.tc.kinds.command import Command, Devices, Runtime
 
 HELP = "Usage: ... vlan pop | push|modify id ID [ protocol 802.1Q|802.1ad ] [ priority PRIO ] [ CONTROL ] [ index INDEX ]"
@@ -68,7 +69,7 @@ def parse(words: Words, command: Command) -> Action:
 def show(sheet: Sheet, row: Action, options: Options) -> None:
     """Put what happens to the tag."""
     values: Values = row.options
-    sheet.put("vlan_action", values.get("action", "push"), " {}")
+    sheet.put("vlan_action", values.get("action", ""), " {}")
     if "id" in values:
         sheet.put("id", values["id"], " id {}")
     if "protocol" in values:
@@ -79,22 +80,24 @@ def show(sheet: Sheet, row: Action, options: Options) -> None:
     show_index(sheet, row.index)
 
 
-def mode_of(options: Mapping[str, object], default: str) -> int:
-    """Return the number of what happens to the tag.
+def mode_of(options: Mapping[str, object]) -> int:
+    """Return the number of what happens to the tag, 0 when that is not said.
 
     Raises:  InputError.
     """
-    word = str(options.get("action", default))
+    if "action" not in options:
+        return 0
+    word = str(options["action"])
     if word not in MODES:
         raise InputError(f"vlan {word}", hint=", ".join(MODES))
     return MODES[word]
 
 
 def pack(action: Action, gen: bytes, devices: Devices) -> list[bytes]:
-    """Return the parameters and the fields of the tag."""
+    """Return the parameters and the fields of the tag; without options it is an action that exists, to be shared."""
     options: Values = action.options
     fields = [attr(place, struct.pack(form, options[word])) for word, (place, form) in FIELDS.items() if word in options]
-    return [attr(PARMS, gen + struct.pack("=i", mode_of(options, "pop"))), *fields]
+    return [attr(PARMS, gen + struct.pack("=i", mode_of(options))), *fields]
 
 
 def read(rows: Mapping[int, bytes], rest: bytes, devices: Devices) -> Values:
@@ -104,16 +107,20 @@ def read(rows: Mapping[int, bytes], rest: bytes, devices: Devices) -> Values:
     return {"action": next((word for word, code in MODES.items() if code == mode), str(mode)), **fields}
 
 
-def check(action: Action, what: str) -> Values:
-    """Return the options."""
-    mode_of(action.options, "push")
+def check(action: Action, devices: Collection[str], what: str) -> Values:
+    """Return the options.
+
+    Raises:  TcError; InputError.
+    """
+    if not mode_of(action.options):
+        raise TcError(errno.EINVAL, what)
     return action.options
 
 
 def build(made: Any, action: Action, runtime: Runtime) -> None:
     """Fill in mode and tag."""
     options = action.options
-    made.mode, made.vlan_id = mode_of(options, "push"), integer(options, "id")
+    made.mode, made.vlan_id = mode_of(options), integer(options, "id")
     made.vlan_proto = socket.htons(integer(options, "protocol", ETH_P_8021Q))
     made.vlan_prio, made.vlan_prio_set = integer(options, "priority"), "priority" in options
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from tcbpf.cbpf.insn import Classic
 from tcbpf.cbpf.rules import check as check_classic
+from tcbpf.control.args import LOCAL, Options, Quit, Words, absent, duplicate, matches
 from tcbpf.control.attributes import attr, number, string, text, u16, u32
 from tcbpf.control.handles import format_handle
 from tcbpf.control.objects import IN_HW, NOT_IN_HW, SKIP_HW, SKIP_SW, Action, Bpf, Filter
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words, absent, duplicate, matches
 from tcbpf.errors import FilterError, InputError, TcError
 from tcbpf.tc.kinds.command import Command, Ready, Runtime
 from tcbpf.tc.kinds.filter.kind import FilterKind, take_actions, take_classid

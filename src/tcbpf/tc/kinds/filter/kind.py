@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words
 from tcbpf.control.handles import parse_classid
 from tcbpf.control.objects import Action, Bpf, Filter
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words
 from tcbpf.errors import InputError
 from tcbpf.tc.kinds.command import Command, Runtime
 

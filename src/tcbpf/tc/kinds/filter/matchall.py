@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words, matches
 from tcbpf.control.attributes import number, u32
 from tcbpf.control.handles import format_handle
 from tcbpf.control.objects import Action, Filter
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words, matches
 from tcbpf.errors import InputError
 from tcbpf.tc.kinds.command import Command, Runtime
 from tcbpf.tc.kinds.filter.kind import FilterKind, take_actions, take_classid

@@ -11,11 +11,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words, c_number, matches
 from tcbpf.control.attributes import attr, number, u32
 from tcbpf.control.handles import format_handle
 from tcbpf.control.objects import IN_HW, NOT_IN_HW, SKIP_HW, SKIP_SW, Action, Filter
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words, c_number, matches
 from tcbpf.tc.kinds.command import Command
 from tcbpf.tc.kinds.filter.kind import FilterKind, take_actions, take_classid
 from tcbpf.uapi import tc as uapi

@@ -5,9 +5,9 @@ Source:  net/sched/sch_ingress.c (v6.18).
 
 from __future__ import annotations
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words
 from tcbpf.control.objects import Qdisc
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words
 from tcbpf.tc.kinds.qdisc.kind import QdiscKind, Values
 
 

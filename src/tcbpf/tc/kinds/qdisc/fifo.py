@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words
 from tcbpf.control.attributes import TCA_OPTIONS, number, u32
 from tcbpf.control.objects import TX_QUEUE_LEN, Link, Qdisc
 from tcbpf.control.sheet import Sheet
 from tcbpf.control.units import format_size, read_size
-from tcbpf.control.words import LOCAL, Options, Quit, Words
 from tcbpf.tc.kinds.qdisc.kind import QdiscKind, Values, integer
 
 ETHERNET_HEADER = 14

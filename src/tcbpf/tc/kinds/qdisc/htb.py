@@ -15,12 +15,12 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words, c_number, matches
 from tcbpf.control.attributes import TCA_OPTIONS, attr, attrs, nest, number, u32
 from tcbpf.control.objects import TX_QUEUE_LEN, Link, Qdisc, TcClass
 from tcbpf.control.psched import ticks_per_us, xmit_size, xmit_time
 from tcbpf.control.sheet import Sheet
 from tcbpf.control.units import format_rate, format_size, read_rate, read_size
-from tcbpf.control.words import LOCAL, Options, Quit, Words, c_number, matches
 from tcbpf.errors import InputError
 from tcbpf.tc.kinds.qdisc.kind import ClassKind, QdiscKind, Values, integer, take_number
 from tcbpf.uapi import tc as uapi

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words, c_number
 from tcbpf.control.objects import Link, Qdisc, TcClass
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words, c_number
 
 Values = dict[str, Any]
 """The options of a qdisc or class by name, as Qdisc.options and TcClass.options hold them."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from tcbpf.control.args import LOCAL, Options, Quit, Words, c_number
 from tcbpf.control.attributes import TCA_OPTIONS, attr
 from tcbpf.control.objects import Link, Qdisc
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, Options, Quit, Words, c_number
 from tcbpf.tc.kinds.qdisc.kind import ClassKind, QdiscKind, Values, integer
 
 USAGE = "Usage: ... prio [ bands NUMBER ] [ priomap P1 P2 ... P16 ]"

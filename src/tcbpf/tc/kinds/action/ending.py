@@ -5,9 +5,9 @@ Source:  parse_action_control() and print_action_control(), tc/tc_util.c of ipro
 
 from __future__ import annotations
 
+from tcbpf.control.args import LOCAL, USAGE, Quit, Words, c_number, matches
 from tcbpf.control.codes import control_code, control_word
 from tcbpf.control.sheet import Sheet
-from tcbpf.control.words import LOCAL, USAGE, Quit, Words, c_number, matches
 from tcbpf.tables.actions import VALUE_MASK
 
 CONTROLS = ("continue", "pass", "reclassify", "drop", "pipe", "stolen", "trap", "shot", "ok")
@@ -27,9 +27,11 @@ def read_control(word: str, words: Words) -> str | None:
     if matches(word, "goto"):
         if words.take() != "chain":
             raise Quit(USAGE, '"chain index" expected', GACT_USAGE)
-        return f"goto chain {_take_count(words, 'Illegal "chain index"')}"
+        number = _take_count(words, 'Illegal "chain index"')
+        return f"goto chain {number}"
     if matches(word, "jump"):
-        return f"jump {_take_count(words, f'Invalid "jump count" ({words.next})')}"
+        number = _take_count(words, f'Invalid "jump count" ({words.next})')
+        return f"jump {number}"
     return next((control_word(control_code(name)) for name in CONTROLS if matches(word, name)), None)
 
 

@@ -130,7 +130,7 @@ def c_number(word: str) -> int | None:
 
 
 def absent(word: str) -> NoReturn:
-    """Refuse what tc(8) has and neither datapath here."""
+    """Reject syntax that tc(8) accepts but no datapath here implements."""
     raise Quit(LOCAL, f'"{word}" is not supported here')
 
 
