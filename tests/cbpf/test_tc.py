@@ -11,12 +11,13 @@ from cbpf.filters import CAPTURES
 from netns import netns, within
 from tcbpf.cbpf import assemble
 from tcbpf.control.handles import HOOKS
-from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Link, Qdisc
+from tcbpf.control.objects import Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.replay import replay
 from tcbpf.net.pcap import Writer, read
+from tcbpf.uapi.tc import TC_H_CLSACT
 
 pytestmark = pytest.mark.kernel
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tcbpf.cli import main
-from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Qdisc
+from tcbpf.control.objects import Bpf, Filter, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import User
 from tcbpf.isa import assemble, encode
@@ -17,6 +17,7 @@ from tcbpf.lang import compile
 from tcbpf.net import build
 from tcbpf.net.pcap import Writer
 from tcbpf.obj.program import MapSpec, Program
+from tcbpf.uapi.tc import TC_H_CLSACT
 
 Capture = pytest.CaptureFixture[str]
 

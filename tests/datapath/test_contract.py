@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from tcbpf.control.handles import HOOKS
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Bpf, Filter, Link, Qdisc, TcClass
+from tcbpf.control.objects import Bpf, Filter, Link, Qdisc, TcClass
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.base import Datapath, Prog
 from tcbpf.errors import MapError, SysError, TcError, VerifierError
 from tcbpf.isa import assemble, encode
 from tcbpf.maps.map import BPF_EXIST, BPF_NOEXIST, Map
 from tcbpf.obj.program import MapSpec, Program
+from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_ROOT
 
 FRAME = bytes.fromhex("020000000002020000000001 0800") + bytes(range(86))
 CLSACT = Qdisc("em1", "clsact", 0xFFFF0000, TC_H_CLSACT)

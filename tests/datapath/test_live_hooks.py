@@ -18,13 +18,14 @@ import pytest
 import tcbpf
 from netns import netns, within
 from tcbpf.control.handles import HOOKS
-from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Link, Qdisc
+from tcbpf.control.objects import Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.replay import replay
 from tcbpf.isa import assemble, encode
 from tcbpf.net.pcap import read
 from tcbpf.obj.program import Program
+from tcbpf.uapi.tc import TC_H_CLSACT
 
 pytestmark = pytest.mark.kernel
 

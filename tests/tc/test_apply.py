@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Action, Bpf, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import Action, Bpf, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.errors import TcError
 from tcbpf.tc import link
 from tcbpf.tc.apply import apply
+from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_ROOT
 
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 OK = ((6, 0, 0, 0),)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tcbpf.control.codes import control_code, control_word
-from tcbpf.control.objects import TC_H_CLSACT, Action, Actions, Bpf, Filter, Link, Qdisc, TcObject
+from tcbpf.control.objects import Action, Actions, Bpf, Filter, Link, Qdisc, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.base import Datapath
 from tcbpf.errors import InputError
+from tcbpf.uapi.tc import TC_H_CLSACT
 
 INGRESS = 0xFFFFFFF2
 WRONG = ("dorp", "", "jump x", "jump", "jump -1", "jump ²", "goto chain", "goto chain 0x1", f"jump {1 << 28}", "pass 3")

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from netns import netns
-from tcbpf.control.objects import ETH_P_ALL, TC_H_CLSACT, TC_H_ROOT, Bpf, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import ETH_P_ALL, Bpf, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import User
 from tcbpf.errors import TcError
+from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_ROOT
 
 pytestmark = pytest.mark.kernel
 

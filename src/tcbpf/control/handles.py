@@ -9,8 +9,9 @@ Source:  tc(8); include/uapi/linux/if_ether.h.
 
 from __future__ import annotations
 
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_MIN_EGRESS, TC_H_MIN_INGRESS, TC_H_ROOT, TC_H_UNSPEC, handle_of
+from tcbpf.control.objects import handle_of
 from tcbpf.errors import InputError
+from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_MIN_EGRESS, TC_H_MIN_INGRESS, TC_H_ROOT, TC_H_UNSPEC
 
 PROTOCOLS = {
     "loop": 0x0060,

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-TC_H_ROOT, TC_H_UNSPEC = 0xFFFFFFFF, 0
-TC_H_CLSACT = TC_H_INGRESS = 0xFFFFFFF1
-TC_H_MIN_INGRESS, TC_H_MIN_EGRESS = 0xFFF2, 0xFFF3
+from tcbpf.uapi.tc import TC_H_ROOT
+
 ETH_P_ALL = 0x0003
 TX_QUEUE_LEN = 1000  # packets, of most devices
 SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8

@@ -9,12 +9,13 @@ import errno
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tcbpf.control.objects import TC_H_ROOT, Link, TcClass
+from tcbpf.control.objects import Link, TcClass
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
 from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.qdisc import remove
 from tcbpf.tc.state import State
+from tcbpf.uapi.tc import TC_H_ROOT
 
 
 def write(state: State, op: Op, request: TcClass, what: str) -> State:

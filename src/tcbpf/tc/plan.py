@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tcbpf.control.codes import control_code
-from tcbpf.control.objects import ETH_P_ALL, TC_H_ROOT, Action, Bpf, Filter, Link, Qdisc, Stats
+from tcbpf.control.objects import ETH_P_ALL, Action, Bpf, Filter, Link, Qdisc, Stats
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import struct
 from tcbpf.tc.block import CLSACT_EGRESS, CLSACT_INGRESS, shared_block
@@ -21,6 +21,7 @@ from tcbpf.tc.kinds.filter import FILTERS
 from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.qdisc import INGRESS_HANDLE
 from tcbpf.tc.state import State
+from tcbpf.uapi.tc import TC_H_ROOT
 
 Programs = Callable[[Bpf], int]
 """Gives the address of the struct tcbpf_prog of a filter's or action's program."""

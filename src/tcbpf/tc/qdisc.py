@@ -10,11 +10,12 @@ import errno
 import os
 from dataclasses import replace
 
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Link, Qdisc, TcClass
+from tcbpf.control.objects import Link, Qdisc, TcClass
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
 from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.state import State
+from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_ROOT
 
 INGRESS_HANDLE = 0xFFFF0000
 GOLDEN_RATIO_32 = 0x61C88647

@@ -15,7 +15,7 @@ import pytest
 
 from netns import netns, within
 from tcbpf.control.handles import HOOKS
-from tcbpf.control.objects import TC_H_CLSACT, Action, Bpf, Filter, Link, Qdisc
+from tcbpf.control.objects import Action, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import Kernel, syscall
 from tcbpf.datapath.kernel.maps import KernelMap, kernel_name
@@ -24,6 +24,7 @@ from tcbpf.errors import InputError, NotSupported, SysError, VerifierError
 from tcbpf.isa import assemble, encode
 from tcbpf.net.pcap import Writer
 from tcbpf.obj.program import MapSpec, Program
+from tcbpf.uapi.tc import TC_H_CLSACT
 
 pytestmark = pytest.mark.kernel
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_ROOT, Action, Bpf, Filter, Link, Qdisc, TcClass
+from tcbpf.control.objects import Action, Bpf, Filter, Link, Qdisc, TcClass
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.replay import Replayed, replay
@@ -17,6 +17,7 @@ from tcbpf.isa import assemble, encode
 from tcbpf.net import build
 from tcbpf.net.pcap import Writer, read
 from tcbpf.obj.program import Program
+from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_ROOT
 
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 SIZES = [60, 61, 62, 63, 64]

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tcbpf.control.objects import TC_H_CLSACT, Action, Bpf, Filter, Link, Qdisc, Stats, TcClass
+from tcbpf.control.objects import Action, Bpf, Filter, Link, Qdisc, Stats, TcClass
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import record
 from tcbpf.datapath.user.store import FileStore, MemoryStore, Store
 from tcbpf.errors import SysError, TcError
 from tcbpf.tc import link
 from tcbpf.tc.apply import apply
+from tcbpf.uapi.tc import TC_H_CLSACT
 
 VALUES = [
     Link("em1", 3, "veth", "02:00:00:00:00:01", 1500, True, "em2", 2, "noqueue", {"name": "x"}),

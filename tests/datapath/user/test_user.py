@@ -20,7 +20,7 @@ from types import FrameType
 import pytest
 
 from tcbpf.cbpf.insn import Classic
-from tcbpf.control.objects import TC_H_CLSACT, Bpf, Filter, Link, Qdisc
+from tcbpf.control.objects import Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.base import Prog
 from tcbpf.datapath.user import User
@@ -32,6 +32,7 @@ from tcbpf.net import build
 from tcbpf.net.pcap import Writer
 from tcbpf.obj import load
 from tcbpf.obj.program import MapSpec, Program
+from tcbpf.uapi.tc import TC_H_CLSACT
 from tcbpf.vm.executable import Options
 
 INGRESS = 0xFFFFFFF2

@@ -11,9 +11,10 @@ from tcbpf.cli.tc.action import Command
 from tcbpf.cli.tc.request import apply, block_number, choose, require_device, show
 from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, absent, c_number, duplicate, matches, parsed
 from tcbpf.control.handles import HOOKS, parse_classid, parse_protocol
-from tcbpf.control.objects import ETH_P_ALL, TC_H_ROOT, Filter, Qdisc
+from tcbpf.control.objects import ETH_P_ALL, Filter, Qdisc
 from tcbpf.control.request import Op
 from tcbpf.tc.kinds.filter import FILTERS
+from tcbpf.uapi.tc import TC_H_ROOT
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener

@@ -9,9 +9,10 @@ from tcbpf.cli.tc import show as tc_show
 from tcbpf.cli.tc.request import apply, choose, require_device, show
 from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, absent, duplicate, matches, parsed
 from tcbpf.control.handles import parse_classid
-from tcbpf.control.objects import TC_H_ROOT, TcClass
+from tcbpf.control.objects import TcClass
 from tcbpf.control.request import Op
 from tcbpf.tc.kinds.qdisc import QDISCS
+from tcbpf.uapi.tc import TC_H_ROOT
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener

@@ -9,9 +9,10 @@ from tcbpf.cli.tc import show as tc_show
 from tcbpf.cli.tc.request import Opener, apply, block_number, choose, require_device, show
 from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, absent, duplicate, matches, parsed
 from tcbpf.control.handles import parse_classid, parse_qdisc_handle
-from tcbpf.control.objects import TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT, Qdisc
+from tcbpf.control.objects import Qdisc
 from tcbpf.control.request import Op
 from tcbpf.tc.kinds.qdisc import QDISCS
+from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_INGRESS, TC_H_ROOT
 
 QDISC_USAGE = """\
 Usage: tc qdisc { add | del | replace | change | show } [ dev STRING ]

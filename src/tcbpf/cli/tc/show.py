@@ -7,16 +7,11 @@ from dataclasses import dataclass
 from tcbpf.cli.tc import show_action as tc_show_action
 from tcbpf.control.args import Options
 from tcbpf.control.handles import HOOKS, format_handle, format_protocol
-from tcbpf.control.objects import (
-    TC_H_ROOT,
-    Chain,
-    Filter,
-    Qdisc,
-    TcClass,
-)
+from tcbpf.control.objects import Chain, Filter, Qdisc, TcClass
 from tcbpf.control.sheet import Sheet
 from tcbpf.tc.kinds.filter import FILTERS
 from tcbpf.tc.kinds.qdisc import QDISCS
+from tcbpf.uapi.tc import TC_H_ROOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ import socket
 from collections.abc import Callable
 
 from tcbpf.control.attributes import TCA_CHAIN, attrs, u32
-from tcbpf.control.objects import TC_H_ROOT, Action, Actions, Chain, Filter, Link, Qdisc, TcClass, TcObject
+from tcbpf.control.objects import Action, Actions, Chain, Filter, Link, Qdisc, TcClass, TcObject
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import act, cls, link, sch
 from tcbpf.datapath.kernel.names import Names
 from tcbpf.datapath.kernel.netlink import FLAGS, Rtnetlink
 from tcbpf.errors import NotSupported, TcError
 from tcbpf.uapi import netlink as uapi
+from tcbpf.uapi.tc import TC_H_ROOT
 
 _TCAMSG = bytes(4)  # struct tcamsg: a family of 0
 _NO_SUCH_KIND = frozenset({"Failed to load TC action module", "TC classifier not found", "Specified qdisc kind is unknown"})
