@@ -16,7 +16,7 @@ from tcbpf.tables.row import Release
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.explore import check_functions
 from tcbpf.verifier.live_registers import compute_live_registers
-from tcbpf.verifier.rules.leave import check_stack_depth
+from tcbpf.verifier.stack_depth import check_stack_depth
 from tcbpf.verifier.state.btf_record import record_of
 from tcbpf.verifier.state.env import Env, MapInfo, Refused
 from tcbpf.verifier.state.insns import TAIL_CALL

@@ -14,7 +14,7 @@ from tcbpf.verifier.paths.liveness import StackLiveness
 from tcbpf.verifier.paths.liveness_log import LoggedLiveness
 from tcbpf.verifier.paths.paths import PATH_END, end_path, next_path
 from tcbpf.verifier.paths.prune import is_visited, push_step
-from tcbpf.verifier.rules import access, alu, call, jump, leave
+from tcbpf.verifier.rules import access, alu, call, exit, jump, ld_abs, subprog
 from tcbpf.verifier.rules.globals import say_of_main, set_arguments
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.insns import Ins
@@ -190,12 +190,12 @@ _HANDLERS: Final[dict[Kind, Run]] = {
     Kind.JA: _goto,
     Kind.MAY_GOTO: jump.may_goto,
     Kind.CALL: call.helper,
-    Kind.CALL_LOCAL: leave.call_local,
+    Kind.CALL_LOCAL: subprog.call_local,
     Kind.CALL_KFUNC: _call_kfunc,
-    Kind.EXIT: leave.leave,
+    Kind.EXIT: exit.exit,
     Kind.LD_IMM64: _ld_imm64,
-    Kind.LD_ABS: leave.load_packet,
-    Kind.LD_IND: leave.load_packet,
+    Kind.LD_ABS: ld_abs.load_packet,
+    Kind.LD_IND: ld_abs.load_packet,
     Kind.LOAD: access.load,
     Kind.STORE: access.store,
     Kind.ATOMIC: access.atomic,

@@ -13,7 +13,8 @@ from typing import Final
 
 from tcbpf.obj.btf import Kind
 from tcbpf.tables.insns import Kind as InsnKind
-from tcbpf.verifier.memory.special import drop_reference, replace_registers
+from tcbpf.verifier.memory.invalidate import replace_registers
+from tcbpf.verifier.memory.references import drop_reference
 from tcbpf.verifier.memory.structs import read_struct
 from tcbpf.verifier.state.btf_record import Local, Record, Special
 from tcbpf.verifier.state.env import Env, MapInfo

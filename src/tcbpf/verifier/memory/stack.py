@@ -5,7 +5,7 @@ Source:  check_stack_read(), check_stack_write(), check_stack_range_initialized(
 
 from __future__ import annotations
 
-from tcbpf.verifier.memory.special import destroy_dynptr
+from tcbpf.verifier.memory.dynptr import destroy_dynptr
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.paths.prune import push_step
 from tcbpf.verifier.state.env import MAX_VAR_OFF, Env

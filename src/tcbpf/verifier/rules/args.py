@@ -10,8 +10,8 @@ from typing import Any, Final
 from tcbpf.tables.helpers import Arg, ArgType, Helper, Mod
 from tcbpf.tables.maps import FILTERS, INDEXED
 from tcbpf.verifier.memory import memory, stack
+from tcbpf.verifier.memory.dynptr import dynptr_at, dynptr_slot, make_dynptr
 from tcbpf.verifier.memory.memory import check_unmoved
-from tcbpf.verifier.memory.special import dynptr_at, dynptr_slot, make_dynptr
 from tcbpf.verifier.paths.precision import mark_precise, mark_slot_precise
 from tcbpf.verifier.rules.access import check_alignment
 from tcbpf.verifier.rules.locks import check_deferred, check_kptr, check_lock

@@ -12,12 +12,15 @@ from tcbpf.tables.helpers import HELPERS, ArgType, Helper, Mod, RetType, helper_
 from tcbpf.tables.maps import MAP_TYPES, OF_PROGRAMS, RDONLY_PROG
 from tcbpf.uapi import bpf
 from tcbpf.verifier.memory import stack
-from tcbpf.verifier.memory.special import acquire, forget_packet, release, release_dynptr
+from tcbpf.verifier.memory.dynptr import release_dynptr
+from tcbpf.verifier.memory.invalidate import forget_packet
+from tcbpf.verifier.memory.references import acquire, release
 from tcbpf.verifier.paths.paths import push_path
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.rules.args import Meta, check_arguments
 from tcbpf.verifier.rules.callback import push_async_callback, push_callback
-from tcbpf.verifier.rules.leave import check_nothing_held, return_to_caller
+from tcbpf.verifier.rules.exit import check_nothing_held
+from tcbpf.verifier.rules.subprog import return_to_caller
 from tcbpf.verifier.state.btf_record import Local
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.insns import Ins

@@ -11,7 +11,7 @@ from __future__ import annotations
 from tcbpf.tables.maps import WALKED
 from tcbpf.verifier.memory.graph import borrowed, element
 from tcbpf.verifier.paths.paths import push_path
-from tcbpf.verifier.rules.leave import enter
+from tcbpf.verifier.rules.subprog import enter
 from tcbpf.verifier.state.btf_record import Special
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import MAIN_CALLSITE, NO_REG, UNKNOWN_REG, ZERO, Dynptr, Frame, Reg, State

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from tcbpf.errors import ObjectError
 from tcbpf.obj.btf import Btf, Kind
+from tcbpf.verifier.memory.dynptr import dynptr_at
 from tcbpf.verifier.memory.memory import check_unmoved
-from tcbpf.verifier.memory.special import dynptr_at
 from tcbpf.verifier.rules.args import check_memory
 from tcbpf.verifier.state.env import Env, Refused, SubInfo
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Dynptr, Frame, Reg

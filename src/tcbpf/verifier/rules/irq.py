@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from tcbpf.verifier.memory import stack
-from tcbpf.verifier.memory.special import acquire, destroy_dynptr, object_slot
+from tcbpf.verifier.memory.dynptr import destroy_dynptr, object_slot
+from tcbpf.verifier.memory.references import acquire
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.state import NO_SLOT, ZERO, Reg, Slot
 from tcbpf.verifier.values.types import STACK

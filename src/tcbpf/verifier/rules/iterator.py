@@ -13,7 +13,8 @@ from typing import NamedTuple
 from tcbpf.tables.kfuncs import Kfunc
 from tcbpf.uapi.kfuncs import SIZES
 from tcbpf.verifier.memory import stack
-from tcbpf.verifier.memory.special import acquire, destroy_dynptr, object_slot, release
+from tcbpf.verifier.memory.dynptr import destroy_dynptr, object_slot
+from tcbpf.verifier.memory.references import acquire, release
 from tcbpf.verifier.paths.paths import push_path
 from tcbpf.verifier.paths.prune import previous_entry, widen
 from tcbpf.verifier.state.env import Env

@@ -10,8 +10,9 @@ from typing import Final
 
 from tcbpf.tables.insns import ALU
 from tcbpf.verifier.memory.graph import record_at
+from tcbpf.verifier.memory.invalidate import replace_registers
 from tcbpf.verifier.memory.pointer import never_null
-from tcbpf.verifier.memory.special import drop_reference, replace_registers
+from tcbpf.verifier.memory.references import drop_reference
 from tcbpf.verifier.paths.paths import push_path
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.paths.prune import previous_entry, push_step, widen

@@ -13,14 +13,15 @@ from tcbpf.obj.btf import Kind
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.tables.kfuncs import KFUNCS, Kfunc, Param
 from tcbpf.verifier.memory import graph
-from tcbpf.verifier.memory.special import acquire, forget_packet, release, replace_registers
+from tcbpf.verifier.memory.invalidate import forget_packet, replace_registers
+from tcbpf.verifier.memory.references import acquire, release
 from tcbpf.verifier.paths.paths import PATH_END
 from tcbpf.verifier.paths.scc import check_end
 from tcbpf.verifier.rules.callback import push_async_callback, push_callback
 from tcbpf.verifier.rules.exception import THROW
+from tcbpf.verifier.rules.exit import check_nothing_held, check_return
 from tcbpf.verifier.rules.iterator import follow_next, iterator_at
 from tcbpf.verifier.rules.kfunc_args import Meta, check_arguments, memory_size
-from tcbpf.verifier.rules.leave import check_nothing_held, check_return
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import NO_REG, UNKNOWN_REG, ZERO, Reg, Slot

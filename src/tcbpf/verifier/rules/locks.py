@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from tcbpf.verifier.memory.graph import OWNER, in_tree_callback, record_at
-from tcbpf.verifier.memory.special import acquire, forget_non_owning
+from tcbpf.verifier.memory.invalidate import forget_non_owning
+from tcbpf.verifier.memory.references import acquire
 from tcbpf.verifier.state.btf_record import Special
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import Reg

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcbpf.verifier.state.state import Dynptr, Frame, Iterator, Reg, Slot, State
-from tcbpf.verifier.values.scalar import Scalar, format_signed, format_unsigned
+from tcbpf.verifier.values.scalar import SMAX, SMIN, Scalar, format_signed, format_unsigned
 from tcbpf.verifier.values.types import (
     BASE,
     BTF_ID,
@@ -39,6 +39,16 @@ def column(width: int) -> int:
 def var_text(val: Scalar) -> str:
     """Return an unknown offset as the kernel writes it: a number when it is known, else (value; mask)."""
     return f"({val.value:#x}; {val.mask:#x})" if val.mask else format_unsigned(val.value)
+
+
+def range_text(val: Scalar) -> str:
+    """Return what is known of a result's signed range, each part behind a blank: " smin=0 smax=4"."""
+    text = ""
+    if val.smin > SMIN:
+        text += f" smin={val.smin}"
+    if val.smax < SMAX:
+        text += f" smax={val.smax}"
+    return text or " unknown scalar value"
 
 
 # --- one register, one slot, one state ---------------------------------------------------------------------------------

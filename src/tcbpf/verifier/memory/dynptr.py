@@ -1,89 +1,17 @@
-"""What a path holds and must give back, and the objects that live on the stack: references, dynptrs.
+"""Objects that live on the stack: where one lies, and dynptrs, made, found, destroyed and released.
 
-Source:  acquire_reference(), release_reference(), mark_stack_slots_dynptr(), unmark_stack_slots_dynptr(),
-         destroy_if_dynptr_stack_slot(), clear_all_pkt_pointers(), kernel/bpf/verifier.c (v6.18).
+Source:  mark_stack_slots_dynptr(), unmark_stack_slots_dynptr(), destroy_if_dynptr_stack_slot(), kernel/bpf/verifier.c (v6.18).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
+from tcbpf.verifier.memory.invalidate import invalid, replace_registers
+from tcbpf.verifier.memory.references import acquire, release
 from tcbpf.verifier.state.env import Env
-from tcbpf.verifier.state.state import NO_REG, NO_SLOT, UNKNOWN_REG, ZERO, Dynptr, Frame, Ref, Reg, Slot, State
-from tcbpf.verifier.values.types import BASE, DYNPTR, DYNPTR_PACKETS, MAYBE_NULL, MEM, NON_OWN_REF, is_packet_any
+from tcbpf.verifier.state.state import NO_SLOT, ZERO, Dynptr, Frame, Reg, Slot
+from tcbpf.verifier.values.types import DYNPTR, MAYBE_NULL, MEM
 
-REFCOUNTED = frozenset(("ringbuf", "file"))
-
-
-def replace_registers(state: State, change: Callable[[Reg], Reg]) -> None:
-    """Apply `change` to every register and every spilled one."""
-    for frame in state.frames:
-        regs = frame.regs
-        for i in range(11):
-            old = regs[i]
-            new = change(old)
-            if new is not old:
-                regs[i] = new
-        stack = frame.stack
-        for i, slot in enumerate(stack):
-            if slot.reg is not None and slot.spilled:
-                new = change(slot.reg)
-                if new is not slot.reg:
-                    stack[i] = Slot(slot.kinds, new)
-
-
-def invalid(env: Env) -> Reg:
-    """Return what a pointer becomes whose memory is gone: a number to those who may see addresses, nothing to others."""
-    return UNKNOWN_REG if env.allow_leaks else NO_REG
-
-
-def forget_packet(env: Env) -> None:
-    """Packet data may have moved: no pointer into it is valid any more."""
-    gone = invalid(env)
-
-    def change(reg: Reg) -> Reg:
-        type = reg.type
-        if is_packet_any(type) or (type & BASE == MEM and type & DYNPTR_PACKETS):
-            return gone
-        return reg
-
-    replace_registers(env.cur, change)
-
-
-# --- references ----------------------------------------------------------------------------------------------------------
-
-
-def acquire(env: Env, kind: str = "ptr", owner: Any = None, id: int | None = None) -> int:
-    """Note that the current instruction acquired something, and return its id."""
-    if id is None:
-        id = env.new_id()
-    env.cur.refs = (*env.cur.refs, Ref(id, env.pc, kind, owner))
-    return id
-
-
-def drop_reference(state: State, id: int) -> bool:
-    """Forget a reference without touching registers; return whether it was held."""
-    kept = tuple(ref for ref in state.refs if not (ref.kind == "ptr" and ref.id == id))
-    if len(kept) == len(state.refs):
-        return False
-    state.refs = kept
-    return True
-
-
-def release(env: Env, id: int) -> bool:
-    """Release a reference: no register that stands for it is valid any more. Return whether it was held."""
-    if not drop_reference(env.cur, id):
-        return False
-    gone = invalid(env)
-    replace_registers(env.cur, lambda reg: gone if reg.ref == id else reg)
-    return True
-
-
-def forget_non_owning(env: Env) -> None:
-    """A lock was released: pointers that were valid only under it are gone."""
-    gone = invalid(env)
-    replace_registers(env.cur, lambda reg: gone if reg.type & NON_OWN_REF else reg)
+_REFCOUNTED = frozenset(("ringbuf", "file"))
 
 
 def object_slot(env: Env, reg: Reg, slots: int, what: str, more: tuple[str, ...]) -> int:
@@ -99,9 +27,6 @@ def object_slot(env: Env, reg: Reg, slots: int, what: str, more: tuple[str, ...]
     if off % 8 or spi + 1 < slots:
         env.refuse("object_offset", more=more, what=what, off=off)
     return spi
-
-
-# --- dynptrs -------------------------------------------------------------------------------------------------------------
 
 
 def dynptr_slot(env: Env, reg: Reg, more: tuple[str, ...] = ()) -> int:
@@ -130,7 +55,7 @@ def make_dynptr(env: Env, reg: Reg, kind: str, ref: int = 0) -> None:
     destroy_dynptr(env, frame, spi)
     destroy_dynptr(env, frame, spi - 1)
     id = env.new_id()
-    if kind in REFCOUNTED and not ref:
+    if kind in _REFCOUNTED and not ref:
         ref = acquire(env)
     if env.trace:
         env.trace.slots |= 3 << (spi - 1)
@@ -165,7 +90,7 @@ def destroy_dynptr(env: Env, frame: Frame, spi: int) -> None:
     assert reg is not None
     if not reg.extra.first:
         spi += 1
-    if reg.extra.kind in REFCOUNTED:
+    if reg.extra.kind in _REFCOUNTED:
         env.refuse("dynptr_overwrite")
     frame.stack[spi] = frame.stack[spi - 1] = NO_SLOT
     if env.trace:
