@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tcbpf.control.codes import control_code, control_word
@@ -63,3 +65,26 @@ def test_no_datapath_takes_a_wrong_word(datapath: Datapath, op: Op, alone: bool,
         datapath.apply(Request(op, thing))
     rows = [row for row in datapath.apply(Request(Op.SHOW, Filter("em1", INGRESS))) if isinstance(row, Filter) and row.handle]
     assert [one.control for row in rows for one in row.actions] == ["drop"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("mirred", {"options": {"direction": "dorp", "dev": "em2"}}),
+        ("mirred", {"options": {"action": "dorp", "dev": "em2"}}),
+        ("vlan", {"options": {"action": "dorp"}}),
+        ("gact", {"hw_stats_asked": "dorp"}),
+    ],
+)
+def test_no_datapath_takes_another_wrong_word(datapath: Datapath, kind: str, more: dict[str, Any]) -> None:
+    datapath.apply(Request(Op.ADD, Link("em1", kind="veth", peer="em2")))
+    with pytest.raises(InputError, match="dorp"):
+        datapath.apply(Request(Op.ADD, Action(kind, control="pipe", **more)))
+
+
+def test_a_filter_takes_the_options_of_its_own_kind(datapath: Datapath) -> None:
+    datapath.apply(Request(Op.ADD, Link("em1", kind="veth", peer="em2")))
+    datapath.apply(Request(Op.ADD, Qdisc("em1", "clsact", 0xFFFF0000, TC_H_CLSACT)))
+    for kind, options in ("bpf", {}), ("matchall", Bpf(bytecode=((6, 0, 0, 1),))):
+        with pytest.raises(InputError, match=f"a {kind} filter takes"):
+            datapath.apply(Request(Op.ADD, Filter("em1", INGRESS, kind, pref=1, options=options)))

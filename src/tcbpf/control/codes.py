@@ -1,4 +1,4 @@
-"""The words that end an action ("drop", "goto chain 3", "jump 2") as TC_ACT codes, both ways.
+"""The words of an action as numbers, both ways: how it ends ("drop", "goto chain 3", "jump 2"), and its hardware counters.
 
 Source:  include/uapi/linux/pkt_cls.h; the words are tc(8)'s, and those of the UAPI's names.
 """
@@ -11,6 +11,7 @@ from tcbpf.tables.actions import ACTIONS, GOTO_CHAIN, JUMP, VALUE_MASK
 _WITH_NUMBER = {"goto chain": GOTO_CHAIN, "jump": JUMP}
 _CODES = {word: row.number for row in ACTIONS for word in (row.name, row.tc)}
 _WORDS = {row.number: row.tc for row in ACTIONS}
+HW_STATS = {"immediate": 1, "delayed": 2, "disabled": 0}  # TCA_ACT_HW_STATS_*
 
 
 def control_code(word: str) -> int:
@@ -35,3 +36,13 @@ def control_word(code: int) -> str:
         if code & ~VALUE_MASK == bits:
             return f"{name} {code & VALUE_MASK}"
     return _WORDS.get(code, f"[{code}]")
+
+
+def hw_stats_bits(word: str) -> int:
+    """Return the bits of what an action asks of the hardware's counters.
+
+    Raises:  InputError.
+    """
+    if word not in HW_STATS:
+        raise InputError(f"unknown word {word!r}", where="action hw_stats", hint=", ".join(HW_STATS))
+    return HW_STATS[word]

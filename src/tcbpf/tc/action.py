@@ -9,7 +9,7 @@ import errno
 import time
 from dataclasses import replace
 
-from tcbpf.control.codes import control_code
+from tcbpf.control.codes import control_code, hw_stats_bits
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, Action, Filter
 from tcbpf.control.request import Op
 from tcbpf.errors import TcError
@@ -23,13 +23,13 @@ MAX_OF_A_FILTER = 32  # TCA_ACT_MAX_PRIO
 def bind(state: State, actions: tuple[Action, ...], flags: int, what: str) -> tuple[State, tuple[Action, ...]]:
     """Make a filter's actions, and return them with their indices; `flags` are the filter's SKIP_HW and SKIP_SW.
 
-    Raises:  InputError for a control word that is not one; TcError.
+    Raises:  InputError for an unknown word; TcError.
     """
     if len(actions) > MAX_OF_A_FILTER:
         raise TcError(errno.EINVAL, what)
     bound: list[Action] = []
     for one in actions:
-        control_code(one.control)
+        check_words(one)
         if one.flags & ACT_SKIP and (one.flags & ACT_SKIP) >> 1 != flags:
             raise TcError(errno.EINVAL, what, "Mismatch between action and filter offload flags")
         if not (one.index and (one.kind, one.index) in state.actions):
@@ -53,6 +53,16 @@ def made(state: State, one: Action, what: str) -> tuple[State, Action]:
     return replace(state, actions={**state.actions, (one.kind, index): one}), one
 
 
+def check_words(one: Action) -> None:
+    """Refuse an unknown word that any kind of action may have.
+
+    Raises:  InputError.
+    """
+    control_code(one.control)
+    if one.hw_stats_asked:
+        hw_stats_bits(one.hw_stats_asked)
+
+
 def checked(state: State, one: Action, what: str) -> dict[str, object]:
     """Return the options that an action of its kind may have.
 
@@ -64,9 +74,9 @@ def checked(state: State, one: Action, what: str) -> dict[str, object]:
 def write(state: State, op: Op, one: Action, what: str) -> State:
     """Add, replace or change an action that stands alone.
 
-    Raises:  InputError for a control word that is not one; TcError.
+    Raises:  InputError for an unknown word; TcError.
     """
-    control_code(one.control)
+    check_words(one)
     there = (one.kind, one.index) in state.actions
     if there and op is Op.ADD:
         raise TcError(errno.EEXIST, what)

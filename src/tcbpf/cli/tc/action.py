@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from tcbpf.cli.tc.load import UNLOADED, UNPARSED, prepare, read_source
 from tcbpf.cli.tc.request import require_device
-from tcbpf.cli.tc.show_action import HW_STATS
 from tcbpf.control.args import LOCAL, Quit, Words, matches, wrong
+from tcbpf.control.codes import HW_STATS
 from tcbpf.control.objects import ACT_SKIP_HW, ACT_SKIP_SW, NO_PERCPU, Action
 from tcbpf.tc.kinds.action import ACTIONS
 from tcbpf.tc.kinds.command import Ready

@@ -12,15 +12,16 @@ from tcbpf.control.args import LOCAL, USAGE, Options, Quit, Words, c_number, mat
 from tcbpf.control.objects import Action, Actions
 from tcbpf.control.request import Op
 from tcbpf.control.sheet import Sheet
+from tcbpf.tc.kinds.action import ACTIONS
 
 if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener
 
-ACTIONS_USAGE = """\
-Usage: tc actions { add | change | replace } action KIND [ its options ] [ index INDEX ]
-       tc actions { get | del } action KIND index INDEX ...
-       tc actions { ls | flush } action KIND
-KIND := gact | mirred | bpf | vlan | skbedit
+ACTIONS_USAGE = f"""\
+Usage: tc actions {{ add | change | replace }} action KIND [ its options ] [ index INDEX ]
+       tc actions {{ get | del }} action KIND index INDEX ...
+       tc actions {{ ls | flush }} action KIND
+KIND := {" | ".join(ACTIONS)}
 """
 WRITES = {"add": Op.ADD, "change": Op.REPLACE, "replace": Op.REPLACE}
 NAMED = {"get": Op.GET, "delete": Op.DELETE}

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from tcbpf.cli.tc.request import Opener
     from tcbpf.datapath.base import Datapath
 
-FILTER_USAGE = """\
+FILTER_USAGE = f"""\
 Usage: tc filter [ add | del | change | replace | show | get ] dev STRING
           [ root | ingress | egress | parent CLASSID ]   (or, for dev STRING and what follows it: block INDEX)
           [ pref PRIO ] [ protocol PROTO ] [ chain INDEX ] [ handle FILTERID ]
           [ FILTER_KIND [ its options ] ]
-FILTER_KIND := bpf | matchall | u32
+FILTER_KIND := {" | ".join(FILTERS)}
 """
 ERROR = "We have an error talking to the kernel"
 

@@ -8,9 +8,6 @@ from tcbpf.control.sheet import Sheet
 from tcbpf.control.units import format_size
 from tcbpf.tc.kinds.action import ACTIONS, gact
 
-HW_STATS = ("immediate", "delayed", "disabled")
-"""What an action's user may ask of the hardware's counters."""
-
 
 def actions(sheet: Sheet, rows: tuple[Action, ...], options: Options) -> None:
     """Put a filter's actions in their order."""

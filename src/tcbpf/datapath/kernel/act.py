@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from tcbpf.control.attributes import attr, attrs, nest, pairs, string, text, u32
-from tcbpf.control.codes import control_code, control_word
+from tcbpf.control.codes import HW_STATS, control_code, control_word, hw_stats_bits
 from tcbpf.control.objects import Action
 from tcbpf.datapath.kernel.names import Names
 from tcbpf.datapath.kernel.sch import read_stats
@@ -21,7 +21,6 @@ TCA_ACT_TAB = 1  # linux/rtnetlink.h, which gives it no BTF name
 _GEN = struct.Struct("=IIiii")  # tc_gen: index, capab, action, refcnt, bindcnt
 _LARGEST = 8  # bytes that follow struct tc_gen, where a dump leaves the parameters out
 _BITFIELD = struct.Struct("=II")  # struct nla_bitfield32: value, selector
-_HW_STATS = {"immediate": uapi.TCA_ACT_HW_STATS_IMMEDIATE, "delayed": uapi.TCA_ACT_HW_STATS_DELAYED, "disabled": 0}
 
 
 def actions_attr(kind: int, actions: tuple[Action, ...], names: Names) -> bytes:
@@ -46,7 +45,7 @@ def _marks(action: Action) -> Iterator[bytes]:
     if action.cookie:
         yield attr(uapi.TCA_ACT_COOKIE, action.cookie)
     if action.hw_stats_asked:
-        bits = _HW_STATS[action.hw_stats_asked]
+        bits = hw_stats_bits(action.hw_stats_asked)
         yield attr(uapi.TCA_ACT_HW_STATS, _BITFIELD.pack(bits, bits))
     if action.flags:
         yield attr(uapi.TCA_ACT_FLAGS, _BITFIELD.pack(action.flags, action.flags))
@@ -99,4 +98,4 @@ def _bits(raw: bytes | None) -> int:
 
 
 def _asked(raw: bytes | None) -> str:
-    return "" if raw is None else next(word for word, bits in _HW_STATS.items() if bits == _bits(raw) or not bits)
+    return "" if raw is None else next(word for word, bits in HW_STATS.items() if bits == _bits(raw) or not bits)

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tcbpf.tc.kinds.action import bpf, gact, mirred, skbedit, vlan
 
-ACTIONS = {kind.name: kind for kind in (gact.GACT, mirred.MIRRED, vlan.VLAN, skbedit.SKBEDIT, bpf.BPF)}
+ACTIONS = {kind.name: kind for kind in (gact.GACT, mirred.MIRRED, bpf.BPF, vlan.VLAN, skbedit.SKBEDIT)}

@@ -16,7 +16,7 @@ CONTROLS = ("continue", "pass", "reclassify", "drop", "pipe", "stolen", "trap", 
 GACT_USAGE = """\
 Usage: ... gact CONTROL [ index INDEX ]
 CONTROL := reclassify | drop | continue | pass | pipe | stolen | trap | goto chain CHAIN | jump COUNT
-Other kinds of actions: mirred | bpf | vlan | skbedit"""
+"tc actions help" names the other kinds"""
 
 
 def read_control(word: str, words: Words) -> str | None:
