@@ -290,8 +290,7 @@ def bindings(node: ast.stmt) -> Iterator[tuple[str, object]]:
     elif isinstance(node, ast.Assign):
         for target in node.targets:
             if isinstance(target, ast.Tuple):
-                values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value] * len(target.elts)
-                pairs += zip(target.elts, values, strict=False)
+                pairs += zip(target.elts, parts(node.value, len(target.elts)), strict=False)
             else:
                 pairs.append((target, node.value))
     for target, value in pairs:
@@ -301,6 +300,18 @@ def bindings(node: ast.stmt) -> Iterator[tuple[str, object]]:
                 yield name, number(value)
             except ValueError:
                 yield name, object()  # equal to nothing else
+
+
+def parts(node: ast.expr, count: int) -> list[ast.expr]:
+    """Return the expressions that a tuple or a range of literals gives to `count` names."""
+    if isinstance(node, ast.Tuple):
+        return node.elts
+    if isinstance(node, ast.Call) and called(node) == "range":
+        try:
+            return [ast.Constant(value) for value in range(*(int(str(number(bound))) for bound in node.args))]
+        except ValueError:
+            pass
+    return [node] * count
 
 
 def number(node: ast.expr) -> object:
