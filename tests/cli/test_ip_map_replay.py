@@ -127,7 +127,7 @@ def test_a_map_from_one_command_to_the_next(capsys: Capture) -> None:
     [
         ("show nothing", "no map 'nothing' (there are 1 table)"),
         ("lookup table", "KEY is missing"),
-        ("lookup table 1 2", "'2' is one word too many"),
+        ("lookup table 1 2", "unexpected argument '2'"),
         ("lookup table zz --hex", "'zz' is not hexadecimal"),
         ("update table 1", "VALUE is missing"),
         ("update table 1 2 sometimes", "flag 'sometimes' (any, noexist, exist)"),

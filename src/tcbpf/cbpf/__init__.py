@@ -5,7 +5,7 @@
     cbpf.run(program, packet)                               # what it returns: 0, or how many bytes to keep
     cbpf.attach(sock, program)
 
-Names are imported when they are first used: none of a room's modules is called as one of its names.
+Names are imported when they are first used; no module here has the name of a function.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class _Parser:
         self.fail(f"expected an operand of {row.word}, found {self.found()}")
 
     def extension(self, row: Mnemonic) -> _Operand | None:
-        """Consume an extension's word, when the next token is one."""
+        """Consume an extension's name, if the next token is one."""
         word = self.next.text.lower()
         if word == "len" and self.next.kind == "word":
             self.pos += 1
@@ -242,7 +242,7 @@ class _Parser:
         return Classic(line.code, self.branch(line.true, pc, line), self.branch(line.false, pc, line), line.k)
 
     def skip(self, label: str, pc: int, line: _Line) -> int:
-        """Return how many instructions a jump at `pc` skips to get to `label`; less than 0 when it lies behind."""
+        """Return how many instructions a jump at `pc` skips to get to `label`; negative for a label behind it."""
         if label not in self.labels:
             self.fail(f"no label {label!r}", line.at, hint=f"labels: {', '.join(self.labels) or 'none'}")
         return self.labels[label] - pc - 1
@@ -281,6 +281,6 @@ def _tokens(source: str, path: str) -> list[_Token]:
 def assemble(source: str, *, path: str = "<asm>") -> Filter:
     """Return the program that `source` writes.
 
-    Raises:  AsmError with line and column, and what was expected there.
+    Raises:  AsmError with line and column, and the expected words.
     """
     return _Parser(source, path, _tokens(source, path)).program()

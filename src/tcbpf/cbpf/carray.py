@@ -26,7 +26,7 @@ def is_array(text: str) -> bool:
 def rows(text: str, path: str) -> Iterator[tuple[int, int, int, int]]:
     """Yield code, jt, jf and k of each instruction; `text` has no comments.
 
-    Raises:  InputError naming an instruction that is none.
+    Raises:  InputError that names the bad row.
     """
     for n, match in enumerate(_ROW.finditer(text)):
         fields = [field for field in _CAST.sub("", match["args"] or match["fields"] or "").split(",") if field.strip()]

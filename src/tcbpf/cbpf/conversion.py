@@ -82,7 +82,7 @@ def convert(program: Sequence[Classic], *, length: str = "len") -> Converted:
 
 
 def _reachable(program: Sequence[Classic]) -> set[int]:
-    """Return the instructions that some path reaches; jumps only go forward."""
+    """Return the reachable instructions; jumps only go forward."""
     live = {0}
     for pc, insn in enumerate(program):
         row = CLASSIC.at(insn.code)
@@ -100,7 +100,7 @@ def as_program(
 
 
 def over_capture(program: Sequence[Classic]) -> Program:
-    """Return a classic filter to run over captures: it sees whole frames, and lengths as they were on the wire.
+    """Return a classic filter as a program over captures, which sees whole frames and their lengths on the wire.
 
     A socket_filter program sees what is behind the link header in the kernel's test run, and no length but its own.
 
@@ -123,7 +123,7 @@ def _mem_off(k: int) -> int:
 
 
 def _block(insn: Classic, length: str) -> list[Insn]:
-    """Return all of one instruction but its jumps."""
+    """Return the extended form of one instruction, without its jumps."""
     row = CLASSIC.at(insn.code)
     assert row is not None
     if row.name == "ret":

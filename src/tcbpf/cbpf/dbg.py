@@ -45,10 +45,11 @@ class Captured(Protocol):
 
 @dataclass(slots=True)
 class Debugger:
-    """One debugging session; `execute` takes a command line and yields the lines it prints.
+    """One debugging session; `execute` takes a command line and yields its output.
 
-    `read_filter(text)` and `read_capture(path)` return what `load` names, `extension(packet)` the reader of its metadata.
-    Raises:  InputError for a command that cannot be carried out; nothing is lost by it.
+    `read_filter(text)` and `read_capture(path)` read the argument of `load`; `extension(packet)` returns a
+    reader of its metadata.
+    Raises:  InputError for a command that cannot run; the session's state is unchanged.
     """
 
     read_filter: Callable[[str], Filter]
@@ -65,7 +66,7 @@ class Debugger:
     done: bool = False
 
     def execute(self, line: str) -> Iterator[str]:
-        """Carry out one command; a beginning of its name that no other has is enough."""
+        """Run one command, named in full or by an unambiguous prefix."""
         word, _, rest = line.strip().partition(" ")
         if not word:
             return
@@ -93,11 +94,11 @@ class Debugger:
         return self.program
 
     def restart(self) -> None:
-        """Put the machine before the first instruction."""
+        """Reset the machine to the first instruction."""
         self.history = [State()]
 
     def go_to(self, packet: int) -> None:
-        """Select a packet, and forget what a run had counted."""
+        """Select a packet, and reset a run's counts."""
         self.selected, self.passes, self.fails = packet, 0, 0
         self.restart()
 
@@ -157,11 +158,11 @@ class Debugger:
         self.go_to(0)
 
     def forward(self, program: Filter, packet: Captured) -> None:
-        """Do one instruction."""
+        """Run one instruction."""
         self.history.append(step(program, packet.data, self.state, self.extension(packet.data), wire_len=packet.wire_len))
 
     def step(self, number: str) -> Iterator[str]:
-        """Do N instructions, or undo them."""
+        """Run N instructions, or undo them."""
         program, packet = self.need_program(), self.packet
         count = number_of(number, default=1)
         for _ in range(abs(count)):
@@ -212,11 +213,11 @@ class Debugger:
         yield from ()
 
     def help(self, nothing: str) -> Iterator[str]:
-        """Say what there is."""
+        """List the commands."""
         yield HELP
 
     def show(self) -> Iterator[str]:
-        """Print registers, the instruction to come (or the result) and the packet, the bytes last read in brackets."""
+        """Print registers, the next instruction (or the result) and the packet, with the bytes last read in brackets."""
         state, program = self.state, self.need_program()
         insn = program[state.pc]
         yield "-- register dump --"
@@ -254,7 +255,7 @@ COMMANDS: dict[str, Callable[[Debugger, str], Iterator[str]]] = {
 
 
 def full_name(word: str, names: Collection[str]) -> str:
-    """Return the one command that begins with `word`.
+    """Return the command that begins with `word`.
 
     Raises:  InputError when there is none, or there are several.
     """

@@ -85,8 +85,8 @@ def signed(value: int) -> int:
 def disassemble(program: Sequence[Classic]) -> str:
     """Return bpf_asm text, with a label before each jump's target, that assembles back to the same bytes.
 
-    An instruction that has no mnemonic, jumps out of the program, or carries bits that no text says (jt of a load) is a
-    `.raw` line, which the assembler does not take: `check` tells why such a program does not load.
+    An instruction that has no mnemonic, jumps out of the program, or sets bits that no text shows (jt of a load) is a
+    `.raw` line, which the assembler refuses: `check` tells why such a program does not load.
     """
     labelled = sorted({target for pc, insn in enumerate(program) for target in targets(pc, insn)})
     names = {target: f"L{target:03d}" for target in labelled}
@@ -112,7 +112,7 @@ def _text(pc: int, insn: Classic, names: dict[int, str], size: int) -> str:
 
 
 def _says_all(insn: Classic) -> bool:
-    """Tell whether the text of `insn` holds all of it: fields that its mode does not use are zero."""
+    """Tell whether the text of `insn` is lossless: fields that its mode does not use are zero."""
     row = CLASSIC.at(insn.code)
     assert row is not None
     no_jumps = row.branch or not (insn.jt or insn.jf)

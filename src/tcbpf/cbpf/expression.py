@@ -57,7 +57,7 @@ def _open(name: str) -> Any:
 
 
 def _found() -> Any:
-    """Return libpcap under another name, which a process or two must be started to find."""
+    """Return libpcap under another name; finding it may start a process or two."""
     from ctypes.util import find_library
 
     name = find_library("pcap")
@@ -76,7 +76,7 @@ def link_type_name(number: int) -> str:
 
 
 def compile_expression(expression: str, *, link_type: str = "EN10MB", optimize: bool = True, snaplen: int = SNAPLEN) -> Filter:
-    """Return what `tcpdump -ddd EXPRESSION` would print, as a program.
+    """Return the program that `tcpdump -ddd EXPRESSION` prints.
 
     link_type is a DLT name without DLT_: EN10MB (or ETHERNET), RAW, LINUX_SLL, ...
     Raises:  InputError in libpcap's words; NotSupported without libpcap.

@@ -1,4 +1,4 @@
-"""One classic instruction and a program of them, and the binary forms they are carried in."""
+"""A classic instruction, a program of them, and their binary forms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def from_bytes(raw: bytes) -> Filter:
 
 
 def targets(pc: int, insn: Classic) -> tuple[int, ...]:
-    """Return where the jump at `pc` goes, taken first; nothing when it is no jump."""
+    """Return where the jump at `pc` goes, taken first; () for other instructions."""
     row = CLASSIC.at(insn.code)
     if row is None:
         return ()

@@ -56,7 +56,7 @@ def _is_extension(row: Form, insn: Classic) -> bool:
 
 
 def _slots(row: Form, insn: Classic) -> int:
-    """Return how many instructions become of one."""
+    """Return the number of extended instructions for a classic one."""
     if _is_extension(row, insn):
         extension = EXTENSIONS.at(insn.k - SKF_AD_OFF)
         return 1 if insn.k - SKF_AD_OFF == ALU_XOR_X or extension is None else _EXTENSION[extension.name]
@@ -70,7 +70,7 @@ def _slots(row: Form, insn: Classic) -> int:
 
 
 def _load(row: Form, k: int) -> int:
-    """Return the size of a packet load: from memory where that is sure to be there, by a call otherwise."""
+    """Return the size of a packet load: a memory access when the bytes are known to be linear, a call otherwise."""
     call = 8 + (row.mode is Mode.IND and k != 0)
     if row.mode is Mode.IND or k >> 31:
         return call
@@ -78,7 +78,7 @@ def _load(row: Form, k: int) -> int:
 
 
 def _jumps(insn: Classic) -> list[int]:
-    """Return the places, among what becomes of an instruction, of the jumps."""
+    """Return the places of the jumps among an instruction's extended ones."""
     row = CLASSIC.at(insn.code)
     assert row is not None
     if row.mode is Mode.LABEL:
@@ -90,7 +90,7 @@ def _jumps(insn: Classic) -> list[int]:
 
 
 def _taken(pc: int, insn: Classic) -> tuple[int, ...]:
-    """Return where each of _jumps() goes."""
+    """Return the target of each of _jumps()."""
     to = targets(pc, insn)
     if len(to) < 2 or len(_jumps(insn)) == 2:
         return to

@@ -17,7 +17,7 @@ _ALL = (1 << MEM_WORDS) - 1
 
 
 def check(program: Sequence[Classic]) -> None:
-    """Return when the kernel would load `program`.
+    """Check that the kernel would load `program`.
 
     Raises:  FilterError with the first instruction that breaks a rule, and the rule's name.
     """
@@ -40,7 +40,7 @@ def check(program: Sequence[Classic]) -> None:
 
 
 def _check_one(pc: int, insn: Classic, size: int) -> None:
-    """Check what one instruction says by itself."""
+    """Check one instruction by itself."""
     row = CLASSIC.at(insn.code)
     if row is None or not row.loads:
         what = f"{row.name} {row.mode.value} does not load" if row else f"no instruction has opcode {insn.code:#06x}"
@@ -65,14 +65,14 @@ def _check_one(pc: int, insn: Classic, size: int) -> None:
 
 
 def _room(left: int) -> str:
-    """Say how far a jump can go."""
+    """Return a message's words for the reach of a jump."""
     return f"at most {left} forward from here" if left >= 0 else "no instruction follows"
 
 
 def _check_memory(program: Sequence[Classic]) -> None:
     """Check that a word of M is loaded only where every path has stored it.
 
-    The kernel's rule takes no notice of `ret`: what follows one inherits what was stored before it.
+    The kernel's rule ignores `ret`: the instruction after it inherits the words stored before it.
     """
     stored_at = [_ALL] * len(program)
     stored = 0

@@ -45,7 +45,7 @@ def attach(sock: socket.socket, program: Attachable) -> None:
 
 
 def detach(sock: socket.socket) -> None:
-    """Take the filter of `sock` away.
+    """Detach the filter of `sock`.
 
     Raises:  SysError: ENOENT when it has none, EPERM when it is locked.
     """
@@ -53,7 +53,7 @@ def detach(sock: socket.socket) -> None:
 
 
 def lock(sock: socket.socket) -> None:
-    """Keep the filter of `sock` as it is for as long as the socket lives."""
+    """Lock the filter of `sock` for the socket's lifetime."""
     _setsockopt(sock, socket.SOL_SOCKET, SO_LOCK_FILTER, 1, "lock the filter")
 
 
@@ -63,7 +63,7 @@ def attach_reuseport(sock: socket.socket, program: Attachable) -> None:
 
 
 def detach_reuseport(sock: socket.socket) -> None:
-    """Take the reuseport program of the group of `sock` away."""
+    """Detach the reuseport program of the group of `sock`."""
     _setsockopt(sock, socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0, "detach the reuseport program")
 
 
@@ -75,7 +75,7 @@ def join_fanout(sock: socket.socket, group: int, program: Attachable) -> None:
 
 
 def _set(sock: socket.socket, level: int, classic: int, extended: int, program: Attachable, asked: str) -> None:
-    """Give `program` to the option that takes its kind."""
+    """Set the socket option for a classic or an extended `program`."""
     if not isinstance(program, Sequence):
         _setsockopt(sock, level, extended, program if isinstance(program, int) else program.fileno(), asked)
         return

@@ -38,7 +38,7 @@ class State:
 
 
 def no_extension(word: str, a: int, x: int) -> int | None:
-    """Stand for a packet without metadata: every extension reads 0."""
+    """Read 0 for every extension, as of a packet without metadata."""
     return 0
 
 

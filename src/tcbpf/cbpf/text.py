@@ -1,4 +1,4 @@
-"""The forms a compiled classic filter is written in, read and written.
+"""The text forms of a compiled classic filter, read and written.
 
 decimal    4,40 0 0 12,21 0 1 2048,6 0 0 65535,6 0 0 0,      bpf_asm, tc; newlines for commas: tcpdump -ddd
 c          { 0x28,  0,  0, 0x0000000c },                     bpf_asm -c; tcpdump -dd
@@ -32,7 +32,7 @@ def to_c(program: Filter) -> str:
 
 
 def alternate(value: int, width: int) -> str:
-    """Return what printf makes of %#0{width}x: a zero has no 0x."""
+    """Return `value` as printf's %#0{width}x prints it: a zero has no 0x."""
     return f"{value:#0{width}x}" if value else "0" * width
 
 
@@ -42,9 +42,9 @@ def to_dd(program: Filter) -> str:
 
 
 def parse(text: str, *, path: str = "<bytecode>") -> Filter:
-    """Return the program of any of the forms above, or of C (see carray.py); comments of C and of # are passed over.
+    """Return the program of any of the forms above, or of C (see carray.py); C comments and # comments are skipped.
 
-    Raises:  InputError in tc's words when the count does not match, and naming the instruction that is no four numbers.
+    Raises:  InputError, in tc's words when the count does not match; it names an instruction that is not four numbers.
     """
     text = _COMMENT.sub(" ", text)
     if not carray.is_array(text):
@@ -62,7 +62,7 @@ def is_bytecode(text: str) -> bool:
 
 
 def _counted(parts: list[str], path: str) -> Filter:
-    """Return the program of a count and as many instructions.
+    """Return the program of an instruction count and that many instructions.
 
     Source:  bpf_ops_parse(), iproute2 lib/bpf_legacy.c, for what is refused.
     """
@@ -84,7 +84,7 @@ def _counted(parts: list[str], path: str) -> Filter:
 
 
 def _numbers(n: int, row: str, path: str) -> tuple[int, int, int, int]:
-    """Return the four numbers of a line; a leading zero is none of an octal number, as sscanf() has it."""
+    """Return the four numbers of a line; a leading zero does not mean octal, as in sscanf("%d")."""
     try:
         code, jt, jf, k = (int(word, 0 if word[:2].lower() == "0x" else 10) for word in row.split())
     except ValueError:
@@ -93,7 +93,7 @@ def _numbers(n: int, row: str, path: str) -> tuple[int, int, int, int]:
 
 
 def _insn(n: int, fields: tuple[int, int, int, int], path: str) -> Classic:
-    """Return an instruction of its fields."""
+    """Return the instruction with these fields."""
     code, jt, jf, k = fields
     if not (0 <= code <= 0xFFFF and 0 <= jt <= 255 and 0 <= jf <= 255 and -0x80000000 <= k <= U32):
         raise InputError(f"Error at instruction {n}!", where=path, hint="code has 16 bits, jt and jf have 8, k has 32")

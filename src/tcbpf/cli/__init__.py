@@ -113,7 +113,7 @@ def tc_main() -> int:
 
 
 def guard(run: Callable[[], int]) -> int:
-    """Call `run` and return its status, or say in one line why not."""
+    """Call `run` and return its status; print an exception as one line."""
     try:
         return run()
     except BrokenPipeError:

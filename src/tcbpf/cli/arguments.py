@@ -1,4 +1,4 @@
-"""Arguments that several verbs share, and what they stand for."""
+"""Arguments that several verbs share, and the values they name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHICH: Rows = {
     "--section": {"default": "", "metavar": "S", "help": "the program in this ELF section"},
     "--name --program": {"dest": "name", "default": "", "metavar": "NAME", "help": "the program of this function"},
 }
-"""Which of a file's programs is meant: one of these."""
+"""The options that choose one of a file's programs."""
 
 PROGRAM: Rows = {"program": {"metavar": "PROGRAM", "help": "a C source (.c) or an object file (.o)"}}
 DATAPATH: Rows = {
@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser, rows: Rows) -> None:
 
 
 def add_program(parser: argparse.ArgumentParser) -> None:
-    """Add the program's file and which of its programs is meant."""
+    """Add the program's file and the options that choose one of its programs."""
     add(parser, PROGRAM | WHICH)
 
 
@@ -61,7 +61,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 class Source:
-    """The C source, assembly text or object file that a command names: what is in it, and its Object once that is asked for.
+    """The C source, assembly text or object file that a command names: its contents, and on demand its Object.
 
     Raises:  InputError when there is no such file.
     """
@@ -73,7 +73,7 @@ class Source:
 
     @cached_property
     def contents(self) -> tuple[bytes, str]:
-        """Return what decides the Object, compiled already when it is C, and what the compiler warned of.
+        """Return the bytes that decide the Object (of C, the compiled ones) and the compiler's warnings.
 
         Raises:  CompileError.
         """
@@ -86,7 +86,7 @@ class Source:
 
     @cached_property
     def object(self) -> Object:
-        """Return the Object, having said what the compiler or the loader remarked on it.
+        """Return the Object; print the compiler's and the loader's remarks on it.
 
         Raises:  CompileError; ObjectError; AsmError.
         """
@@ -103,7 +103,7 @@ class Source:
         return obj
 
     def say(self, notes: Iterable[str]) -> None:
-        """Say the Object's notes, once."""
+        """Print the Object's notes, once."""
         for note in () if self._said else notes:
             print(note, file=sys.stderr)
         self._said = True

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Assemble, and write the form that was asked for."""
+    """Assemble, and write the chosen form."""
     insns = program(*read_text(args.file), args.section)
     if not insns:
         raise InputError("no instruction", where=args.file, hint="a program is at least `exit`")
@@ -68,7 +68,7 @@ def program(text: str, path: str, section: str) -> tuple[Insn, ...]:
 
 
 def read_text(path: str) -> tuple[str, str]:
-    """Return a file's text, "-" being standard input, and what messages call it.
+    """Return the text of a file ("-": standard input) and the name used in messages.
 
     Raises:  InputError.
     """
@@ -83,7 +83,7 @@ def read_text(path: str) -> tuple[str, str]:
 
 
 def c_rows(insns: Sequence[Insn]) -> list[str]:
-    """Return initialisers of struct bpf_insn, each with its words."""
+    """Return initialisers of struct bpf_insn, each with its text as a comment."""
     words = dict(listing(insns))
     return [
         f"{{ {insn.code:#04x}, {insn.dst:2}, {insn.src:2}, {insn.off:6}, {insn.imm & 0xFFFFFFFF:#010x} }},"

@@ -4,7 +4,7 @@ The first argument is the memory as blank-separated hex bytes, standard input th
 in hex.
 
 Source:  the README of bpf_conformance.
-Differs: `--engine jit|interp|kernel` says who runs it.
+Differs: `--engine jit|interp|kernel` chooses the engine.
 """
 
 from __future__ import annotations
@@ -114,6 +114,6 @@ def _wrapped(insns: Sequence[Insn], length: int, value_fd: int) -> list[Insn]:
 
 
 def _reason(log: str) -> str:
-    """Return the verifier's sentence: the last line that is no instruction and no statistics."""
+    """Return the verifier's message: the last line that is neither an instruction nor statistics."""
     lines = [line for line in log.splitlines() if line and not line[0].isdigit() and not line.startswith("processed ")]
     return lines[-1] if lines else "the kernel refused the program without a reason"

@@ -25,7 +25,7 @@ COMPARED = ("mark", "priority", "cb", "tstamp", "gso_segs", "gso_size")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where the datapaths part: packet number from 1 (0 for maps), what differs, and both sides."""
+    """The first difference: packet number from 1 (0 for maps), the differing thing, and both sides."""
 
     packet: int
     what: str
@@ -62,9 +62,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def chosen(obj: Object, args: argparse.Namespace) -> list[str]:
-    """Return the functions of the programs that are meant; the targets of tail calls only when they are named.
+    """Return the functions of the chosen programs; targets of tail calls only when they are named.
 
-    Raises:  InputError when there is none; it lists what there is.
+    Raises:  InputError when there is none; it lists the choices.
     """
     if args.section or args.name or not obj.entries:
         return [choose(obj, args.section, args.name).name]
@@ -139,7 +139,7 @@ def compare(obj: Object, path: str, name: str, limit: int = 0) -> Outcome:
 
 
 def pairs(a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what is compared of two runs."""
+    """Yield the parts of two runs that are compared: name, ours, theirs."""
     yield "verdict", a.verdict, b.verdict
     yield "packet", a.packet, b.packet
     for name in COMPARED:

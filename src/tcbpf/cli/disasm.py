@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the text of all that was named."""
+    """Print the text of every function or of the bytecode."""
     if args.jit:
         for name, text in machine_code(args.input, args.section):
             print(json.dumps({"function": name, "assembly": text}) if args.json else text)
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One instruction: where it is, its slots, its words, the slot it may jump to, and the source line that begins here."""
+    """One instruction: its place, slots, text, jump target, and the source line that begins here."""
 
     pc: int
     insns: tuple[Insn, ...]
@@ -137,7 +137,7 @@ class Paint:
         return f"\x1b[36m{text}\x1b[0m" if self.on else text
 
     def words(self, text: str) -> str:
-        """Set apart what leaves the straight line: calls, jumps, the end."""
+        """Colour calls, jumps and exits."""
         if not self.on:
             return text
         colour = "33" if text.startswith(("call", "tail")) else "35" if re.match(r"if |goto|gotol|may_goto|exit", text) else ""
@@ -148,7 +148,7 @@ class Paint:
 
 
 def read(name: str, section: str) -> Iterator[Block]:
-    """Yield what a file, standard input or hexadecimal digits hold.
+    """Yield the blocks of a file, of standard input or of hexadecimal digits.
 
     Raises:  InputError.
     """
@@ -188,7 +188,7 @@ def machine_code(name: str, section: str) -> Iterator[tuple[str, str]]:
 
 
 def from_bytes(raw: bytes, where: str) -> bytes:
-    """Return the program in a file's bytes: the bytes themselves, or what text says of them."""
+    """Return the bytecode in a file's bytes: the bytes themselves, or those that text spells."""
     if not raw:
         raise InputError("nothing to disassemble", where=where)
     try:
@@ -199,7 +199,7 @@ def from_bytes(raw: bytes, where: str) -> bytes:
 
 
 def from_text(text: str, where: str) -> bytes:
-    """Return the bytes that hexadecimal digits, or rows of struct bpf_insn, stand for."""
+    """Return the bytecode that hexadecimal digits or rows of struct bpf_insn spell."""
     bare = re.sub(r"/\*.*?\*/|//.*|^\s*#.*$", " ", text, flags=re.S | re.M if "/*" in text else re.M)
     rows = re.findall(r"\{([^{}]*)\}", bare)
     try:
@@ -229,7 +229,7 @@ def of_insns(insns: tuple[Insn, ...], name: str = "", section: str = "", type: s
 
 
 def target(insn: Insn, pc: int) -> int | None:
-    """Return the slot that a jump may go to, or None for what is no jump."""
+    """Return a jump's target slot; None for other instructions."""
     op = op_of(insn.code, insn.src, insn.off, insn.imm)
     if op is None or op.kind not in (Kind.JA, Kind.JUMP, Kind.MAY_GOTO):
         return None
@@ -239,7 +239,7 @@ def target(insn: Insn, pc: int) -> int | None:
 def of_object(obj: Object, section: str) -> Iterator[Block]:
     """Yield each function of an object: entry programs in file order, then the subprograms.
 
-    Raises:  InputError when no function is in the section that was asked for.
+    Raises:  InputError when the section has no function.
     """
     from tcbpf.obj import section_type
 
@@ -279,7 +279,7 @@ def of_code(code: Code, type: str) -> Block:
 
 
 def symbolic(row: Shown, kind: str, symbol: str, offset: int) -> str:
-    """Return an instruction's words with a symbol in the place of the number that linking fills in."""
+    """Return an instruction's text with a symbol where linking fills in a number."""
     register = f"r{row.insns[0].dst} = "
     match kind:
         case "map":

@@ -1,7 +1,7 @@
-"""Plain commands read without argparse, which takes as long to import and to fill as a million packets to classify.
+"""Plain commands, read without argparse, whose import alone takes as long as classifying a million packets.
 
-The rows are argparse's own: by the names of an argument, what `add_argument` is given. What is not plain and right (an
-abbreviation, "--name=value", a wrong number, a word too many, --help) is left to argparse, which reads or refuses it.
+A row holds the names of an argument and the keywords of `add_argument`. Everything else (an abbreviation, "--name=value",
+a wrong number, an extra argument, --help) is left to argparse, which reads or refuses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read(words: Sequence[str], rows: Rows) -> SimpleNamespace | None:
-    """Return what argparse makes of words that are plain, and None for others."""
+    """Return argparse's result for plain words; None for others."""
     options = {name: row for names, row in rows.items() for name in names.split() if name[0] == "-"}
     wanted = [name for name in rows if name[0] != "-"]
     found = {_dest(name, row): row.get("default", _off(row)) for name, row in options.items()}
@@ -42,12 +42,12 @@ def _dest(name: str, row: dict[str, Any]) -> str:
 
 
 def _off(row: dict[str, Any]) -> bool | None:
-    """Return what an option is that is not given."""
+    """Return the value of a flag that is not given."""
     return row["action"] == "store_false" if "action" in row else None
 
 
 def _value(word: str, row: dict[str, Any]) -> str | int | None:
-    """Return the value that a word is for an option, or None."""
+    """Return an option's value; None when argparse must read the word."""
     if word[:1] == "-" or word not in row.get("choices", (word,)):
         return None
     if row.get("type") is int:

@@ -23,14 +23,14 @@ WORDS = """\
 MAP is an id, a name, or the path of a pin; "id N", "name NAME" and "pinned PATH" say which.
 KEY and VALUE are numbers, addresses or JSON, by the map's BTF; with --hex, bytes.
 
-  show [MAP]                      what maps there are
+  show [MAP]                      list the maps
   dump MAP                        all elements
   lookup MAP [key] KEY            one element
   update MAP [key] KEY [value] VALUE [any|noexist|exist]
   delete MAP [key] KEY
   push MAP [value] VALUE          into a queue, a stack or a bloom filter
   peek MAP | pop MAP              the next value of a queue or a stack; pop takes it out
-  records MAP [TYPE]              what programs put out in a ring buffer, taken; --follow waits for more
+  records MAP [TYPE]              take a ring buffer's records; --follow waits for more
   create PATH --type T --key N --value N --entries N [--flags F]
                                   a map, pinned at PATH
   pin MAP PATH                    give it a name in the bpf fs
@@ -75,7 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Carry out one of the verb's words; 1 when there is no such element."""
+    """Run one subcommand; return 1 when there is no such element."""
     words = list(args.words)
     with open_datapath(args.datapath, home=args.home, lasting=True) as dp:
         if args.what == "create":
@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def keyless(found: Map, args: argparse.Namespace, words: list[str]) -> int:
-    """Carry out a word about a map whose values have no keys; 1 when there is none to take."""
+    """Run push, pop or peek on a queue or stack; return 1 if it is empty."""
     if args.what == "push":
         value = read(found, take(words, "VALUE", after="value"), args.hex, "value")
         finish(words)
@@ -115,10 +115,10 @@ def keyless(found: Map, args: argparse.Namespace, words: list[str]) -> int:
 
 
 def records(found: Map, args: argparse.Namespace, words: list[str]) -> int:
-    """Take and print the records of a map: those that are there, and with --follow all that come."""
+    """Take and print the records of a map; with --follow, wait for more."""
     type = " ".join(words)
     if type and args.hex:
-        raise InputError(f"{type!r} is one word too many", where="map records --hex", hint="bytes have no type")
+        raise InputError(f"unexpected argument {type!r}", where="map records --hex", hint="bytes have no type")
     with found.records(type) as reader, contextlib.suppress(KeyboardInterrupt):
         record = reader.wait(None if args.follow else 0)
         while record is not None:
@@ -130,7 +130,7 @@ def records(found: Map, args: argparse.Namespace, words: list[str]) -> int:
 
 
 def element(found: Map, args: argparse.Namespace, words: list[str]) -> int:
-    """Carry out a word about a map's elements."""
+    """Run dump, lookup, update or delete."""
     if args.what == "dump":
         finish(words)
         return dump(found, args)
@@ -152,7 +152,7 @@ def element(found: Map, args: argparse.Namespace, words: list[str]) -> int:
 
 
 def take(words: list[str], what: str, *, after: str = "") -> str:
-    """Return the next word, which is `what`, and may stand after a word of its own."""
+    """Return the next word; `what` names it in messages, and the keyword `after` may precede it."""
     if after and words[:1] == [after]:
         words.pop(0)
     if not words:
@@ -161,9 +161,9 @@ def take(words: list[str], what: str, *, after: str = "") -> str:
 
 
 def finish(words: list[str]) -> None:
-    """Raise when words are left over."""
+    """Raise InputError when arguments are left over."""
     if words:
-        raise InputError(f"{words[0]!r} is one word too many", where="map", hint="quote a key or value that has blanks")
+        raise InputError(f"unexpected argument {words[0]!r}", where="map", hint="quote a key or value that has blanks")
 
 
 def take_map(dp: Datapath, words: list[str], where: str) -> Map:
@@ -197,9 +197,9 @@ def take_map(dp: Datapath, words: list[str], where: str) -> Map:
 
 
 def read(found: Map, text: str, hex: bool, what: str, key: bytes = b"") -> bytes:
-    """Return the bytes of a key or value that a word says.
+    """Return the bytes of the key or value that `text` spells.
 
-    Raises:  InputError that says what one looks like.
+    Raises:  InputError with an example.
     """
     if hex:
         try:
@@ -211,7 +211,7 @@ def read(found: Map, text: str, hex: bool, what: str, key: bytes = b"") -> bytes
 
 
 def typed_word(text: str) -> Any:
-    """Return a word as a number, as JSON, or as it stands."""
+    """Return a word as a number, as JSON, or unchanged."""
     try:
         return int(text, 0)
     except ValueError:
@@ -223,13 +223,13 @@ def typed_word(text: str) -> Any:
 
 
 def absent(found: Map, key: bytes) -> int:
-    """Say that there is no such element."""
+    """Report a missing element, and return the exit status."""
     print(f"tcbpf: map {found.spec.name}: no element of key {one_line(found.decode_key(key))}", file=sys.stderr)
     return 1
 
 
 def show(maps: Iterable[Map], args: argparse.Namespace) -> int:
-    """Print what maps are."""
+    """Print the maps' properties."""
     rows = [
         {
             "id": m.raw.id,
@@ -267,7 +267,7 @@ def dump(found: Map, args: argparse.Namespace) -> int:
 
 
 def lookup(found: Map, key: bytes) -> bytes | None:
-    """Return a value; None when it went on the way.
+    """Return a value; None when the element was deleted meanwhile.
 
     Raises:  NotSupported for a map type that cannot be read.
     """
@@ -291,7 +291,7 @@ def show_one(found: Map, key: bytes, value: bytes, args: argparse.Namespace) -> 
 
 
 def plain(found: Map, key: bytes, value: bytes, hex: bool) -> dict[str, Any]:
-    """Return an element as JSON has it."""
+    """Return an element as JSON types."""
     if hex:
         return {"key": key.hex(), "value": value.hex()}
     return {"key": jsonable(found.decode_key(key)), "value": jsonable(found.decode_value(value))}
@@ -309,7 +309,7 @@ def jsonable(value: Any) -> Any:
 
 
 def create(dp: Datapath, args: argparse.Namespace, words: list[str]) -> int:
-    """Make a map and pin it, for it would go with this command otherwise."""
+    """Create a map and pin it; unpinned, it would be freed when this command ends."""
     path = take(words, "PATH")
     finish(words)
     name = path.rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""How verbs print: numbers, verdicts and tables, plain in a pipe and with rich in a terminal."""
+"""Output of verbs: numbers, verdicts and tables, plain in a pipe and with rich in a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def one_line(value: Any) -> str:
 
 
 def verdict_name(verdict: int) -> str:
-    """Return "shot" for 2, and "" for a number that is no TC_ACT."""
+    """Return "shot" for 2, and "" for a number that is not a TC_ACT."""
     row = ACTIONS.at(verdict)
     return row.name if row else ""
 
@@ -39,7 +39,7 @@ def rate(packets: int, duration_ns: int) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
-    """Print rows under a head; columns that hold only numbers are set to the right."""
+    """Print rows under a head; columns of numbers are right-aligned."""
     cells = [[str(cell) for cell in row] for row in rows]
     numeric = [all(isnumber(row[i]) for row in cells) for i in range(len(head))]
     if sys.stdout.isatty():

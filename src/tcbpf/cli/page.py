@@ -30,7 +30,7 @@ summary { cursor: pointer }
 
 
 def write(path: str, verb: str, subject: str, body: str, style: str = "") -> None:
-    """Write to `path` the page of `tcbpf VERB SUBJECT`: `body` is HTML, `style` what it needs beside the common one."""
+    """Write to `path` the page of `tcbpf VERB SUBJECT`: `body` is HTML, `style` its additions to the common style."""
     whole = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
         f"<title>tcbpf {escape(verb)} {escape(subject)}</title>\n<style>{STYLE}{style}</style>\n"

@@ -15,7 +15,7 @@ HISTORY = 1000
 
 
 class Debugger(Protocol):
-    """What takes commands until it is done."""
+    """A session that takes commands until it is done."""
 
     @property
     def done(self) -> bool: ...
@@ -23,9 +23,9 @@ class Debugger(Protocol):
 
 
 def converse(debugger: Debugger, commands: Collection[str], name: str) -> int:
-    """Carry out commands until the debugger is done or the input ends; `name` is the history's.
+    """Run commands until the debugger is done or the input ends; `name` is the history's.
 
-    Returns: 0; from standard input 2 when a command could not be carried out.
+    Returns: 0; 2 when a command from standard input failed.
     """
     if not sys.stdin.isatty():
         return max([obey(debugger, line) for line in iter_lines(debugger)], default=0)
@@ -49,7 +49,7 @@ def iter_lines(debugger: Debugger, prompt: str = "") -> Iterator[str]:
 
 
 def obey(debugger: Debugger, line: str) -> int:
-    """Carry out one command, and say why not when that cannot be done."""
+    """Run one command and print its output; on failure print the reason and return 2."""
     try:
         for shown in debugger.execute(line):
             print(shown)

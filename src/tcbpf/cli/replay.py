@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--ingress", action="store_true", help="the packets arrive on the device")
     which.add_argument("--egress", action="store_true", help="the packets leave through the device")
-    parser.add_argument("--out", metavar="DIR", help="write what reached each stack and wire: DIR/DEV-{ingress,egress}.pcapng")
+    parser.add_argument("--out", metavar="DIR", help="write packets per stack and wire: DIR/DEV-{ingress,egress}.pcapng")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="stop after N packets")
     parser.add_argument("--home", default="", metavar="DIR", help="the user datapath's directory")
     add_json(parser)
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Replay, and print what became of the packets."""
+    """Replay, and print the verdicts and the devices' counters."""
     if chosen_name(args.datapath) != "user":
         raise InputError(
             "a replay drives devices of the user datapath",

@@ -86,7 +86,7 @@ def main(args: Any) -> int:
 
 
 def on_trial(source: Source, section: str, name: str) -> Trial | None:
-    """Return the program on trial; None when it needs more than that."""
+    """Return the program as a one-shot run; None when it needs a whole datapath."""
     from tcbpf import cache
     from tcbpf.datapath.capture.one_shot import Trial, find
 

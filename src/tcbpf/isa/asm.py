@@ -9,8 +9,8 @@
     drop:   r0 = 2
             exit
 
-A line of a verifier log can be pasted as it is: `12: (b7) r0 = 2   ; R0_w=2`; its opcode then decides what the words leave
-open, and is checked.
+A line of a verifier log can be pasted as it is: `12: (b7) r0 = 2   ; R0_w=2`; its opcode then resolves
+ambiguous words, and is checked.
 
 Source:  kernel/bpf/disasm.c (v6.18): the formats.
 """
@@ -30,7 +30,7 @@ _LOGGED = re.compile(r"\s*(?:\d+:\s*)?(?:\(([0-9a-f]{2})\)(?=\s))?")
 
 
 class Assembled(NamedTuple):
-    """A program with where its slots came from.
+    """A program, with its labels and the source lines of its slots.
 
     Units:   labels are pcs; lines counts the text's lines from 1, one for each slot.
     """
@@ -41,15 +41,15 @@ class Assembled(NamedTuple):
 
 
 def assemble(text: str, *, path: str = "<asm>") -> tuple[Insn, ...]:
-    """Return the slots of a program written as text.
+    """Return the slots of a program in text form.
 
-    Raises:  AsmError with line and column, and what was expected there.
+    Raises:  AsmError with line and column, and the expected words.
     """
     return assemble_lines(text, path=path).insns
 
 
 def assemble_lines(text: str, *, path: str = "<asm>", maps: Sequence[str] = ()) -> Assembled:
-    """Return the slots with their labels and lines; `maps` names what `map[NAME]` may mean, by its index.
+    """Return the slots with their labels and lines; `maps` are the names for `map[NAME]`, in the order of their indices.
 
     Raises:  AsmError.
     """

@@ -1,4 +1,4 @@
-"""The algebra of Python ints: what interpreters read instruction rows over."""
+"""The algebra of Python ints, over which interpreters read instruction rows."""
 
 from __future__ import annotations
 

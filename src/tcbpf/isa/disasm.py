@@ -1,7 +1,7 @@
 """From instructions to text: the words of the kernel's own log, and a lossless listing that the assembler reads back.
 
 The two differ in one form only. The kernel prints a 64-bit immediate as `r1 = 0x5`, which without its opcode cannot be told
-from a move; a listing prints `r1 = 0x5 ll`, and names what a pseudo source register makes of it (`map[idx:0]`).
+from a move; a listing prints `r1 = 0x5 ll`, and names the meaning of a pseudo source register (`map[idx:0]`).
 
 Source:  kernel/bpf/disasm.c (v6.18): the formats.
 """
@@ -31,9 +31,9 @@ HELPER_NAMES = {id: name.replace("BPF_FUNC_", "bpf_") for id, name in BPF_FUNC_I
 
 
 def disassemble(insns: Sequence[Insn]) -> str:
-    """Return one line for each instruction, which `assemble` turns into the same slots.
+    """Return text, one line for each instruction, that `assemble` turns into the same slots.
 
-    A slot that is no instruction, or that sets a field its instruction does not have, is written as `.slot` and its 64 bits.
+    A slot that is not an instruction, or that sets a field its instruction lacks, is written as `.slot` and its 64 bits.
     """
     return "".join(f"{text}\n" for _, text in listing(insns))
 
@@ -63,7 +63,7 @@ def listing(insns: Sequence[Insn]) -> list[tuple[int, str]]:
 
 
 def helper_name(id: int) -> str:
-    """Return what a call of `id` is shown as, what only a converted classic program calls included."""
+    """Return the name of a helper in listings, including those that only converted classic programs call."""
     if id in HELPER_NAMES:
         return HELPER_NAMES[id]
     from tcbpf.tables.helpers import CONVERTED

@@ -1,4 +1,4 @@
-"""The forms of instructions: what a line of text makes, statement by statement."""
+"""The forms of instructions: one method for each kind of statement."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Statement(Tokens):
             self.emit(code, dst, off=off, imm=self.imm32(unsigned=code & CLASS == ALU32))
 
     def constant(self, cls: int, dst: int) -> None:
-        """`r1 = 5`, `r1 = 5 ll`; in a log, the opcode tells."""
+        """`r1 = 5`, `r1 = 5 ll`; in a log, the opcode tells which."""
         start = self.at
         value, token = self.number_token()
         if self.accept("ll") or self.hint == LD_IMM64:

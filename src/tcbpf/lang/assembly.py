@@ -1,4 +1,4 @@
-"""Assembly text to an Object: the kernel's instruction syntax, and four directives for what is not an instruction.
+"""Assembly text to an Object: the kernel's instruction syntax, and four directives.
 
     .license GPL
     .map     counts array 4 8 256       ; name, type, key size, value size, entries, and flags if any
@@ -35,7 +35,7 @@ CALLED_ONLY = ".text"  # the section whose functions are no programs
 
 @dataclass
 class _Source:
-    """The text with its directives taken out, and what they said. Lines count from 1."""
+    """The text without its directives, and their contents. Lines count from 1."""
 
     path: str
     lines: list[str]
@@ -45,7 +45,7 @@ class _Source:
 
 
 def read(path: str | os.PathLike[str]) -> Object:
-    """Return the Object that a file of assembly text says.
+    """Return the Object of a file of assembly text.
 
     Raises:  InputError when the file cannot be read; AsmError.
     """
@@ -57,9 +57,9 @@ def read(path: str | os.PathLike[str]) -> Object:
 
 
 def read_bytes(raw: bytes, *, path: str = "<asm>") -> Object:
-    """Return the Object that the contents of a file of assembly text say.
+    """Return the Object of the contents of a file of assembly text.
 
-    Raises:  InputError when they are no text; AsmError.
+    Raises:  InputError when they are not text; AsmError.
     """
     try:
         return read_text(raw.decode(), path=path)
@@ -68,7 +68,7 @@ def read_bytes(raw: bytes, *, path: str = "<asm>") -> Object:
 
 
 def read_text(text: str, *, path: str = "<asm>") -> Object:
-    """Return the Object that assembly text says.
+    """Return the Object of assembly text.
 
     Raises:  AsmError.
     """
@@ -146,7 +146,7 @@ def _functions(source: _Source, program: Assembled, text: list[str]) -> Mapping[
 
 
 def _relocs(source: _Source, program: Assembled, start: int, end: int, names: Mapping[int, str]) -> list[Reloc]:
-    """Return what the slots of one function name outside of it.
+    """Return the relocations of one function: the maps and functions that its slots name.
 
     Raises:  AsmError for a target outside the function.
     """
@@ -180,7 +180,7 @@ def _relocs(source: _Source, program: Assembled, start: int, end: int, names: Ma
 
 
 def _target(insn: Insn, kind: Kind, pc: int) -> int | None:
-    """Return the slot that an instruction goes to or names, or None."""
+    """Return the slot that an instruction jumps to, calls or names; None without one."""
     if kind is Kind.CALL_LOCAL or (kind is Kind.LD_IMM64 and insn.src == PSEUDO_FUNC) or insn.code == JMP32 | JA:
         return pc + 1 + insn.imm
     return pc + 1 + insn.off if kind in (Kind.JA, Kind.JUMP, Kind.MAY_GOTO) else None

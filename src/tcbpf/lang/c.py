@@ -1,4 +1,4 @@
-"""Restricted C to an object file, by the compiler that is there, with headers of our own and a cache by content.
+"""Restricted C to an object file, with the installed compiler, our own headers and a cache keyed by content.
 
 Source:  Paper, "LLVM". SPEC 95, 171, 183.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KIND = "objects"
 INCLUDE = os.path.join(os.path.dirname(__file__), "include")
 MCPU = "v3"
-"""The instruction set when none is said: 32-bit operations and jumps, in every kernel since 5.1."""
+"""The default instruction set: 32-bit operations and jumps, in every kernel since 5.1."""
 
 FLAGS = (
     "-O2",
@@ -64,7 +64,7 @@ def compile(
     defines: Defines = (),
     debug: bool = True,
 ) -> Object:
-    """Return the Object that a C source file compiles to; what the compiler warned of is among its `notes`.
+    """Return the Object of a C source file; the compiler's warnings are among its `notes`.
 
     Assembly text is read by `lang.assembly`.
 
@@ -79,7 +79,7 @@ def compile(
 
 
 def read(path: str, raw: bytes, warnings: str) -> Object:
-    """Return the Object of what a C source compiled to."""
+    """Return the Object of a compiled C source."""
     from dataclasses import replace
 
     from tcbpf.obj import load
@@ -89,7 +89,7 @@ def read(path: str, raw: bytes, warnings: str) -> Object:
 
 
 def compiled(path: str) -> tuple[bytes, str]:
-    """Return the ELF bytes that a C source compiles to, and what the compiler warned of.
+    """Return the ELF bytes of a C source, and the compiler's warnings.
 
     Raises:  InputError when the file cannot be read; CompileError; NotSupported without a compiler.
     """
@@ -105,7 +105,7 @@ def compile_c(
     debug: bool = True,
     extra: Sequence[str] = (),
 ) -> bytes:
-    """Return the ELF bytes that C source compiles to.
+    """Return the ELF bytes of a C source.
 
     `source` is a path, or a string with a line break in it, which is the text itself (called <stdin> in messages). `defines`
     are "NAME", "NAME=VALUE" or a mapping; `extra` are words for the compiler. `debug` asks for BTF, which maps in `.maps` need.
@@ -152,7 +152,7 @@ def _defined(defines: Defines) -> list[str]:
 
 
 def _search_path(compiler: Compiler) -> list[str]:
-    """Return where headers are looked for: ours, the compiler's, then this machine's kernel headers where it has any."""
+    """Return the header search path: ours, the compiler's, then this machine's kernel headers if it has any."""
     system = (f"/usr/include/{os.uname().machine}-linux-gnu", "/usr/include")
     return [
         "-nostdlibinc",
@@ -167,7 +167,7 @@ def _search_path(compiler: Compiler) -> list[str]:
 
 
 def _cached(job: _Job) -> tuple[bytes, str]:
-    """Return the object and the compiler's warnings, kept or made."""
+    """Return the object and the compiler's warnings, from the cache or by compiling."""
     key = job.key()
     kept = cache.load(KIND, key)
     if kept is not None:
@@ -203,7 +203,7 @@ def _file_digest(path: str) -> bytes:
 
 
 def _passed_over(job: _Job, headers: Iterable[str]) -> tuple[str, ...]:
-    """Return where the compiler may have looked for the headers in vain."""
+    """Return the paths where the compiler would have found other headers, had they existed."""
     words = [job.directory, *(word.removeprefix("-I") for word in job.flags if word.startswith(("-I", "/")))]
     names = set()
     for path in headers:  # as the source may have called it
@@ -231,7 +231,7 @@ def _run(job: _Job, scratch: str) -> tuple[bytes, str, list[str]]:
             first.split("error:", 1)[-1].strip() or "the compiler failed",
             where=job.name,
             diagnostics=words,
-            hint=f"said {job.compiler.name}",
+            hint=f"reported by {job.compiler.name}",
         )
     with open(out, "rb") as made, open(deps, errors="surrogateescape") as rule:
         read = _dependencies(rule.read())

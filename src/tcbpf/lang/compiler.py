@@ -1,6 +1,6 @@
-"""Which C compiler there is: a clang with a BPF target, or the one that pip installed.
+"""The C compiler to use: a clang with a BPF target, or the one that pip installed.
 
-What a probe found is remembered by the compiler's identity, so that a warm command starts no process.
+The result of a probe is cached by the compiler's identity, so that a warm command starts no process.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ TARGET = "bpfel"
 
 
 class Compiler:
-    """A compiler that takes clang's arguments. `includes` are the directories of its own headers, where it must be told."""
+    """A compiler that takes clang's arguments. `includes`: its header directories, for compilers that do not know them."""
 
     def __init__(self, argv: tuple[str, ...], includes: tuple[str, ...] = ()) -> None:
         self.argv, self.includes = argv, includes
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The name used in messages."""
         return "ziglang" if self.includes else " ".join(self.argv)
 
     def identity(self) -> bytes:
-        """Return what changes when the compiler does: its words, and its file's size and times."""
+        """Return a key that changes with the compiler: its command, and its file's size and times."""
         path = os.path.realpath(which(self.argv[0]) or self.argv[0])
         return " ".join(self.argv).encode() + b"\0" + cache.file_identity(path)
 
@@ -81,7 +81,7 @@ def _ziglang() -> Compiler | None:
 
 
 def _has_bpf(compiler: Compiler) -> bool:
-    """Return whether the compiler makes BPF objects: asked once, then remembered."""
+    """Tell whether the compiler makes BPF objects; the answer is cached."""
     if compiler.includes:
         return True
     key = cache.name_of(compiler.identity())

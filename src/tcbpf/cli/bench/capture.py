@@ -1,6 +1,6 @@
-"""The measuring behind `tcbpf bench` of whole commands over a capture, beside tcpdump: its rate, and the wall time of it all.
+"""Whole commands over a capture, beside tcpdump: the packet rate, and the wall time of the command.
 
-A rate is of the packets alone: ours is what the command reports, tcpdump's is what a large capture takes more than a small one.
+A rate is of the packets alone: ours as the command reports it, tcpdump's from the extra time that a large capture takes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tcbpf.net.pcap import read
 
 FEW = 10
 PORT = "udp dst port 53"
-"""What benchmarks/port.c asks, in tcpdump's words."""
+"""The filter of benchmarks/port.c as an expression."""
 
 EXPRESSIONS = (PORT, "tcp port 80 and not host 10.0.0.1", "ip6", "src net 10.0.0.0/22 and (tcp dst port 443 or udp)")
-"""What both are asked as classic filters."""
+"""The classic filters that both run."""
 
 
 RATIOS = ("pcap_vs_tcpdump", "wall_vs_tcpdump", "cbpf_vs_tcpdump", "cbpf_wall_vs_tcpdump")
@@ -32,7 +32,7 @@ RATIOS = ("pcap_vs_tcpdump", "wall_vs_tcpdump", "cbpf_vs_tcpdump", "cbpf_wall_vs
 
 @dataclass
 class Pair:
-    """One question asked of both."""
+    """One filter, run by both."""
 
     ours: Timed
     theirs: Timed
@@ -40,18 +40,18 @@ class Pair:
 
     @property
     def duration(self) -> float:
-        """The least time that our command says it took for the packets, in seconds."""
+        """Our command's least reported time for the packets, in seconds."""
         return min(int(json.loads(text)["duration_ns"]) for text in self.ours.printed) / 1e9
 
     @property
     def matches(self) -> int:
-        """How many packets our command says match."""
+        """The matching packets that our command reports."""
         report = json.loads(self.ours.printed[0])
         return int(report["matches"] if self.classic else report["verdicts"].get("0", 0))
 
 
 def start(program: Path, scratch: str, times: int) -> dict[str, float]:
-    """Return what a first verdict takes in seconds: with nothing kept, when everything is, and Python's own share of it."""
+    """Return the seconds until a first verdict: with an empty cache, with a full one, and Python's own start-up."""
     few, kept = f"{scratch}/few.pcap", {"XDG_CACHE_HOME": f"{scratch}/cache"}
     generate(few, FEW)
     cold, warm = (Timed(*tcbpf(), "run", str(program), few) for _ in range(2))
@@ -101,7 +101,7 @@ def beside_tcpdump(program: Path, scratch: str, packets: int, times: int) -> dic
 
 
 def asked(program: Path, capture: str, tcpdump: str) -> dict[str, Pair]:
-    """Return the questions: what the program asks, and each expression as a classic filter."""
+    """Return the filters to compare: the program, and each expression as a classic filter."""
 
     def theirs(expression: str) -> Timed:
         return Timed(tcpdump, "-r", capture, "-w", "/dev/null", expression)
@@ -119,7 +119,7 @@ def classic(pairs: dict[str, Pair], ratios: dict[str, float]) -> dict[str, Any]:
 
 
 def agree(pair: Pair, capture: str, scratch: str) -> None:
-    """See that tcpdump finds as many packets as we do.
+    """Check that tcpdump matches as many packets as we do.
 
     Raises:  InternalError.
     """

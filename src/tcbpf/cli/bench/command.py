@@ -94,7 +94,7 @@ def _kernel(missing: list[str]) -> Any:
 
 
 def _verifying(args: argparse.Namespace, missing: list[str]) -> dict[str, Any] | None:
-    """Return how our verifier does beside the kernel's on large programs; None without those or without the kernel."""
+    """Return our verifier's cost beside the kernel's on large programs; None without the programs or the kernel."""
     directory = args.programs / "verify"
     if not directory.is_dir():
         missing.append(f"large programs to verify: no directory {directory}")
@@ -107,7 +107,7 @@ def _verifying(args: argparse.Namespace, missing: list[str]) -> dict[str, Any] |
 
 
 def _captures(args: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
-    """Return the comparison over a capture, and what starting costs."""
+    """Return the comparison over a capture, and the cost of starting."""
     program, times = args.programs / "port.c", 1 if args.quick else 15
     with tempfile.TemporaryDirectory(prefix="tcbpf-bench-") as scratch:
         report = {

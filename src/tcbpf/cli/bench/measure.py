@@ -1,7 +1,7 @@
-"""The measuring behind `tcbpf bench`: one program as machine code of ours, of the kernel's and of a C compiler's.
+"""One program as machine code, three times: ours, the kernel's and a C compiler's.
 
-Every figure is the least of several rounds, the engines taking turns within a round, and what calling an empty program costs
-is subtracted: what is left is the program. Engines that do not give the same verdict and the same packet are not compared.
+Every figure is the least of several rounds, the engines taking turns within a round, with the time of an empty program
+subtracted. Engines that do not give the same verdict and the same packet are not compared.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _REPEAT = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_void_p] * 4, ctypes.c_uin
 
 
 def packet() -> bytes:
-    """Return what the programs are run on: TCP with options over IPv4, 130 bytes."""
+    """Return the packet that the programs run on: TCP with options over IPv4, 130 bytes."""
     options = bytes.fromhex("020405b40402080a010203040506070801030307")
     segment = bytearray(frames.tcp(options + b"GET /index.html?a=1&b=22 HTTP/1.1 Host: example.org", sport=8080, dport=443))
     segment[12] = (20 + len(options)) // 4 << 4
@@ -181,7 +181,7 @@ def _milliseconds(run: Callable[[], object]) -> float:
 
 
 class Timed:
-    """A command's least wall time in seconds over several runs, and what it printed each time."""
+    """A command's least wall time in seconds over several runs, and its output from each."""
 
     def __init__(self, *command: str) -> None:
         self.command, self.seconds, self.printed = command, float("inf"), list[str]()

@@ -1,4 +1,4 @@
-"""What verifying large programs costs beside the live kernel: the verdict, the instructions processed, time and memory."""
+"""The cost of verifying large programs, beside the live kernel: verdict, instructions processed, time and memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cost:
 
 
 def verifying(directory: Path, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Return what each program of the directory costs: the least of some rounds, both sides taking turns.
+    """Return the cost of each program in the directory: the least of several rounds, both sides taking turns.
 
     Raises:  NotSupported, SysError when the live kernel cannot be asked.
     """

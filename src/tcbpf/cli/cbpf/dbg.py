@@ -15,9 +15,9 @@ from tcbpf.tables.cbpf import U32
 
 
 def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -> int:
-    """Carry out commands until `quit` or the end of the input.
+    """Run commands until `quit` or the end of the input.
 
-    Returns: 0; from standard input 2 when a command could not be carried out.
+    Returns: 0; 2 when a command from standard input failed.
     """
     with open_datapath("user") as dp:
         debugger = Debugger(read_filter, lambda path: list(read(path, link_type=None)), metadata(dp))
@@ -29,7 +29,7 @@ def debug(program: Filter, capture: str, read_filter: Callable[[str], Filter]) -
 
 
 def metadata(dp: Datapath) -> Callable[[bytes], Extension]:
-    """Return what reads the extensions of a packet: the engine itself, by a filter that does nothing else."""
+    """Return a reader of a packet's extensions: a filter of that one load, run by the engine."""
 
     def of(packet: bytes) -> Extension:
         def extension(word: str, a: int, x: int) -> int:

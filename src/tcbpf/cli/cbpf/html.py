@@ -1,4 +1,4 @@
-"""The page of `tcbpf cbpf convert --html`: a filter's whole way to machine code, one file that needs no network."""
+"""The page of `tcbpf cbpf convert --html`: every stage from a filter to machine code, in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ summary { font-size: 1.1rem; font-weight: 600; margin-top: 1.4rem }
 
 
 def write_page(path: str, text: str, program: cbpf.Filter, converted: cbpf.Converted) -> None:
-    """Write to `path` what `text` became: classic and extended instructions side by side, LLVM IR, machine code.
+    """Write to `path` the stages of `text`: classic and extended instructions side by side, LLVM IR, machine code.
 
     Raises:  NotSupported on a machine without JIT.
     """
@@ -41,7 +41,7 @@ def write_page(path: str, text: str, program: cbpf.Filter, converted: cbpf.Conve
 
 
 def beside(program: cbpf.Filter, converted: cbpf.Converted) -> Iterator[str]:
-    """Yield the table of classic instructions, each with the extended ones it became."""
+    """Yield the table of classic instructions, each beside its extended ones."""
     became: dict[int, list[str]] = {}
     for pc, line in listing(converted.insns):
         became.setdefault(converted.origin[pc], []).append(f"{pc:4}: {line}")

@@ -1,4 +1,4 @@
-"""The filter that a word of the command line names: a file, bytecode, or an expression."""
+"""The filter that an argument names: a file, bytecode, or an expression."""
 
 from __future__ import annotations
 

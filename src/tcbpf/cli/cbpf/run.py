@@ -101,7 +101,7 @@ def program_of(raw: bytes) -> Program:
 
 
 def on_trial(raw: bytes) -> Trial | None:
-    """Return the filter on trial; None when it needs more than that."""
+    """Return the filter as a one-shot run; None when it needs a whole datapath."""
     from tcbpf.datapath.capture.one_shot import Trial, find
 
     ready = find(b"classic " + raw, lambda: (program_of(raw), ()))

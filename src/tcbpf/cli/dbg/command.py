@@ -1,6 +1,6 @@
 """`tcbpf dbg`: bpf_dbg's commands for eBPF: a program, instruction by instruction, forwards and backwards, the packet in hand.
 
-Source:  tools/bpf/bpf_dbg.c (v6.12) for the commands' names; `next`, `stack`, `context` and `map` are what eBPF has more.
+Source:  tools/bpf/bpf_dbg.c (v6.12) for the commands' names; `next`, `stack`, `context` and `map` are added for eBPF.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def main(args: argparse.Namespace) -> int:
 
 @dataclass(slots=True)
 class Debugger:
-    """One debugging session; `execute` takes a command line and yields the lines it prints. Maps keep what packets wrote.
+    """One debugging session; `execute` takes a command line and yields its output. Maps keep their values across packets.
 
-    Raises:  InputError for a command that cannot be carried out; nothing is lost by it.
+    Raises:  InputError for a command that cannot run; the session's state is unchanged.
     """
 
     dp: User
@@ -85,7 +85,7 @@ class Debugger:
     done: bool = False
 
     def execute(self, line: str) -> Iterator[str]:
-        """Carry out one command; a beginning of its name that no other has is enough."""
+        """Run one command, named in full or by an unambiguous prefix."""
         try:
             words = shlex.split(line)
         except ValueError as error:
@@ -96,7 +96,7 @@ class Debugger:
     # --- what is debugged ---
 
     def take(self, path: str, *, section: str = "", name: str = "") -> None:
-        """Debug a program from its start, with maps of its own."""
+        """Load a program, with maps of its own, and stand before its first instruction."""
         loaded = self.dp.load(unpinned(read_object(path)), section=section, program=name)
         self.prog, self.breakpoints, self.history = loaded, [], None  # type: ignore[assignment]
 
@@ -120,7 +120,7 @@ class Debugger:
         return self.prog, self.packets[self.selected]
 
     def ready(self) -> History:
-        """Return the machine, which stands before the first instruction when nothing ran yet."""
+        """Return the machine; create it, before the first instruction, if the packet has not run yet."""
         prog, packet = self.need()
         if self.history is None:
             engine, env, skb = prog.executable, self.dp.host.env(), self.dp.host.skb()
@@ -132,7 +132,7 @@ class Debugger:
         return self.history
 
     def view(self) -> View:
-        """Return what there is to show."""
+        """Return the view of the machine."""
         return View(self.ready(), self.breakpoints)
 
     # --- commands ---
@@ -194,7 +194,7 @@ class Debugger:
         self.selected, self.history, self.stopped = index, None, None
 
     def step(self, words: list[str]) -> Iterator[str]:
-        """Do N instructions, or undo them."""
+        """Run N instructions, or undo them."""
         history, count = self.ready(), number_of("".join(words), default=1)
         for _ in range(abs(count)):
             if count < 0:
@@ -206,7 +206,7 @@ class Debugger:
         yield from self.view().all()
 
     def next(self, words: list[str]) -> Iterator[str]:
-        """Do N instructions, and what they call to its end."""
+        """Run N instructions, and every function they call to its end."""
         history = self.ready()
         machine = history.machine
         for _ in range(number_of("".join(words), default=1)):
@@ -248,7 +248,7 @@ class Debugger:
         yield from self.view().stack()
 
     def context(self, words: list[str]) -> Iterator[str]:
-        """Print the context, or set what packets start with."""
+        """Print the context, or set the fields that packets start with."""
         if words:
             given = read_ctx(",".join(words))
             self.dp.host.skb().load(b"", fields(given))  # refuses what no packet could have
@@ -273,18 +273,18 @@ class Debugger:
         yield from ()
 
     def help(self, words: list[str]) -> Iterator[str]:
-        """Say what there is."""
+        """List the commands."""
         yield HELP
 
     # --- between ---
 
     def stops(self) -> bool:
-        """Whether the machine stands at a breakpoint, of the program that was loaded."""
+        """Tell whether the machine stands at a breakpoint of the loaded program."""
         machine = self.ready().machine
         return machine.pc in self.breakpoints and self.prog is not None and machine.engine is self.prog.executable
 
     def printed(self) -> Iterator[str]:
-        """Yield what bpf_trace_printk() wrote."""
+        """Yield the output of bpf_trace_printk()."""
         return (f"trace: {line.text.rstrip()}" for line in self.env.trace()) if self.env is not None else iter(())
 
 

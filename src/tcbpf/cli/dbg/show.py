@@ -1,4 +1,4 @@
-"""What `tcbpf dbg` shows of a machine: registers by what they point to, source, stack, context, packet."""
+"""The display of `tcbpf dbg`: registers with their targets, source, stack, context, packet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIRST_POINTER = 1 << 16  # no address is below
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A machine as a person sees it, where it stands."""
+    """The machine's state as text."""
 
     history: History
     breakpoints: Sequence[int]
@@ -39,9 +39,9 @@ class View:
     # --- the program ---
 
     def find(self, word: str) -> int:
-        """Return the pc that a number, a source line (":12", "file.c:12") or a function's name stands for.
+        """Return the pc of a number, a source line (":12", "file.c:12") or a function's name.
 
-        Raises:  InputError that says what there is.
+        Raises:  InputError that lists the choices.
         """
         program = self.history.machine.verified.program
         file, colon, number = word.rpartition(":")
@@ -54,13 +54,13 @@ class View:
         try:
             pc = named[word] if word in named else int(word, 0)
         except ValueError:
-            raise InputError(f"{word!r} is no instruction, line or function", hint=", ".join(named)) from None
+            raise InputError(f"{word!r} is not an instruction, line or function", hint=", ".join(named)) from None
         if not 0 <= pc < len(program.insns) or self.history.machine.ops[pc] is None:
             raise InputError(f"no instruction {pc}", hint=f"0 to {len(program.insns) - 1}")
         return pc
 
     def line(self, pc: int) -> str:
-        """Return one instruction: `l12: r1 = *(u8 *)(r6 +12)`, and where it may jump to."""
+        """Return one instruction: `l12: r1 = *(u8 *)(r6 +12)`, and its jump target."""
         return f"l{pc}:\t{self._texts()[pc]}{self._target(pc)}"
 
     def listing(self) -> Iterator[str]:
@@ -83,7 +83,7 @@ class View:
             yield f"{{ {insn.code:#04x}, {insn.dst}, {insn.src}, {insn.off:6}, {insn.imm & 0xFFFFFFFF:#010x} }},"
 
     def _target(self, pc: int) -> str:
-        """Return where an instruction may jump to."""
+        """Return an instruction's jump target, as a comment."""
         machine = self.history.machine
         op = machine.ops[pc]
         if op is None or op.kind not in (Kind.JUMP, Kind.JA, Kind.MAY_GOTO, Kind.CALL_LOCAL):
@@ -96,7 +96,7 @@ class View:
     # --- the machine ---
 
     def all(self) -> Iterator[str]:
-        """Yield registers, the instruction to come (or the verdict), what was touched, and the packet."""
+        """Yield registers, the next instruction (or the verdict), the last memory accesses, and the packet."""
         machine, last = self.history.machine, self.history.last
         program = machine.verified.program
         yield " -- register dump --"
@@ -125,7 +125,7 @@ class View:
             yield "(breakpoint)"
 
     def word(self, value: int) -> str:
-        """Return a register's value: a number, or what it points to."""
+        """Return a register's value: a number, or the name of the place it points to."""
         machine = self.history.machine
         if value < FIRST_POINTER:
             return str(value)
@@ -145,7 +145,7 @@ class View:
         return str(ctypes.c_int64(value).value)
 
     def _where(self) -> Iterator[str]:
-        """Yield the function that runs, and those that wait for it."""
+        """Yield the running function and its callers, innermost first."""
         machine = self.history.machine
         program = machine.verified.program
         starts = sorted((func.pc, func.name) for func in program.funcs) or [(0, program.name)]

@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Say on a terminal what is being worked on, and take the line away again."""
+    """Show the current program on a terminal, and erase the line afterwards."""
     if not sys.stderr.isatty():
         yield
         return
@@ -75,7 +75,7 @@ def progress(what: str) -> Iterator[None]:
 
 
 def show_total(reports: Sequence[Report]) -> None:
-    """Print the last line: how many programs there are, and what became of them."""
+    """Print the last line: the number of programs accepted and rejected."""
     refused = [report.listed.name for report in reports if not report.accepted]
     words = [f"{len(reports)} programs", f"{len(reports) - len(refused)} accepted", f"{len(refused)} rejected"]
     over = sum(report.over_budget for report in reports)
@@ -84,9 +84,9 @@ def show_total(reports: Sequence[Report]) -> None:
 
 
 def choose(obj: Object, args: argparse.Namespace) -> list[Listed]:
-    """Return the programs that are asked about.
+    """Return the chosen programs.
 
-    Raises:  InputError when there is none; it lists what there is.
+    Raises:  InputError when there is none; it lists the choices.
     """
     listed = programs(obj)
     chosen = [row for row in listed if args.section in ("", row.section) and args.program in ("", row.name)]
@@ -98,7 +98,7 @@ def choose(obj: Object, args: argparse.Namespace) -> list[Listed]:
 
 
 def judge(obj: Object, listed: Listed, args: argparse.Namespace) -> Report:
-    """Ask the verifier of the datapath that was chosen."""
+    """Verify one program on the chosen datapath."""
     report = Report(link(obj, program=listed.name), listed)
     level = LEVEL2 if args.verbose > 1 else VISITS if args.html else LEVEL1
     start = time.perf_counter_ns()
@@ -132,7 +132,7 @@ def ask(report: Report, level: int, args: argparse.Namespace) -> None:
 
 
 def explained(program: Program, error: VerifierError, level: int) -> VerifierError:
-    """Return the live kernel's refusal with what our verifier adds, when it refuses for the same: slice, variable, hint."""
+    """Return the live kernel's refusal; if ours is the same, with our slice, variable and hint."""
     try:
         verify(program, log_level=level)
     except VerifierError as ours:
@@ -143,7 +143,7 @@ def explained(program: Program, error: VerifierError, level: int) -> VerifierErr
 
 
 def verify_here(program: Program, level: int, args: argparse.Namespace) -> Verified:
-    """Ask the verifier of the user datapath; a refused program is asked about again for the log of the path that led there."""
+    """Verify on the user datapath; verify a refused program again, to log the path that led to the refusal."""
     kernel = release(args.kernel) if args.kernel else KERNEL
     try:
         return verify(program, log_level=level, privileged=not args.unprivileged, kernel=kernel)
@@ -206,14 +206,14 @@ def show(report: Report, args: argparse.Namespace) -> None:
 
 
 def dearest(report: Report, count: int = 3) -> list[tuple[int, str]]:
-    """Return the source lines that most instructions were processed for; functions, without line information."""
+    """Return the source lines with the most instructions processed; functions, without line information."""
     functions, lines = costs(report.program, report.visits)
     rows = sorted((lines or functions).items(), key=lambda row: -row[1])[:count]
     return [(cost, what) for what, cost in rows if cost]
 
 
 def show_profile(report: Report) -> None:
-    """Print what each function and source line cost."""
+    """Print the cost of each function and source line."""
     functions, lines = costs(report.program, report.visits)
     total = max(1, sum(report.visits))
     for title, rows in (("function", functions), ("line", lines)):

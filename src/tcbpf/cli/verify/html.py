@@ -96,7 +96,7 @@ def section(report: Report) -> Iterator[str]:
 
 
 def reasons(report: Report) -> Iterator[str]:
-    """Yield why the program was refused: message, line, hint, and the path that caused it."""
+    """Yield the reasons of a refusal: message, line, hint, and the path that caused it."""
     error = report.error
     assert error is not None
     yield f'<div class="why"><p><b>{escape(error.message)}</b> <span class="soft">pc {error.pc}, {escape(error.reason)}, '
@@ -122,14 +122,14 @@ def reasons(report: Report) -> Iterator[str]:
 
 
 def mark(report: Report, pc: int) -> str:
-    """Return the style of an instruction: whether it failed, or led there."""
+    """Return the style of an instruction that failed, or led to the failure."""
     if report.error and pc == report.error.pc:
         return "fails"
     return "cause" if report.error and pc in report.error.slice else ""
 
 
 def instruction(pc: int, rows: list[Visit], count: int, program: Program) -> str:
-    """Return one instruction with the states that its first visits left; `count` is how many there were."""
+    """Return one instruction with the states after its first visits; `count` is the number of visits."""
     if not rows:
         insn = program.insns[pc : pc + 2] if program.insns[pc].code == LD_IMM64 else program.insns[pc : pc + 1]
         return f'<span class="insn dead">{escape(disassemble(insn).strip())}</span>'
@@ -147,7 +147,7 @@ def instruction(pc: int, rows: list[Visit], count: int, program: Program) -> str
 
 
 def group(log: str, limit: int) -> tuple[Counter[int], dict[int, list[Visit]]]:
-    """Return how often a log visits each instruction, and the first visits of each."""
+    """Return the number of visits of each instruction in a log, and the first of them."""
     counts: Counter[int] = Counter()
     visits: dict[int, list[Visit]] = defaultdict(list)
     for visit in read(log):

@@ -1,4 +1,4 @@
-"""What the verifier said of one program."""
+"""The verifier's answer on one program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tcbpf.verifier.words.report import source_line
 
 @dataclass(slots=True)
 class Report:
-    """What was said of one program."""
+    """The verifier's answer on one program."""
 
     program: Program
     listed: Listed
@@ -61,7 +61,7 @@ class Report:
 
 
 def failing_path(report: Report) -> list[tuple[int, str, str, str]]:
-    """Return (pc, instruction, what it changed, source line) of the instructions that caused the refusal, in order."""
+    """Return (pc, instruction, changed state, source line) of the instructions that caused the refusal, in order."""
     if report.error is None:
         return []
     last = {visit.pc: visit for visit in read(report.log) if not visit.safe}
