@@ -13,10 +13,21 @@ from tcbpf.obj.btf import Kind as BtfKind
 from tcbpf.tables.helpers import HELPERS
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.opcodes import (
+    ABS,
+    CALL,
+    CLASS,
+    EXIT,
+    IND,
     JMP,
     JMP32,
+    LD,
     LDX,
+    MEM,
+    MEMSX,
+    MODE,
+    OPERATION,
     PSEUDO_BTF_ID,
+    PSEUDO_CALL,
     PSEUDO_FUNC,
     PSEUDO_KFUNC_CALL,
     PSEUDO_MAP_FD,
@@ -69,7 +80,7 @@ def _find_starts(env: Env, starts: set[int]) -> int:
     at = 0
     while at < count:
         insn = env.insns[at]
-        call = insn.code == JMP | 0x80 and insn.src in (1, 2)
+        call = insn.code == JMP | CALL and insn.src in (PSEUDO_CALL, PSEUDO_KFUNC_CALL)
         func = insn.code == LD_IMM64_CODE and insn.src == PSEUDO_FUNC
         if call or func:
             if not env.capable:
@@ -120,17 +131,17 @@ def _check_jumps(env: Env) -> None:
     for sub in env.subprogs:
         for pc in range(sub.start, sub.end):
             insn = env.insns[pc]
-            cls, op = insn.code & 7, insn.code & 0xF0
-            if insn.code == JMP | 0x80:
+            cls, op = insn.code & CLASS, insn.code & OPERATION
+            if insn.code == JMP | CALL:
                 if insn.src == 0:
                     row = HELPERS.at(insn.imm)
                     if row is not None and row.name == "tail_call":
                         sub.has_tail_call = True
-            elif cls in (JMP, JMP32) and op not in (0x80, 0x90):
+            elif cls in (JMP, JMP32) and op not in (CALL, EXIT):
                 to = pc + 1 + (insn.imm if insn.code == JMP32 else insn.off)
                 if not sub.start <= to < sub.end:
                     env.refuse("jump_range", pc=pc, to=to)
-            elif cls == 0 and insn.code & 0xE0 in (0x20, 0x40):
+            elif cls == LD and insn.code & MODE in (ABS, IND):
                 sub.has_ld_abs = True
         if env.insns[sub.end - 1].code not in (EXIT_CODE, JMP, JMP32):
             env.refuse("no_exit")
@@ -160,7 +171,7 @@ def _check_opcodes(env: Env) -> None:
     while pc < count:
         env.pc = pc
         insn = insns[pc]
-        if insn.code & 7 == LDX and insn.code & 0xE0 in (0x60, 0x80) and insn.imm:
+        if insn.code & CLASS == LDX and insn.code & MODE in (MEM, MEMSX) and insn.imm:
             env.refuse("reserved_ldx")
         if insn.code == LD_IMM64_CODE:
             if pc + 1 >= count or insns[pc + 1][:4] != (0, 0, 0, 0):

@@ -12,6 +12,7 @@ from tcbpf.errors import VerifierError
 from tcbpf.obj.program import HasSpec, Program
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.maps import MAP_TYPES
+from tcbpf.tables.opcodes import MAX_INSNS, MAX_INSNS_UNPRIVILEGED
 from tcbpf.tables.row import Release
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.explore import check_functions
@@ -29,8 +30,6 @@ from tcbpf.verifier.words.summary import write_summary
 from tcbpf.verifier.words.trace import Trace
 
 KERNEL: Final[Release] = (6, 18)
-MAX_INSNS: Final = 1_000_000
-MAX_INSNS_UNPRIVILEGED: Final = 4096
 
 
 def verify(

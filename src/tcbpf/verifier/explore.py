@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tcbpf.tables.insns import Kind
-from tcbpf.tables.opcodes import PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX
+from tcbpf.tables.opcodes import ARSH, DIV, END, LSH, MOD, MOV, NEG, OPERATION, PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, RSH
 from tcbpf.verifier.paths.liveness import StackLiveness
 from tcbpf.verifier.paths.liveness_log import LoggedLiveness
 from tcbpf.verifier.paths.paths import PATH_END, end_path, next_path
@@ -133,10 +133,10 @@ def _handler(ins: Ins) -> Run:
 
 
 def _alu_handler(ins: Ins) -> Run:
-    op = ins.code & 0xF0
-    if op in (0x80, 0xD0):
+    op = ins.code & OPERATION
+    if op in (NEG, END):
         return alu.unary
-    if op == 0xB0:
+    if op == MOV:
         if not ins.use_reg:
             return alu.mov_imm
         if ins.off:
@@ -144,7 +144,7 @@ def _alu_handler(ins: Ins) -> Run:
         return alu.mov_reg if ins.width == 64 else alu.mov32_reg
     if ins.use_reg:
         return alu.binary_reg
-    if (op in (0x30, 0x90) and not ins.imm) or (op in (0x60, 0x70, 0xC0) and not 0 <= ins.imm < ins.width):
+    if (op in (DIV, MOD) and not ins.imm) or (op in (LSH, RSH, ARSH) and not 0 <= ins.imm < ins.width):
         return alu.binary_amount
     return alu.binary_imm
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
+from tcbpf.tables import opcodes
 from tcbpf.tables.maps import RDONLY_PROG, WRONLY_PROG
 from tcbpf.tables.skb import SKB, XDP, Field, field_at
 from tcbpf.verifier.memory.structs import read_map_struct
@@ -131,7 +132,7 @@ def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg | N
         at = off + reg.val.smin
         field = kptr_at(map, at)
         if field is not None:
-            if ins.code & 0xE0 != 0x60:
+            if ins.code & opcodes.MODE != opcodes.MEM:
                 env.refuse("kptr_mode")
             return Reg(BTF_ID | MAYBE_NULL | _kptr_flags(env, field), ZERO, id=env.new_id(), extra=field.target)
         if map.readonly and map.spec.contents is not None and map.type == "array":
@@ -178,7 +179,7 @@ def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None
         return
     assert map.record is not None
     field = next(f for f in map.record.fields if f.off == off + reg.val.smin)
-    if ins.code & 0xE0 != 0x60:
+    if ins.code & opcodes.MODE != opcodes.MEM:
         env.refuse("kptr_mode")
     if field.referenced:
         env.refuse("kptr_store")

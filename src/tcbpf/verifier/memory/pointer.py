@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcbpf.tables.insns import ALU
+from tcbpf.tables.opcodes import ADD, AND, OPERATION, OR, SUB, XOR
 from tcbpf.verifier.memory.speculation import check_move, commit_move
 from tcbpf.verifier.state.env import MAX_VAR_OFF, Env
 from tcbpf.verifier.state.insns import Ins
@@ -41,9 +42,8 @@ from tcbpf.verifier.values.types import (
 )
 
 _MOVABLE: Final = frozenset((CTX, MAP_VALUE, MAP_KEY, STACK, PACKET_META, PACKET, BTF_ID, MEM, BUF, FUNC, DYNPTR))
-_ADD, _SUB = 0x00, 0x10
 SYMBOLS: Final = {row.code: row.symbol for row in ALU if not row.off}
-_BITWISE: Final = (0x40, 0x50, 0xA0)
+_BITWISE: Final = (OR, AND, XOR)
 _NEVER_NULL: Final = frozenset((SOCKET, TCP_SOCK, XDP_SOCK, BUF, MAP_VALUE, MAP_KEY, SOCK_COMMON, MEM, MAP_PTR))
 
 
@@ -61,23 +61,23 @@ def add_to_pointer(env: Env, ins: Ins, pointer: Reg, offset: Reg, *, pointer_is_
 
     Raises:  Refused.
     """
-    op, dst, type = ins.code & 0xF0, ins.dst, pointer.type
+    op, dst, type = ins.code & OPERATION, ins.dst, pointer.type
     known, value = not offset.val.mask, offset.val.smin
     if ins.width == 32:
-        if op == _SUB and env.allow_leaks:
+        if op == SUB and env.allow_leaks:
             return UNKNOWN_REG
         env.refuse("pointer_32bit", reg=dst)
     if type & MAYBE_NULL:
         env.refuse("pointer_maybe_null", reg=dst, type=type_name(type))
     base = type & BASE
-    if base not in _MOVABLE and not (base == MAP_PTR and known and value == 0 and op == _ADD):
+    if base not in _MOVABLE and not (base == MAP_PTR and known and value == 0 and op == ADD):
         env.refuse("pointer_arithmetic", reg=dst, type=type_name(type))
     _check_sane(env, offset, type)
     _check_sane(env, pointer, type)
-    move = check_move(env, ins, pointer, offset, pointer_is_dst) if op in (_ADD, _SUB) else None
-    if op == _ADD:
+    move = check_move(env, ins, pointer, offset, pointer_is_dst) if op in (ADD, SUB) else None
+    if op == ADD:
         result = _sum(env, pointer, offset, known, value)
-    elif op == _SUB:
+    elif op == SUB:
         if not pointer_is_dst:
             env.refuse("pointer_from_scalar", reg=dst)
         if base == STACK:

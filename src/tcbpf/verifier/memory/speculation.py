@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from tcbpf.tables.opcodes import ADD, OPERATION
 from tcbpf.verifier.memory.memory import check_map_value
 from tcbpf.verifier.state.env import Env, Refused
 from tcbpf.verifier.state.insns import Ins
@@ -18,7 +19,6 @@ from tcbpf.verifier.values.types import MAP_VALUE, STACK
 from tcbpf.verifier.words.format import var_text
 
 NO_POINTER: Final = (-1, 0)
-_ADD: Final = 0x00
 
 
 class Move(NamedTuple):
@@ -51,7 +51,7 @@ def check_move(env: Env, ins: Ins, pointer: Reg, offset: Reg, pointer_is_dst: bo
     if not constant and (val.smin < 0) != (val.smax < 0):
         env.refuse("pointer_mixed_bounds", reg=number)
     negative = val.smin < 0
-    left = negative == (ins.code & 0xF0 == _ADD)
+    left = negative == (ins.code & OPERATION == ADD)
     if not constant:
         env.strict_scalars = True
     return Move(left, negative, constant, pointer_is_dst, _limit(env, ins, pointer, left, pointer_is_dst))
@@ -86,7 +86,7 @@ def _note(env: Env, ins: Ins, mask: tuple[int, int]) -> None:
 
 
 def _word(ins: Ins) -> str:
-    return "add" if ins.code & 0xF0 == _ADD else "sub"
+    return "add" if ins.code & OPERATION == ADD else "sub"
 
 
 def _check_place(env: Env, dst: int, result: Reg) -> None:

@@ -14,13 +14,10 @@ Source:  kernel/bpf/liveness.c (v6.18).
 
 from __future__ import annotations
 
-from typing import Final
-
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import State
-
-_ALL: Final = (1 << 64) - 1
+from tcbpf.verifier.words.format import ALL
 
 
 class Instance:
@@ -54,7 +51,7 @@ class Masks:
 
 def _written(masks: Masks, start: int, ins: Ins) -> int:
     """Return the slots that are certainly written between an instruction and the end of its function."""
-    written = _ALL if ins.successors and not ins.leaves else 0
+    written = ALL if ins.successors and not ins.leaves else 0
     for to in ins.successors:
         written &= masks.write_acc[to - start]
     return written

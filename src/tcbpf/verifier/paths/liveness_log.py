@@ -8,13 +8,9 @@ Source:  update_insn(), update_instance(), bpf_update_live_stack(), kernel/bpf/l
 
 from __future__ import annotations
 
-from typing import Final
-
 from tcbpf.verifier.paths.liveness import Instance, Masks, StackLiveness
 from tcbpf.verifier.state.env import Env
-from tcbpf.verifier.words.format import format_mask
-
-_ALL: Final = (1 << 64) - 1
+from tcbpf.verifier.words.format import ALL, format_mask
 
 
 class LoggedLiveness(StackLiveness):
@@ -82,7 +78,7 @@ class LoggedLiveness(StackLiveness):
         successors, at = env.ins[pc].successors, pc - start
         if not successors:
             return False
-        after, written = 0, _ALL
+        after, written = 0, ALL
         for to in successors:
             after |= masks.live[to - start]
             written &= masks.write_acc[to - start]

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Final, NoReturn
 
 from tcbpf.tables.insns import Kind
+from tcbpf.tables.opcodes import END, MOV, NEG, OPERATION, X
 from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.insns import Ins
-from tcbpf.verifier.state.state import MAIN_CALLSITE, STEP_DST_IS_STACK, STEP_SRC_IS_STACK, STEP_STACK, State, Step
+from tcbpf.verifier.state.state import MAIN_CALLSITE, REG_FP, STEP_DST_IS_STACK, STEP_SRC_IS_STACK, STEP_STACK, State, Step
 from tcbpf.verifier.values.types import SCALAR
 
 _ARGS: Final = 0b111110
@@ -267,14 +268,14 @@ def _back_alu(ins: Ins, wanted: _Wanted, here: int) -> None:
     mask = wanted.regs[here]
     if not mask & dst:
         return
-    op = ins.code & 0xF0
-    if op in (0xD0, 0x80):
+    op = ins.code & OPERATION
+    if op in (END, NEG):
         return
-    if op == 0xB0:
+    if op == MOV:
         mask &= ~dst
-        if ins.code & 8 and ins.src != 10:
+        if ins.code & X and ins.src != REG_FP:
             mask |= 1 << ins.src
-    elif ins.code & 8 and ins.src != 10:
+    elif ins.code & X and ins.src != REG_FP:
         mask |= 1 << ins.src
     wanted.regs[here] = mask
 

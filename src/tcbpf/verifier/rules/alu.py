@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tcbpf.tables.opcodes import ADD, ALU32, AND, ARSH, DIV, END, LSH, MOD, MOV, OPERATION, OR, RSH, SUB, X
 from tcbpf.verifier.memory.pointer import SYMBOLS, add_to_pointer
 from tcbpf.verifier.memory.speculation import note_number
 from tcbpf.verifier.paths.paths import push_path
@@ -25,7 +26,7 @@ _MEMO_LIMIT: Final = 1 << 16
 
 def compute(ins: Ins, dst: Scalar, src: Scalar) -> Scalar:
     """Return what the operation makes of two scalars; recent answers are remembered, loops ask the same again and again."""
-    key = (ins.code, ins.off if ins.code & 0xF0 != 0xD0 else ins.imm, dst, src)
+    key = (ins.code, ins.off if ins.code & OPERATION != END else ins.imm, dst, src)
     found = _MEMO.get(key)
     if found is None:
         if len(_MEMO) > _MEMO_LIMIT:
@@ -111,7 +112,7 @@ def mov_sext(env: Env, ins: Ins) -> int:
     return ins.next
 
 
-_TO_LE: Final = 0xD4
+_TO_LE: Final = ALU32 | END
 
 
 def unary(env: Env, ins: Ins) -> int:
@@ -144,7 +145,7 @@ def binary_imm(env: Env, ins: Ins) -> int:
             env.refuse("frame_pointer_write")
         regs[ins.dst] = add_to_pointer(env, ins, dst, k, pointer_is_dst=True)
         return ins.next
-    if ins.code & 0xF0 in (0x40, 0x50):
+    if ins.code & OPERATION in (OR, AND):
         dst = split(env, ins, dst, k.val)
     val = compute(ins, dst.val, k.val)
     regs[ins.dst] = _moved(env, ins, dst, k.val, val) if dst.id else Reg(SCALAR, val)
@@ -153,9 +154,9 @@ def binary_imm(env: Env, ins: Ins) -> int:
 
 def _moved(env: Env, ins: Ins, dst: Reg, src: Scalar, val: Scalar) -> Reg:
     """Return the result of an operation on a linked scalar: still linked, at a distance, when a constant was added once."""
-    op, wide = ins.code & 0xF0, ins.width == 64
+    op, wide = ins.code & OPERATION, ins.width == 64
     mask, value = (src.mask, src.value) if wide else (src.mask & HALF_MAX, src.value & HALF_MAX)
-    if op not in (0x00, 0x10) or mask or dst.extra is not None or not env.capable or (not wide and dst.val.umax > HALF_MAX):
+    if op not in (ADD, SUB) or mask or dst.extra is not None or not env.capable or (not wide and dst.val.umax > HALF_MAX):
         return Reg(SCALAR, val)
     bits = 64 if wide else 32
     step = value - (1 << bits) if value >> (bits - 1) else value
@@ -173,10 +174,10 @@ def binary_amount(env: Env, ins: Ins) -> int:
 
 
 def _check_amount(env: Env, ins: Ins) -> None:
-    op = ins.code & 0xF0
-    if op in (0x30, 0x90) and ins.imm == 0:
+    op = ins.code & OPERATION
+    if op in (DIV, MOD) and ins.imm == 0:
         env.refuse("division_by_zero")
-    if op in (0x60, 0x70, 0xC0) and not 0 <= ins.imm < ins.width:
+    if op in (LSH, RSH, ARSH) and not 0 <= ins.imm < ins.width:
         env.refuse("shift_amount", imm=ins.imm)
 
 
@@ -191,15 +192,15 @@ def binary_reg(env: Env, ins: Ins) -> int:
     if ins.dst == REG_FP:
         env.refuse("frame_pointer_write")
     if src.type == SCALAR and dst.type == SCALAR:
-        if ins.code & 0xF0 in (0x40, 0x50):
+        if ins.code & OPERATION in (OR, AND):
             dst = split(env, ins, dst, src.val)
-        if not env.bypass_spec and ins.code & 0xF0 in (0x00, 0x10):
+        if not env.bypass_spec and ins.code & OPERATION in (ADD, SUB):
             note_number(env, ins)
         val = compute(ins, dst.val, src.val)
         regs[ins.dst] = _moved(env, ins, dst, src.val, val) if dst.id and ins.src != ins.dst else Reg(SCALAR, val)
         return ins.next
     if src.type != SCALAR and dst.type != SCALAR:
-        if ins.code & 0xF0 != 0x10 or not env.allow_leaks:
+        if ins.code & OPERATION != SUB or not env.allow_leaks:
             env.refuse("pointer_pointer", reg=ins.dst, op=SYMBOLS[ins.code >> 4])
         regs[ins.dst] = UNKNOWN_REG
         return ins.next
@@ -225,7 +226,7 @@ def split(env: Env, ins: Ins, dst: Reg, src: Scalar) -> Reg:
 
 def constant(ins: Ins) -> Reg:
     """Return the immediate as a register value: sign-extended, and for a 32-bit move its low half only."""
-    if ins.code & 0xF7 == 0xB4:
+    if ins.code & ~X == ALU32 | MOV:
         return Reg(SCALAR, const(ins.imm & 0xFFFFFFFF))
     return Reg(SCALAR, const(ins.imm))
 

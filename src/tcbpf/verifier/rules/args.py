@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tcbpf.tables.helpers import Arg, ArgType, Helper, Mod
-from tcbpf.tables.maps import FILTERS, INDEXED
+from tcbpf.tables.maps import FILTERS, INDEXED, SOCKMAPS
 from tcbpf.verifier.memory import memory, stack
 from tcbpf.verifier.memory.dynptr import dynptr_at, dynptr_slot, make_dynptr
 from tcbpf.verifier.memory.memory import check_unmoved
@@ -91,7 +91,6 @@ _ANY_OFFSET: Final = frozenset(
         SCALAR,
     )
 )
-_SOCKMAPS: Final = ("sockmap", "sockhash")
 
 
 class Meta:
@@ -152,7 +151,7 @@ def _check_argument(env: Env, index: int, arg: Arg, meta: Meta) -> None:
     if is_packet(reg.type) and not (env.type.direct_read and meta.helper.pkt_access):
         env.refuse("packet_helper")
     if kind is ArgType.MAP_VALUE and meta.map is not None:
-        if meta.map.type in _SOCKMAPS:
+        if meta.map.type in SOCKMAPS:
             if mod:
                 env.refuse("sockmap_argument")
             kind = ArgType.BTF_ID_SOCK_COMMON

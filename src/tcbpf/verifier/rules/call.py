@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 from tcbpf.tables.helpers import HELPERS, ArgType, Helper, Mod, RetType, helper_at
-from tcbpf.tables.maps import MAP_TYPES, OF_PROGRAMS, RDONLY_PROG
+from tcbpf.tables.maps import MAP_TYPES, OF_PROGRAMS, RDONLY_PROG, SOCKMAPS
 from tcbpf.uapi import bpf
 from tcbpf.verifier.memory import stack
 from tcbpf.verifier.memory.dynptr import release_dynptr
@@ -51,7 +51,6 @@ _NAMES: Final = {
     if word.startswith("BPF_FUNC_") and isinstance(number, int)
 }
 _MAX_ERRNO: Final = 4095
-_SOCKMAPS: Final = ("sockmap", "sockhash")
 _CPUS: Final = os.cpu_count() or 1
 
 
@@ -297,7 +296,7 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
         ref = meta.dynptr.ref
     elif row.casts:
         ref = meta.ref
-    elif row.acquires or (name == "map_lookup_elem" and meta.map is not None and meta.map.type in _SOCKMAPS):
+    elif row.acquires or (name == "map_lookup_elem" and meta.map is not None and meta.map.type in SOCKMAPS):
         id = ref = acquire(env)
     return Reg(type, ZERO, 0, id, ref, extra, uid)
 
@@ -334,6 +333,6 @@ def _check_map_type(env: Env, row: Helper, meta: Meta) -> None:
 
 def _check_map_update(env: Env, row: Helper, map: MapInfo) -> None:
     """Sockets go into a map, and out of it, only where none can be locked."""
-    if map.type in _SOCKMAPS and row.name in ("map_update_elem", "map_delete_elem") and env.type.name == "cgroup_skb":
+    if map.type in SOCKMAPS and row.name in ("map_update_elem", "map_delete_elem") and env.type.name == "cgroup_skb":
         kind = MAP_TYPES[map.type]
         env.refuse("sockmap_update", more=(f"cannot pass map_type {kind.number} into func bpf_{row.name}#{row.id}",))

@@ -10,7 +10,31 @@ from typing import Any, Final
 
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import ATOMICS, Kind, Op, op_of
-from tcbpf.tables.opcodes import ALU32, ALU64, JMP, JMP32, LD, LDX, ST, STX
+from tcbpf.tables.opcodes import (
+    ALU32,
+    ALU64,
+    ATOMIC,
+    CALL,
+    CLASS,
+    DIV,
+    END,
+    EXIT,
+    JA,
+    JCOND,
+    JMP,
+    JMP32,
+    LD,
+    LDX,
+    MOD,
+    MODE,
+    MOV,
+    NEG,
+    OPERATION,
+    PSEUDO_KFUNC_CALL,
+    ST,
+    STX,
+    X,
+)
 from tcbpf.verifier.state.state import REG_FP, Reg
 
 CALLER_SAVED: Final = 0b111111  # r0 to r5
@@ -72,7 +96,7 @@ class Ins:
             self.target = pc + 1 + insn.off
         elif op.kind is Kind.CALL_LOCAL:
             self.target = pc + 1 + insn.imm
-        self.jumps = int(insn.code & 7 in (JMP, JMP32))  # counts towards remembering a state
+        self.jumps = int(insn.code & CLASS in (JMP, JMP32))  # counts towards remembering a state
         self.writes_stack = op.kind in _WRITERS
         self.leaves = op.kind in (Kind.LD_ABS, Kind.LD_IND) or (op.kind is Kind.CALL and insn.imm == TAIL_CALL)
         self.form: tuple[str, dict[str, Any]] | None = None
@@ -106,7 +130,7 @@ BARE = {
 def decode_slot(pc: int, insn: Insn) -> Ins:
     """Return a slot decoded, its `form` set to the reason when its fields are not as they must be."""
     op = op_of(insn.code, insn.src, insn.off, insn.imm)
-    ins = Ins(pc, insn, op or Op(BARE[insn.code & 7]))
+    ins = Ins(pc, insn, op or Op(BARE[insn.code & CLASS]))
     ins.form = _form(ins)
     ins.uses, ins.defs = _registers(ins)
     ins.touches = _touches(ins)
@@ -115,7 +139,7 @@ def decode_slot(pc: int, insn: Insn) -> Ins:
 
 def _form(ins: Ins) -> tuple[str, dict[str, Any]] | None:
     """Return why the fields are wrong, as a reason and its facts, or None."""
-    cls = ins.code & 7
+    cls = ins.code & CLASS
     if cls in (ALU32, ALU64):
         reason = _alu_form(ins, cls)
     elif cls in (JMP, JMP32):
@@ -129,7 +153,7 @@ def _form(ins: Ins) -> tuple[str, dict[str, Any]] | None:
     else:
         reason = ""
     if reason:
-        return reason, {"op": ins.code & 0xF0, "off": ins.off, "imm": ins.imm & 0xFFFFFFFF}
+        return reason, {"op": ins.code & OPERATION, "off": ins.off, "imm": ins.imm & 0xFFFFFFFF}
     for reg in _named(ins):
         if reg > REG_FP:
             return "register_number", {"reg": reg}
@@ -137,39 +161,39 @@ def _form(ins: Ins) -> tuple[str, dict[str, Any]] | None:
 
 
 def _alu_form(ins: Ins, cls: int) -> str:
-    op, reg = ins.code & 0xF0, ins.code & 8
-    if op == 0x80:
+    op, reg = ins.code & OPERATION, ins.code & X
+    if op == NEG:
         return "reserved_neg" if reg or ins.src or ins.off or ins.imm else ""
-    if op == 0xD0:
+    if op == END:
         bad = ins.src or ins.off or ins.imm not in (16, 32, 64) or (cls == ALU64 and reg)
         return "reserved_end" if bad else ""
-    if op == 0xB0:
+    if op == MOV:
         if not reg:
             return "reserved_mov" if ins.src or ins.off else ""
         allowed = (0, 8, 16) if cls == ALU32 else (0, 8, 16, 32)
         return "reserved_mov" if ins.off not in allowed or ins.imm else ""
-    bad = (ins.imm if reg else ins.src) or ins.off not in (0, 1) or (ins.off == 1 and op not in (0x30, 0x90))
+    bad = (ins.imm if reg else ins.src) or ins.off not in (0, 1) or (ins.off == 1 and op not in (DIV, MOD))
     return "reserved_alu" if bad else ""
 
 
 def _jump_form(ins: Ins, cls: int) -> str:
-    op, reg = ins.code & 0xF0, ins.code & 8
-    if op == 0x80:
-        bad = reg or cls == JMP32 or ins.dst or ins.src > 2 or (ins.src != 2 and ins.off)
+    op, reg = ins.code & OPERATION, ins.code & X
+    if op == CALL:
+        bad = reg or cls == JMP32 or ins.dst or ins.src > PSEUDO_KFUNC_CALL or (ins.src != PSEUDO_KFUNC_CALL and ins.off)
         return "reserved_call" if bad else ""
-    if op == 0x00:
+    if op == JA:
         bad = reg or ins.src or ins.dst or (ins.imm if cls == JMP else ins.off)
         return "reserved_ja" if bad else ""
-    if op == 0x90:
+    if op == EXIT:
         return "reserved_exit" if reg or ins.imm or ins.src or ins.dst or cls == JMP32 else ""
-    if op == 0xE0:
+    if op == JCOND:
         return "invalid_may_goto" if reg or cls == JMP32 or ins.src or ins.dst or ins.imm else ""
     return "reserved_jmp" if (ins.imm if reg else ins.src) else ""
 
 
 def _stx_form(ins: Ins) -> str:
-    mode = ins.code & 0xE0
-    if mode == 0xC0:
+    mode = ins.code & MODE
+    if mode == ATOMIC:
         row = ATOMICS.at(ins.imm)
         if row is None:
             return "atomic_opcode"
@@ -199,10 +223,10 @@ def _registers(ins: Ins) -> tuple[int, int]:
     """
     dst, src, kind = 1 << ins.dst, 1 << ins.src, ins.kind
     if kind is Kind.ALU:
-        op = ins.code & 0xF0
-        if op == 0xB0:
-            return (src if ins.code & 8 else 0), dst
-        return dst | (src if ins.code & 8 and op != 0xD0 else 0), dst
+        op = ins.code & OPERATION
+        if op == MOV:
+            return (src if ins.code & X else 0), dst
+        return dst | (src if ins.code & X and op != END else 0), dst
     if kind is Kind.LOAD:
         return src, dst
     if kind is Kind.STORE:

@@ -14,11 +14,17 @@ from tcbpf.tables.insns import ALU, Kind, op_of
 from tcbpf.tables.opcodes import (
     ALU32,
     ALU64,
+    CLASS,
+    END,
+    MOV,
+    NEG,
+    OPERATION,
     PSEUDO_BTF_ID,
     PSEUDO_MAP_FD,
     PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE,
     PSEUDO_MAP_VALUE,
+    X,
 )
 
 _SIZES: Final = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
@@ -35,7 +41,7 @@ def format_insn(insns: Sequence[Insn], pc: int) -> str:
     insn = insns[pc]
     op = op_of(*(insn.code, insn.src, insn.off, insn.imm))
     head = f"({insn.code:02x}) "
-    if insn.code & 7 in (ALU32, ALU64):
+    if insn.code & CLASS in (ALU32, ALU64):
         return head + _alu(insn)
     if op is None:
         return head + f"BUG_{insn.code:02x}"
@@ -77,17 +83,17 @@ _SYMBOLS: Final = {(row.code << 4, row.off): row.symbol for row in ALU}
 
 
 def _alu(insn: Insn) -> str:
-    op, is64 = insn.code & 0xF0, insn.code & 7 == 7
+    op, is64 = insn.code & OPERATION, insn.code & CLASS == ALU64
     reg = "r" if is64 else "w"
-    if op == 0xD0:
+    if op == END:
         if is64:
             return f"r{insn.dst} = bswap{insn.imm} r{insn.dst}"
-        return f"r{insn.dst} = {'be' if insn.code & 8 else 'le'}{insn.imm} r{insn.dst}"
-    if op == 0x80:
+        return f"r{insn.dst} = {'be' if insn.code & X else 'le'}{insn.imm} r{insn.dst}"
+    if op == NEG:
         return f"{reg}{insn.dst} = -{reg}{insn.dst}"
     symbol = _SYMBOLS.get((op, insn.off)) or _SYMBOLS.get((op, 0), "")
-    symbol, cast = ("=", symbol.strip("=")) if op == 0xB0 else (symbol, "")
-    if insn.code & 8:
+    symbol, cast = ("=", symbol.strip("=")) if op == MOV else (symbol, "")
+    if insn.code & X:
         return f"{reg}{insn.dst} {symbol} {cast}{reg}{insn.src}"
     return f"{reg}{insn.dst} {symbol} {insn.imm}"
 
