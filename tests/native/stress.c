@@ -236,7 +236,7 @@ static void bloom_stress(u32 rounds)
     u32 size = 4 + any(30), entries = 64, n = rounds < entries ? rounds : entries, false_positives = 0;
     struct fence f, value_f = fence(size);
     struct tcbpf_map *map = map_of(&f, (struct tcbpf_shape){.type = MAP_BLOOM_FILTER, .value_size = size, .max_entries = entries,
-                                                            .cpus = 1, .extra = 3 + any(BLOOM_MAX_HASHES - 2)});
+                                                            .cpus = 1, .hashes = 3 + any(BLOOM_MAX_HASHES - 2)});
 
     memset(value_f.at, 0, size);
     for (u32 i = 0; i < n; i++) {

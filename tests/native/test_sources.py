@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from tcbpf.native.build import SOURCES
+from tcbpf.tables.maps import MAP_TYPES
 
 SRC = Path(SOURCES)
+MAP_TYPE = re.compile(r"^    TYPE\((\w+), +(\d+), +(.+?), +\w+, ", re.M)
 INCLUDE = re.compile(r'^#include "(.+\.c)"$', re.M)
 
 
@@ -22,3 +24,12 @@ def test_no_other_file_includes_a_c_file() -> None:
     for path in SRC.rglob("*.[ch]"):
         if path.name != "runtime.c":
             assert not INCLUDE.findall(path.read_text()), path
+
+
+def test_the_map_types_of_c_are_those_of_the_table() -> None:
+    rows = MAP_TYPE.findall((SRC / "maps/types.h").read_text())
+    assert {(name.lower(), int(number)) for name, number, _ in rows} == {(row.name, row.number) for row in MAP_TYPES if row.user}
+    for name, _, traits in rows:
+        assert ("PER_CPU" in traits.split(" | ")) == MAP_TYPES[name.lower()].per_cpu, name
+        assert ("CPU_RINGS" in traits) == (MAP_TYPES[name.lower()].records == "perf"), name
+        assert ("LRU" in traits.split(" | ")) == name.startswith("LRU_")

@@ -6,7 +6,7 @@ import ctypes
 from dataclasses import dataclass
 
 from tcbpf.isa.insn import Insn
-from tcbpf.native.library import function, struct
+from tcbpf.native.library import constant, function, struct
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.maps import MAP_TYPES
@@ -72,7 +72,8 @@ def a_map(spec: MapSpec) -> Place:
     place = zeroed(size)
     place.spec = spec
     made = header.from_address(place.address)
-    made.magic, made.version, made.header_size, made.size = 0x70616D6670626374, 1, ctypes.sizeof(header), size
+    made.magic, made.version = constant("MAP_MAGIC"), constant("MAP_VERSION")
+    made.header_size, made.size = ctypes.sizeof(header), size
     made.s = shape
     return place
 

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     Host = Callable[[int, int, int], int]
-    """What C asks Python for: (HOST_*, address of the argument, number) -> address, 0 for none."""
+    """Answers C: (TCBPF_HOST_*, address of the argument, number) -> address, 0 for none."""
 
-HOST_PROG, HOST_MAP, HOST_TRACE, HOST_OUTPUT = 1, 2, 3, 4
 TRACE_SIZE = 1 << 18
 
 _HOST = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
@@ -33,7 +32,7 @@ class Trace:
 
 
 class Env:
-    """What one thread gives the programs it runs. Not for two threads at once.
+    """Execution context of one thread. Not thread-safe.
 
     `seed` makes bpf_get_prandom_u32() repeatable; `clock` (nanoseconds, not negative) replaces the host's clocks until it is
     changed; `host` answers what C cannot.

@@ -90,6 +90,15 @@ def function(name: str, result: Any = ctypes.c_uint64, *arguments: Any) -> Calla
 
 
 @cache
+def constant(name: str) -> int:
+    """Return the value of C's TCBPF_`name`.
+
+    Raises:  ValueError when layout.c does not export it.
+    """
+    return ctypes.c_int64.in_dll(library(), f"tcbpf_constant_{name}").value
+
+
+@cache
 def address(symbol: str) -> int:
     """Return where the exported `symbol` lies.
 
@@ -167,6 +176,11 @@ def struct(name: str) -> type[Any]:
     made = type(name, (ctypes.Structure,), {"_fields_": fields, "__doc__": f"struct {name}, as in C."})
     assert ctypes.sizeof(made) == size, f"{name}: {ctypes.sizeof(made)} bytes here, {size} in C"
     return made
+
+
+def size_of(name: str) -> int:
+    """Return the size in bytes of C's `struct name`."""
+    return ctypes.sizeof(struct(name))
 
 
 def offset_of(name: str, field: str) -> int:

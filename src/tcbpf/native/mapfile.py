@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.errors import InputError, MapError
 from tcbpf.native.env import Env
-from tcbpf.native.library import function, struct
+from tcbpf.native.library import constant, function, struct
 from tcbpf.native.mapmemory import MapMemory, anonymous, begin, check_memory, possible_cpus
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES
@@ -20,7 +20,6 @@ from tcbpf.uapi import bpf as uapi
 if TYPE_CHECKING:
     from tcbpf.obj.btf import Btf
 
-MAGIC, VERSION = 0x70616D6670626374, 2  # "tcbpfmap"
 _SHAPE_INPUT = ("type", "key_size", "value_size", "max_entries", "flags", "cpus")
 
 
@@ -59,7 +58,7 @@ class MapFile(MapMemory):
         if blob:
             blob_at, size = size, _page_up(size + len(blob))
         check_memory(spec.name, size)
-        head.magic, head.version, head.header_size = MAGIC, VERSION, ctypes.sizeof(head)
+        head.magic, head.version, head.header_size = constant("MAP_MAGIC"), constant("MAP_VERSION"), ctypes.sizeof(head)
         head.size, head.btf, head.btf_size = size, blob_at, len(blob)
         head.btf_key_type, head.btf_value_type, head.id, head.map_extra = spec.key_type, spec.value_type, id, spec.map_extra
         head.name[:] = spec.name.encode()[:15].ljust(16, b"\0")
@@ -263,7 +262,8 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
         if not 0 <= number <= 0xFFFFFFFF:
             raise MapError(errno.EINVAL, "create", spec.name, f"{name} {number}")
         setattr(shape, name, number)
-    shape.extra = _extra(spec)
+    shape.hashes = _hashes(spec)
+    shape.spin_lock = _spin_lock(spec)
     if row.needs_btf and not (spec.btf and spec.key_type and spec.value_type):
         raise MapError(errno.EINVAL, "create", spec.name, f"a {spec.type} needs BTF")
     plan = function("tcbpf_map_plan", ctypes.c_int64, ctypes.c_void_p)
@@ -276,13 +276,18 @@ def _plan(spec: MapSpec, shape: Any, cpus: int) -> int:
     return size
 
 
-def _extra(spec: MapSpec) -> int:
-    """Return what a shape says beside sizes: a bloom filter's hash functions, or where a value's lock lies, + 1."""
+def _hashes(spec: MapSpec) -> int:
+    """Return how many bits of a filter a value has; 0 for other types, which take no map_extra."""
     if hashes := MAP_TYPES[spec.type].hashes:
         return spec.map_extra or hashes
     if spec.map_extra:
         raise MapError(errno.EINVAL, "create", spec.name, f"map_extra {spec.map_extra:#x}")
-    if spec.btf is None or b"\0bpf_spin_lock\0" not in spec.btf.raw:
+    return 0
+
+
+def _spin_lock(spec: MapSpec) -> int:
+    """Return the offset in a value of its bpf_spin_lock, + 1; 0 for none."""
+    if MAP_TYPES[spec.type].hashes or spec.btf is None or b"\0bpf_spin_lock\0" not in spec.btf.raw:
         return 0
     from tcbpf.verifier.state.btf_record import record_of
 
@@ -310,11 +315,12 @@ def _read_head(fd: int, where: int | str) -> tuple[MapSpec, int]:
     head = struct("tcbpf_map")()
     place = where if isinstance(where, str) else os.readlink(f"/proc/self/fd/{where}")
     raw = os.pread(fd, ctypes.sizeof(head), 0)
-    if len(raw) < ctypes.sizeof(head) or int.from_bytes(raw[:8], "little") != MAGIC:
+    if len(raw) < ctypes.sizeof(head) or int.from_bytes(raw[:8], "little") != constant("MAP_MAGIC"):
         raise InputError("not a map", where=place)
     ctypes.memmove(ctypes.addressof(head), raw, len(raw))
-    if (head.version, head.header_size) != (VERSION, ctypes.sizeof(head)):
-        raise InputError(f"a map of version {head.version}", where=place, hint=f"this release reads version {VERSION}")
+    version = constant("MAP_VERSION")
+    if (head.version, head.header_size) != (version, ctypes.sizeof(head)):
+        raise InputError(f"a map of version {head.version}", where=place, hint=f"this release reads version {version}")
     spec = _spec_of(fd, head)
     again = struct("tcbpf_shape")()
     try:

@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 
 from tcbpf.errors import InputError
-from tcbpf.native.library import function, struct
+from tcbpf.native.library import constant, function, struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from tcbpf.tables.skb import Field
 
-HEADROOM, BUFFER = 256, 1 << 17  # TCBPF_HEADROOM, TCBPF_BUFFER
-MAX_PACKET = BUFFER - 3 * HEADROOM
 LOOPBACK = 1  # the interface that BPF_PROG_TEST_RUN gives a packet
 _BYTES = {1: ctypes.c_uint8, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 
@@ -26,9 +24,9 @@ class Skb:
 
     def __init__(self) -> None:
         self.struct: Any = struct("tcbpf_skb")()
-        self._buffer = ctypes.create_string_buffer(BUFFER)
+        self._buffer = ctypes.create_string_buffer(constant("BUFFER"))
         self.struct.spare = ctypes.addressof(self._buffer)
-        self.struct.spare_end = self.struct.spare + BUFFER
+        self.struct.spare_end = self.struct.spare + constant("BUFFER")
         self.struct.u.ifindex = LOOPBACK
 
     @property
@@ -41,14 +39,16 @@ class Skb:
 
         Raises:  InputError for a packet that no buffer holds, a field that does not exist or that no number sets.
         """
-        if len(packet) > MAX_PACKET:
-            raise InputError(f"a packet of {len(packet)} bytes", hint=f"at most {MAX_PACKET}")
+        headroom = constant("HEADROOM")
+        largest = constant("BUFFER") - 3 * headroom
+        if len(packet) > largest:
+            raise InputError(f"a packet of {len(packet)} bytes", hint=f"at most {largest}")
         skb, u = self.struct, self.struct.u
         skb.head, skb.end, skb.readonly, skb.at_ingress = skb.spare, skb.spare_end, 0, 0
         u.mark = u.priority = u.ingress_ifindex = 0
         u.ifindex, skb.dev = LOOPBACK, 0
-        ctypes.memmove(skb.head + HEADROOM, packet, len(packet))
-        _set()(self.address, skb.head + HEADROOM, len(packet), len(packet))
+        ctypes.memmove(skb.head + headroom, packet, len(packet))
+        _set()(self.address, skb.head + headroom, len(packet), len(packet))
         for name, number in (ctx or {}).items():
             self.set(name, number)
         return self

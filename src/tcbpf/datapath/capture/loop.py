@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 
-from tcbpf.datapath.capture.reader import END, ETHERNET, FULL, MORE, Buffer, Reader, open_reader
+from tcbpf.datapath.capture.reader import ETHERNET, Buffer, Reader, open_reader
 from tcbpf.datapath.result import PcapStats
-from tcbpf.native.library import struct
+from tcbpf.native.library import constant, struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tcbpf.native.skb import Skb
     from tcbpf.net.pcap import Writer
 
-FORMATS = {"pcap": 2, "pcapng": 3}  # TCBPF_PCAP_NS, TCBPF_PCAPNG
+FORMATS = {"pcap": "PCAP_NS", "pcapng": "PCAPNG"}
 FIRST_SMALL, SMALL = -1, 32
 """Verdicts counted in the loop's array: from -1 on."""
 
@@ -34,7 +34,7 @@ class Sink:
         self._buffer = Buffer(size)
         self.struct = struct("tcbpf_sink")()
         self.struct.buf, self.struct.size = self._buffer.address, size
-        self.struct.format, self.struct.snaplen = FORMATS[format], 0x40000
+        self.struct.format, self.struct.snaplen = constant(FORMATS[format]), 0x40000
 
     def drain(self) -> None:
         """Write out what C put in."""
@@ -90,17 +90,17 @@ class Loop:
             for sink in self.sinks:
                 sink.drain()
             turn()
-            if status == FULL:
+            if status == constant("FULL"):
                 self._count_verdicts(verdicts)
                 continue
-            if status != MORE or (limit and self.struct.packets >= limit):
+            if status != constant("MORE") or (limit and self.struct.packets >= limit):
                 break
             if not self.reader.fill():
                 break
             progress.tell()
         progress.clear()
         self._count_verdicts(verdicts)
-        if status not in (END, MORE):
+        if status not in (constant("END"), constant("MORE")):
             self.reader.fail(status, self.struct.linktype)
         for sink in self.sinks:  # of several captures none gets its name when another cannot be written
             sink.flush()

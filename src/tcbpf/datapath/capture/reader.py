@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 from tcbpf.errors import InputError, InternalError
-from tcbpf.native.library import function, struct
+from tcbpf.native.library import constant, function, struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ ROOM = 1 << 19  # in front of a chunk; a record is rarely as large
 LARGEST = 64 << 20  # a record that needs more is damage
 UNKNOWN_SIZE = 1 << 62  # of a pipe, until it ends
 ETHERNET = 1  # LINKTYPE_ETHERNET
-END, MORE, FULL = range(3)  # enum tcbpf_status; the rest are faults
 
 
 class Buffer:
@@ -101,7 +100,7 @@ class Reader:
         self.buffer, got = self.ahead.first()
         self._at(self.buffer, ROOM, got, 0)
         status = function("tcbpf_capture_open", ctypes.c_uint32, ctypes.c_void_p)(ctypes.addressof(self.capture))
-        if status not in (END, MORE):
+        if status not in (constant("END"), constant("MORE")):
             self.fail(status)
 
     def _at(self, buffer: Buffer, start: int, size: int, window: int) -> None:
@@ -163,12 +162,12 @@ def link_type(path: str) -> int:
     packet = struct("tcbpf_packet")()
     following = function("tcbpf_capture_next", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
     with open_reader(path, chunk=FIRST) as reader:
-        status = MORE
-        while status == MORE and not packet.data:
+        status = constant("MORE")
+        while status == constant("MORE") and not packet.data:
             status = following(ctypes.addressof(reader.capture), ctypes.addressof(packet))
-            if status == MORE and not packet.data and not reader.fill():
+            if status == constant("MORE") and not packet.data and not reader.fill():
                 break
-        if status not in (END, MORE):
+        if status not in (constant("END"), constant("MORE")):
             reader.fail(status)
         return int(reader.capture.interfaces[packet.interface].linktype) if packet.data else ETHERNET
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.datapath.user.trace import Trace
 from tcbpf.errors import SysError
-from tcbpf.native.env import HOST_MAP, HOST_OUTPUT, HOST_PROG, HOST_TRACE, current_cpu
+from tcbpf.native.env import current_cpu
+from tcbpf.native.library import constant
 from tcbpf.native.runtime import Env, Skb
 from tcbpf.tables.progs import PROG_TYPES
 
@@ -57,7 +58,7 @@ class Host:
 
     def __init__(self, dp: User) -> None:
         self._dp, self._local, self._lock = dp, threading.local(), threading.RLock()
-        self._table = {HOST_PROG: Table(), HOST_MAP: Table()}
+        self._table = {constant("HOST_PROG"): Table(), constant("HOST_MAP"): Table()}
         self._held: dict[int, UserProg | UserMap] = {}
         self._failure: Exception | None = None
 
@@ -103,18 +104,18 @@ class Host:
             raise failure
 
     def _point(self, env: Env) -> None:
-        progs, maps = self._table[HOST_PROG], self._table[HOST_MAP]
+        progs, maps = self._table[constant("HOST_PROG")], self._table[constant("HOST_MAP")]
         env.struct.progs, env.struct.n_progs = progs.address, len(progs)
         env.struct.maps, env.struct.n_maps = maps.address, len(maps)
 
     def _answer(self, env: Env, what: int, number: int) -> int:
         """Answer what C asks: an address, 0 for none. An exception must not cross C: `turn` raises it."""
         try:
-            if what in (HOST_TRACE, HOST_OUTPUT):
+            if what in (constant("HOST_TRACE"), constant("HOST_OUTPUT")):
                 self.turn(env)
                 return 0
             with self._lock:
-                address = self._open_prog(number) if what == HOST_PROG else self._open_map(number)
+                address = self._open_prog(number) if what == constant("HOST_PROG") else self._open_map(number)
                 self._table[what][number] = address
                 self._point(env)
             return address

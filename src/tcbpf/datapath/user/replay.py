@@ -15,14 +15,14 @@ from tcbpf.datapath.capture.loop import Loop, Sink
 from tcbpf.datapath.capture.reader import open_reader
 from tcbpf.datapath.user.prog import UserProg
 from tcbpf.errors import NotSupported
-from tcbpf.native.library import function
+from tcbpf.native.library import constant, function
 from tcbpf.net.pcap import Writer
 from tcbpf.tc.plan import Plan, add_counters, build
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user import User
 
-CLONES, BUFFER = 32, 1 << 17  # buffers for packets in transit; TCBPF_BUFFER
+CLONES = 32  # buffers for packets in transit
 COUNTERS = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped")
 
 
@@ -97,7 +97,7 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
         programs = Programs(dp)
         stack.callback(programs.close)
         plan = build(state, programs)
-        buffers = ctypes.create_string_buffer(CLONES * BUFFER)
+        buffers = ctypes.create_string_buffer(CLONES * constant("BUFFER"))
         plan.net.buffers, plan.net.n_buffers = ctypes.addressof(buffers), CLONES
         names = {index: one.name for index, one in state.links.items()}
         own = link.name, "ingress" if ingress else "egress"

@@ -1,4 +1,4 @@
-/* Where every field lies, for Python. A row without a field is a struct's size; `element` is an array's element size; `type`
+/* Where every field lies, and every number that Python needs: it has no second definition of either. A row without a field is a struct's size; `element` is an array's element size; `type`
  * names the struct of a nested one.
  */
 #include "base.h"
@@ -15,21 +15,21 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     S(tcbpf_shape)
     F(tcbpf_shape, type) F(tcbpf_shape, key_size) F(tcbpf_shape, value_size) F(tcbpf_shape, max_entries)
     F(tcbpf_shape, flags) F(tcbpf_shape, cpus) F(tcbpf_shape, value_stride) F(tcbpf_shape, slot_stride)
-    F(tcbpf_shape, value_off) F(tcbpf_shape, n_slots) F(tcbpf_shape, n_buckets) F(tcbpf_shape, extra)
-    F(tcbpf_shape, buckets) F(tcbpf_shape, slots)
+    F(tcbpf_shape, value_off) F(tcbpf_shape, n_slots) F(tcbpf_shape, n_buckets)
+    F(tcbpf_shape, spin_lock) F(tcbpf_shape, hashes) F(tcbpf_shape, buckets) F(tcbpf_shape, slots)
     S(tcbpf_map)
     F(tcbpf_map, magic) F(tcbpf_map, version) F(tcbpf_map, header_size) N(tcbpf_map, s, tcbpf_shape)
     F(tcbpf_map, size) F(tcbpf_map, btf) F(tcbpf_map, btf_size) F(tcbpf_map, btf_key_type)
     F(tcbpf_map, btf_value_type) F(tcbpf_map, id) F(tcbpf_map, seed) F(tcbpf_map, map_extra)
-    F(tcbpf_map, load_time) F(tcbpf_map, inner_id) F(tcbpf_map, owner) A(tcbpf_map, name)
+    F(tcbpf_map, load_time) F(tcbpf_map, owner) A(tcbpf_map, name)
     N(tcbpf_map, inner, tcbpf_shape) F(tcbpf_map, lock) F(tcbpf_map, count) F(tcbpf_map, fresh)
-    F(tcbpf_map, free) F(tcbpf_map, hand) F(tcbpf_map, seq) F(tcbpf_map, frozen) F(tcbpf_map, head)
+    F(tcbpf_map, free) F(tcbpf_map, hand) F(tcbpf_map, root) F(tcbpf_map, seq) F(tcbpf_map, frozen) F(tcbpf_map, head)
     F(tcbpf_map, tail) F(tcbpf_map, pending) F(tcbpf_map, repaired)
     S(tcbpf_perf_ring)
     F(tcbpf_perf_ring, head) F(tcbpf_perf_ring, tail) F(tcbpf_perf_ring, lost) F(tcbpf_perf_ring, open)
     S(tcbpf_prog)
     F(tcbpf_prog, fn) F(tcbpf_prog, maps) F(tcbpf_prog, n_maps) F(tcbpf_prog, id) F(tcbpf_prog, type)
-    F(tcbpf_prog, flags) F(tcbpf_prog, run_cnt) F(tcbpf_prog, run_time_ns)
+    F(tcbpf_prog, flags) F(tcbpf_prog, run_cnt)
     S(tcbpf_sk_buff)
     F(tcbpf_sk_buff, len) F(tcbpf_sk_buff, pkt_type) F(tcbpf_sk_buff, mark) F(tcbpf_sk_buff, queue_mapping)
     F(tcbpf_sk_buff, protocol) F(tcbpf_sk_buff, vlan_present) F(tcbpf_sk_buff, vlan_tci)
@@ -95,11 +95,11 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     F(tcbpf_class, classid) F(tcbpf_class, pad) F(tcbpf_class, packets) F(tcbpf_class, bytes)
     S(tcbpf_dev)
     F(tcbpf_dev, ifindex) F(tcbpf_dev, mtu) F(tcbpf_dev, flags) F(tcbpf_dev, kind) A(tcbpf_dev, address)
-    F(tcbpf_dev, hard_header_len) F(tcbpf_dev, netns) F(tcbpf_dev, iflink) F(tcbpf_dev, ingress)
+    F(tcbpf_dev, hard_header_len) F(tcbpf_dev, netns) F(tcbpf_dev, ingress)
     F(tcbpf_dev, egress) F(tcbpf_dev, root) F(tcbpf_dev, classes) F(tcbpf_dev, n_classes)
     F(tcbpf_dev, default_class) F(tcbpf_dev, peer) F(tcbpf_dev, tx) F(tcbpf_dev, rx) F(tcbpf_dev, rx_packets)
     F(tcbpf_dev, rx_bytes) F(tcbpf_dev, rx_dropped) F(tcbpf_dev, tx_packets) F(tcbpf_dev, tx_bytes)
-    F(tcbpf_dev, tx_dropped) F(tcbpf_dev, xmit) F(tcbpf_dev, cookie)
+    F(tcbpf_dev, tx_dropped)
     S(tcbpf_net)
     F(tcbpf_net, devs) F(tcbpf_net, n_devs) F(tcbpf_net, pressed) F(tcbpf_net, buffers) F(tcbpf_net, n_buffers)
     F(tcbpf_net, buffers_used) F(tcbpf_net, dropped_recursion) F(tcbpf_net, dropped_no_dev)
@@ -125,4 +125,22 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     {NULL, NULL, NULL, 0, 0, 0, 0}
 };
 
-const u32 tcbpf_layout_row_size = sizeof(struct tcbpf_layout_row);
+#define CONSTANT(name) extern const s64 tcbpf_constant_##name; const s64 tcbpf_constant_##name = (s64)TCBPF_##name;
+
+CONSTANT(MAP_MAGIC) CONSTANT(MAP_VERSION)
+CONSTANT(HEADROOM) CONSTANT(BUFFER) CONSTANT(MAX_LOOPS) CONSTANT(PROG_WRITES)
+CONSTANT(HOST_PROG) CONSTANT(HOST_MAP) CONSTANT(HOST_TRACE) CONSTANT(HOST_OUTPUT)
+CONSTANT(END) CONSTANT(MORE) CONSTANT(FULL)
+CONSTANT(PCAP_NS) CONSTANT(PCAPNG)
+CONSTANT(DEV_DUMMY) CONSTANT(DEV_VETH) CONSTANT(DEV_IFB) CONSTANT(DEV_LO) CONSTANT(DEV_UP)
+CONSTANT(CLS_BPF) CONSTANT(CLS_MATCHALL) CONSTANT(FILTER_DIRECT) CONSTANT(FILTER_SKIP_SW)
+CONSTANT(ACT_GACT) CONSTANT(ACT_MIRRED) CONSTANT(ACT_VLAN) CONSTANT(ACT_SKBEDIT) CONSTANT(ACT_BPF)
+
+/* What machine code, files or the UAPI hold to. */
+_Static_assert(sizeof(struct tcbpf_shape) == 64, "a shape is one cache line");
+_Static_assert(sizeof(struct tcbpf_map) % 64 == 0 && offsetof(struct tcbpf_map, lock) % 64 == 0, "what changes has its own lines");
+_Static_assert(sizeof(struct tcbpf_map) <= PAGE, "buckets begin on the second page");
+_Static_assert(sizeof(struct tcbpf_sk_buff) == 192 && offsetof(struct tcbpf_skb, data) == 192, "struct __sk_buff comes first");
+_Static_assert(offsetof(struct tcbpf_sk_buff, flow_keys) == 144 && offsetof(struct tcbpf_sk_buff, hwtstamp) == 184, "struct __sk_buff");
+_Static_assert(sizeof(struct tcbpf_hook) == 48 && sizeof(struct tcbpf_chain) == 16, "a plan's rows have no holes");
+_Static_assert(TC_ACT_REDIRECT == 7 && TC_ACT_TRAP == 8, "linux/pkt_cls.h");

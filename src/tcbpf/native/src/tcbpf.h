@@ -26,7 +26,7 @@ struct tcbpf_dev;
  * passes a constant copy of it (tcbpf_map_lookup and friends below), and the optimiser folds every size and offset.
  */
 #define TCBPF_MAP_MAGIC 0x70616d6670626374ull          /* "tcbpfmap" */
-#define TCBPF_MAP_VERSION 2
+#define TCBPF_MAP_VERSION 3
 
 struct tcbpf_shape {
     u32 type, key_size, value_size, max_entries, flags;
@@ -36,8 +36,10 @@ struct tcbpf_shape {
     u32 value_off;              /* of the value in its slot */
     u32 n_slots;
     u32 n_buckets;              /* a power of two */
-    u32 extra;                  /* where in a value its bpf_spin_lock lies, + 1, 0 for none; bloom filter: bits of a value */
-    u64 buckets, slots;         /* offsets from the start of the file */
+    u32 spin_lock;              /* where in a value its bpf_spin_lock lies, + 1; 0 for none */
+    u32 hashes;                 /* bloom filter: bits of a value */
+    u32 buckets;                /* offsets from the start of the file */
+    u64 slots;
 };
 
 struct tcbpf_map {
@@ -49,7 +51,7 @@ struct tcbpf_map {
     u32 btf_key_type, btf_value_type;
     u32 id, seed;
     u64 map_extra, load_time;   /* load_time: CLOCK_BOOTTIME at creation */
-    u32 inner_id, owner;        /* map in map: the template's id; prog array: its programs' type | attach type << 16 */
+    u32 owner, pad;             /* prog array: its programs' type | attach type << 16 */
     char name[16];
     struct tcbpf_shape inner;   /* map in map: what an inner map must be */
     /* what changes: on cache lines of its own */
@@ -57,12 +59,12 @@ struct tcbpf_map {
     u32 count;                  /* elements */
     u32 fresh;                  /* slots from here on were never used */
     u32 free;                   /* head of the free list: slot + 1, 0 for none */
-    u32 hand;                   /* LRU: where the clock stands. LPM: the root, slot + 1 */
-    u32 seq;                    /* LPM: odd while nodes move */
+    u32 hand;                   /* LRU: where the clock stands */
+    u32 root, seq;              /* LPM: the root, slot + 1, 0 for none; odd while nodes move */
     u32 frozen;
+    u32 repaired;               /* times that a dead holder's lock was taken over */
     u64 head, tail;             /* queue and stack: taken and put so far; ring buffer: bytes read and reserved */
     u64 pending;                /* ring buffer: bytes up to the first record that may be unfinished */
-    u64 repaired;               /* times that a dead holder's lock was taken over */
 } __attribute__((aligned(64)));
 
 /* What a slot of a perf event array has in the file: bytes read and written, records that found no room. */
@@ -101,7 +103,7 @@ struct tcbpf_prog {
     struct tcbpf_map *const *maps;
     u32 n_maps, id;
     u32 type, flags;            /* UAPI program type; TCBPF_PROG_WRITES */
-    u64 run_cnt, run_time_ns;
+    u64 run_cnt;
 };
 #define TCBPF_PROG_WRITES 1     /* may store to the packet directly: it must not lie in read-only memory */
 
@@ -163,6 +165,7 @@ struct tcbpf_skb {
 
 /* --- one thread of execution ------------------------------------------------------------------------------------------ */
 #define TCBPF_MAX_TAIL_CALLS 33
+#define TCBPF_MAX_LOOPS (8u << 20)      /* BPF_MAX_LOOPS: of bpf_loop(), of a numbers iterator, of a frame's may_goto */
 
 enum tcbpf_host { TCBPF_HOST_PROG = 1, TCBPF_HOST_MAP, TCBPF_HOST_TRACE, TCBPF_HOST_OUTPUT };
 
@@ -277,7 +280,7 @@ struct tcbpf_dev {
     u32 ifindex, mtu, flags, kind;
     u8 address[6];
     u16 hard_header_len;
-    u32 netns, iflink;
+    u32 netns, pad;
     struct tcbpf_hook *ingress, *egress;         /* clsact's (or ingress'); NULL for none */
     struct tcbpf_hook *root;                     /* a classful qdisc's filters; NULL for none */
     struct tcbpf_class *const *classes;          /* where root's verdicts are counted */
@@ -285,9 +288,6 @@ struct tcbpf_dev {
     struct tcbpf_dev *peer;                      /* veth */
     struct tcbpf_sink *tx, *rx;                  /* what left for the wire; what reached the stack; NULL: not kept */
     u64 rx_packets, rx_bytes, rx_dropped, tx_packets, tx_bytes, tx_dropped;
-    /* Called instead of the wire: a device that Python plays (vxlan, geneve, ...). */
-    u64 (*xmit)(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb);
-    u64 cookie;
 };
 
 struct tcbpf_net {

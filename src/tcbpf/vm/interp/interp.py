@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
-from tcbpf.native.library import function, helper, kfunc, struct
+from tcbpf.native.library import constant, function, helper, kfunc, struct
 from tcbpf.tables.helpers import ArgType, Helper, Mod, helper_at
 from tcbpf.tables.insns import Kind, Op
 from tcbpf.tables.maps import MAP_TYPES, OF_MAPS
@@ -29,7 +29,7 @@ from tcbpf.verifier.verified import Verified
 from tcbpf.vm.cfg import slots_of
 from tcbpf.vm.context import place
 from tcbpf.vm.executable import COMPILED
-from tcbpf.vm.interp.machine import FRAMES, MASK, MAX_LOOPS, Machine, Stopped
+from tcbpf.vm.interp.machine import FRAMES, MASK, Machine, Stopped
 from tcbpf.vm.interp.memory import AccessError, Memory, Region, Touch
 from tcbpf.vm.jit.pages import ENTRY
 
@@ -83,7 +83,7 @@ class ProgramMachine(Machine):
         """Stand at the first instruction of a program."""
         self.engine, self.verified, self.maps = engine, engine.verified, list(engine.values)
         self.insns, self.ops = engine.verified.program.insns, engine.ops
-        self.pc, self.may = 0, MAX_LOOPS
+        self.pc, self.may = 0, constant("MAX_LOOPS")
         self.regs[:] = [0, self.ctx, *[0] * 8, self.regs[10]]
 
     def _packet(self, address: int) -> Region:
@@ -228,7 +228,7 @@ class ProgramMachine(Machine):
             else:
                 self.callback(callback, (ran, context), lambda said: self.give(ran + 1) if said else turn(ran + 1))
 
-        if flags or number > MAX_LOOPS:
+        if flags or number > constant("MAX_LOOPS"):
             self.give(_EINVAL if flags else _E2BIG & 0xFFFFFFFF if inlined else _E2BIG)
         else:
             turn(0)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from tcbpf.errors import InternalError, TcbpfError
 from tcbpf.isa.concrete import concrete
 from tcbpf.isa.insn import Insn
+from tcbpf.native.library import constant
 from tcbpf.tables.insns import ATOMICS, Kind, Op
 from tcbpf.vm.cfg import Slots, target
 from tcbpf.vm.interp.memory import Memory, Region, Touch
 
 FRAME = 512  # bytes of stack of one function
 FRAMES = 8  # how deep calls nest: MAX_CALL_FRAMES
-MAX_LOOPS = 8 * 1024 * 1024  # what may_goto grants a frame: BPF_MAX_LOOPS
 MASK = (1 << 64) - 1
 
 
@@ -65,9 +65,10 @@ class Machine:
     executed: int = 0
     regs: list[int] = field(default_factory=lambda: [0] * 11)
     frames: list[Frame] = field(default_factory=list)
-    may: int = MAX_LOOPS
+    may: int = 0
 
     def __post_init__(self) -> None:
+        self.may = constant("MAX_LOOPS")
         self._stack = ctypes.create_string_buffer(FRAME * FRAMES)
         self.stack = ctypes.addressof(self._stack)
         self.regs[10] = self.stack + FRAME
@@ -194,7 +195,7 @@ class Machine:
             raise Stopped(self.pc - 1, f"calls nest deeper than {FRAMES}")
         self.frames.append(Frame(self.pc, tuple(self.regs[6:11]), self.may, then))
         self.regs[10] = self.stack + FRAME * (len(self.frames) + 1)
-        self.may = MAX_LOOPS
+        self.may = constant("MAX_LOOPS")
         self.pc = where
 
     def leave(self) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from tcbpf.errors import InternalError
 from tcbpf.isa.insn import Insn
+from tcbpf.native.library import constant
 from tcbpf.tables.insns import ATOMICS, Atomic, Kind, Op
 from tcbpf.vm.cfg import Block, Slots, blocks_of, target
-from tcbpf.vm.interp.machine import MAX_LOOPS
 from tcbpf.vm.jit.llvmtext import Llvm, Writer
 
 REGS = 12
@@ -139,7 +139,7 @@ class Body:
             out.emit(f"%r{reg} = alloca i64")
         if any(op is not None and op.kind is Kind.MAY_GOTO for op in self.ops):
             out.emit("%may = alloca i64")
-            out.emit(f"store i64 {MAX_LOOPS}, ptr %may")
+            out.emit(f"store i64 {constant('MAX_LOOPS')}, ptr %may")
         self.prologue()
         self.flush()
         out.emit(f"br label %b{self.entry}")

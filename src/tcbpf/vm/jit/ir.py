@@ -6,13 +6,15 @@ register it was made through. Maps are loaded from the table; what never changes
 
 from __future__ import annotations
 
+import errno
 import re
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.insn import Insn
+from tcbpf.native.library import constant, struct
 from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind, Op
 from tcbpf.tables.maps import MAP_TYPES
@@ -31,10 +33,6 @@ HIDDEN = "ptr %ctx, ptr noalias %env, ptr noalias readonly %maps"
 """What a function takes beside its own arguments. One of those may be the context again, except in the entry function."""
 
 PASSED = "ptr %ctx, ptr %env, ptr %maps"
-SHAPE = struct.Struct("<12I2Q")
-_SHAPE_TYPE = "{" + ", ".join(["i32"] * 12 + ["i64"] * 2) + "}"
-_MAX_LOOPS = 8 * 1024 * 1024  # of bpf_loop: BPF_MAX_LOOPS
-_E2BIG, _EINVAL = -7, -22
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ def module(source: Source, loop: bool = False) -> str:
     ops = slots_of(source.insns)
     text = [INTRINSICS, "!0 = !{}"]
     for i, shape in enumerate(source.shapes):
-        fields = ", ".join(f"{'i32' if n < 12 else 'i64'} {value}" for n, value in enumerate(SHAPE.unpack(shape)))
-        text.append(f"@shape.{i} = internal unnamed_addr constant {_SHAPE_TYPE} {{{fields}}}")
+        raw = "".join(f"\\{byte:02X}" for byte in shape)
+        text.append(f'@shape.{i} = internal unnamed_addr constant [{len(shape)} x i8] c"{raw}", align 8')
     arguments = ", ".join(f"i64 %a{reg}" for reg in range(1, 6))
     for i, subprog in enumerate(source.subprogs):
         head = (
@@ -114,6 +112,10 @@ class ProgramBody(Body):
         self.known = offsets_at(self.insns, ops, self.blocks)
         self.frame: list[int | None] = []  # of each register, at the instruction being written
         self.fields = PROG_TYPES[source.verified.program.type].context
+
+    def shape(self, index: int) -> Any:
+        """Return the struct tcbpf_shape of a map."""
+        return struct("tcbpf_shape").from_buffer_copy(self.given.shapes[index])
 
     # --- registers that point into the frame ---
 
@@ -287,7 +289,7 @@ class ProgramBody(Body):
         if insn.src == PSEUDO_MAP_IDX:
             return out.value(f"ptrtoint ptr {self.map_pointer(insn.imm)} to i64")
         if insn.src == PSEUDO_MAP_IDX_VALUE:
-            slots = SHAPE.unpack(self.given.shapes[insn.imm])[13]
+            slots = self.shape(insn.imm).slots
             offset = slots + (self.insns[pc + 1].imm & 0xFFFFFFFF)
             at = out.value(f"getelementptr i8, ptr {self.map_pointer(insn.imm)}, i64 {offset}")
             return out.value(f"ptrtoint ptr {at} to i64")
@@ -336,7 +338,7 @@ class ProgramBody(Body):
         arguments = [f"ptr {self.address(reg)}" for reg in range(2, 2 + pointers)]
         if name == "map_update_elem":
             arguments.append(f"i64 {self.read(4)}")
-        kind = SHAPE.unpack(self.given.shapes[index])[0]
+        kind = self.shape(index).type
         out_of_line = " noinline" if name != "map_lookup_elem" and kind not in _INDEXED else ""  # long, and the rarer path
         value = self.out.value(
             f"call {result} @{function}(ptr %env, ptr {self.map_pointer(index)}, ptr @shape.{index}, "
@@ -376,8 +378,8 @@ class ProgramBody(Body):
         out.emit(f"store i64 0, ptr {at}")
         nr = number if inlined else self.extend(self.cut(number, 4), 4)
         bad_flags = out.value(f"icmp ne i64 {flags}, 0")
-        too_many = out.value(f"icmp ugt i64 {nr}, {_MAX_LOOPS}")
-        error = out.value(f"select i1 {bad_flags}, i64 {_EINVAL}, i64 {_E2BIG & (0xFFFFFFFF if inlined else -1)}")
+        too_many = out.value(f"icmp ugt i64 {nr}, {constant('MAX_LOOPS')}")
+        error = out.value(f"select i1 {bad_flags}, i64 {-errno.EINVAL}, i64 {-errno.E2BIG & (0xFFFFFFFF if inlined else -1)}")
         refused = out.value(f"or i1 {bad_flags}, {too_many}")
         out.emit(f"br label %{entry}")
         out.start(entry)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tcbpf.errors import NotSupported
 from tcbpf.isa.insn import encode
-from tcbpf.native.library import bitcode, library, offset_of, stamp, struct
+from tcbpf.native.library import bitcode, constant, library, offset_of, size_of, stamp, struct
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier.verified import Region, Verified
 from tcbpf.vm.jit import cache as kept
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tcbpf.native.runtime import Env, MapFile, Skb
     from tcbpf.vm.executable import Options
 
-SHAPE_SIZE = 64  # sizeof(struct tcbpf_shape)
-WRITES = 1  # TCBPF_PROG_WRITES
 _REGIONS = {region: i for i, region in enumerate(Region)}
 
 
@@ -47,7 +45,7 @@ class Jit:
         self.prog.fn = self._pages.entries["prog"]
         self.prog.maps, self.prog.n_maps = ctypes.addressof(self._table), len(maps)
         self.prog.type = PROG_TYPES[verified.program.type].number
-        self.prog.flags = WRITES if verified.writes_packet else 0
+        self.prog.flags = constant("PROG_WRITES") if verified.writes_packet else 0
         self._entry = ENTRY(self._pages.entries["prog"])
 
     @property
@@ -86,7 +84,7 @@ class Jit:
 
 def shape_of(made: MapMemory) -> bytes:
     """Return the struct tcbpf_shape of a map: as far as code depends on it."""
-    return ctypes.string_at(made.address + offset_of("tcbpf_map", "s"), SHAPE_SIZE)
+    return ctypes.string_at(made.address + offset_of("tcbpf_map", "s"), size_of("tcbpf_shape"))
 
 
 def _tail_calls(env: int) -> ctypes.c_uint32:

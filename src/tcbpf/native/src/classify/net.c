@@ -177,16 +177,14 @@ found:
     return 1;
 }
 
-/* Onto the wire: a capture, a peer, or a device that Python plays. */
+/* Onto the wire: a capture, or a peer. */
 static void wire(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb)
 {
     dev->tx_packets++;
     dev->tx_bytes += skb->u.len;
     if (dev->tx)
         capture_on(env, dev->tx, skb);
-    if (dev->xmit)
-        dev->xmit(env, dev, skb);
-    else if (dev->kind == TCBPF_DEV_VETH && dev->peer)
+    if (dev->kind == TCBPF_DEV_VETH && dev->peer)
         forward_in(env, dev->peer, skb);
     else if (dev->kind == TCBPF_DEV_LO)
         forward_in(env, dev, skb);

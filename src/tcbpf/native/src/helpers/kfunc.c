@@ -5,15 +5,13 @@
 #define KFUNC(name) \
     u64 tcbpf_kfunc_##name(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)
 
-enum { MAX_LOOPS = 8 * 1024 * 1024 };
-
 struct iter_num { s32 cur, end; };                      /* in the program's struct bpf_iter_num */
 
 KFUNC(bpf_iter_num_new)
 {
     struct iter_num *it = (struct iter_num *)r1;
     s32 start = (s32)r2, end = (s32)r3;
-    s64 result = start > end ? -EINVAL : (s64)end - start > MAX_LOOPS ? -E2BIG : 0;
+    s64 result = start > end ? -EINVAL : (s64)end - start > TCBPF_MAX_LOOPS ? -E2BIG : 0;
 
     *it = result ? (struct iter_num){0, 0} : (struct iter_num){(s32)((u32)start - 1), end};
     return (u64)result;

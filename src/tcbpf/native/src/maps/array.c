@@ -20,13 +20,13 @@ static u64 array_update(struct tcbpf_env *env, struct tcbpf_map *map, const stru
 {
     u32 index = load32(key);
 
-    if ((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST || (by == BY_USER && flags & BPF_F_LOCK && !s->extra))
+    if ((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST || (by == BY_USER && flags & BPF_F_LOCK && !s->spin_lock))
         return ERR(EINVAL);
     if (index >= s->max_entries)
         return ERR(E2BIG);
     if (flags & BPF_NOEXIST)
         return ERR(EEXIST);
-    if (flags & BPF_F_LOCK && !s->extra)
+    if (flags & BPF_F_LOCK && !s->spin_lock)
         return ERR(EINVAL);
     if (!is_per_cpu(s))
         value_copy(env, s, array_at(map, s, 0, index), value, (flags & BPF_F_LOCK) != 0);
@@ -46,7 +46,7 @@ static s64 array_copy(struct tcbpf_env *env, struct tcbpf_map *map, const struct
         return -ENOENT;
     if (!is_per_cpu(s)) {
         memcpy(value, array_at(map, s, 0, index), s->value_size);
-        if (s->extra)
+        if (s->spin_lock)
             *spin_of(s, value) = 0;
     } else
         for (u32 cpu = 0; cpu < s->cpus; cpu++)

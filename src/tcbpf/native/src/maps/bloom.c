@@ -1,5 +1,5 @@
-/* Bloom filters: bits that say of a value "never put" or "perhaps put". n_slots is the mask of bit numbers, extra how many bits
- * a value has.
+/* Bloom filters: bits that say of a value "never put" or "perhaps put". n_slots is the mask of bit numbers, hashes how many
+ * bits a value has.
  */
 #include "types.h"
 
@@ -20,7 +20,7 @@ static u64 bloom_push(struct tcbpf_env *env, struct tcbpf_map *map, const struct
 
     if (flags != BPF_ANY)
         return ERR(EINVAL);
-    for (u32 i = 0; i < s->extra; i++) {
+    for (u32 i = 0; i < s->hashes; i++) {
         u64 *word = bloom_word(map, s, value, i, &bit);
 
         __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
@@ -32,7 +32,7 @@ static u64 bloom_peek(struct tcbpf_env *env, struct tcbpf_map *map, const struct
 {
     u64 bit;
 
-    for (u32 i = 0; i < s->extra; i++) {
+    for (u32 i = 0; i < s->hashes; i++) {
         const u64 *word = bloom_word(map, s, value, i, &bit);
 
         if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
@@ -59,14 +59,14 @@ static s64 bloom_check(const struct tcbpf_shape *s)
 
     if (err)
         return err;
-    if (s->extra > BLOOM_MAX_HASHES || s->key_size)
+    if (s->hashes > BLOOM_MAX_HASHES || s->key_size)
         return -EINVAL;
     return s->value_size > KMALLOC_MAX ? -E2BIG : 0;
 }
 
 static s64 bloom_plan(struct tcbpf_shape *s)
 {
-    s->n_slots = bloom_mask(s->max_entries, s->extra);
+    s->n_slots = bloom_mask(s->max_entries, s->hashes);
     return (s64)(s->slots + (u64)s->n_slots / 8 + 1);
 }
 

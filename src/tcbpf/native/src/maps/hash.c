@@ -193,7 +193,7 @@ static ALWAYS u64 hash_update(struct tcbpf_env *env, struct tcbpf_map *map, cons
     u32 bucket = bucket_of(map, s, key), *link;
     u64 err;
 
-    if (unlikely((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST || (flags & BPF_F_LOCK && !s->extra)))
+    if (unlikely((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST || (flags & BPF_F_LOCK && !s->spin_lock)))
         return ERR(EINVAL);
     err = lock(env, map);
     if (unlikely(err))
@@ -232,7 +232,7 @@ static ALWAYS u64 hash_delete(struct tcbpf_env *env, struct tcbpf_map *map, cons
 static void hash_copy_value(const struct tcbpf_shape *s, const u8 *slot, u8 *value)
 {
     memcpy(value, slot + s->value_off, is_per_cpu(s) ? (u64)s->value_stride * s->cpus : s->value_size);
-    if (s->extra)
+    if (s->spin_lock)
         *spin_of(s, value) = 0;
 }
 

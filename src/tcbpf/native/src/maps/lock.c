@@ -90,14 +90,14 @@ static ALWAYS void spin_take(struct tcbpf_env *env, u32 *lock)
 
 static ALWAYS void spin_give(u32 *lock) { __atomic_store_n(lock, 0, __ATOMIC_RELEASE); }
 
-static ALWAYS u32 *spin_of(const struct tcbpf_shape *s, u8 *value) { return (u32 *)(value + s->extra - 1); }
+static ALWAYS u32 *spin_of(const struct tcbpf_shape *s, u8 *value) { return (u32 *)(value + s->spin_lock - 1); }
 
 /* Copy a value and leave the lock in it as it is; `locked`: while holding it. */
 static ALWAYS void value_copy(struct tcbpf_env *env, const struct tcbpf_shape *s, u8 *to, const u8 *from, int locked)
 {
-    u32 before = s->extra - 1, after = s->extra + 3;
+    u32 before = s->spin_lock - 1, after = s->spin_lock + 3;
 
-    if (likely(!s->extra)) {
+    if (likely(!s->spin_lock)) {
         memcpy(to, from, s->value_size);
         return;
     }
@@ -185,7 +185,7 @@ static ALWAYS void value_put(struct tcbpf_env *env, const struct tcbpf_shape *s,
 
     if (!is_per_cpu(s)) {
         value_copy(env, s, at, value, 0);
-        if (s->extra)
+        if (s->spin_lock)
             *spin_of(s, at) = 0;
     } else if (by == BY_USER) {
         memcpy(at, value, (u64)s->value_stride * s->cpus);

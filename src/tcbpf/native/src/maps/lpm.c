@@ -53,7 +53,7 @@ static ALWAYS u8 *lpm_walk(struct tcbpf_map *map, const struct tcbpf_shape *s, c
     u8 *found = NULL;
     s64 before = -1;
 
-    for (u8 *node = node_at(map, s, acquire32(&map->hand)); node;) {
+    for (u8 *node = node_at(map, s, acquire32(&map->root)); node;) {
         u32 prefix = prefix_of(node), match;
 
         if ((s64)prefix <= before || prefix > max)
@@ -126,7 +126,7 @@ static u8 *lpm_new(struct tcbpf_map *map, const struct tcbpf_shape *s, const u8 
 static u64 lpm_place(struct tcbpf_map *map, const struct tcbpf_shape *s, const u8 *key, const void *value, u64 flags)
 {
     u32 bits = load32(key), match = 0, made, between;
-    u32 *link = &map->hand;
+    u32 *link = &map->root;
     u8 *node, *slot, *middle;
     int replaces;
 
@@ -197,7 +197,7 @@ static u64 lpm_update(struct tcbpf_env *env, struct tcbpf_map *map, const struct
 static u64 lpm_remove(struct tcbpf_map *map, const struct tcbpf_shape *s, const u8 *key)
 {
     u32 bits = load32(key), index;
-    u32 *link = &map->hand, *above = NULL;
+    u32 *link = &map->root, *above = NULL;
     u8 *node, *parent = NULL;
 
     while ((node = node_at(map, s, *link))) {
@@ -281,7 +281,7 @@ static u8 *lpm_deepest(struct tcbpf_map *map, const struct tcbpf_shape *s, u8 *n
 /* The node above `node`, or NULL for the root. */
 static u8 *lpm_parent(struct tcbpf_map *map, const struct tcbpf_shape *s, u8 *node)
 {
-    u8 *parent = NULL, *at = node_at(map, s, map->hand);
+    u8 *parent = NULL, *at = node_at(map, s, map->root);
 
     while (at && at != node) {
         parent = at;
@@ -312,7 +312,7 @@ static s64 lpm_next_key(struct tcbpf_env *env, struct tcbpf_map *map, const stru
     if (err)
         return err;
     node = key && load32(key) <= data_size(s) * 8 ? lpm_walk(map, s, key, 1) : NULL;
-    node = node ? lpm_after(map, s, node) : lpm_deepest(map, s, node_at(map, s, map->hand));
+    node = node ? lpm_after(map, s, node) : lpm_deepest(map, s, node_at(map, s, map->root));
     while (node && !is_element(node))
         node = lpm_after(map, s, node);
     if (node)
@@ -329,7 +329,7 @@ static COLD void lpm_repair(struct tcbpf_map *map)
     for (u32 i = 0; i < min_u32(map->fresh, s->n_slots); i++)
         *state_of(slot_at(map, s, i)) &= ~USED;
     map->count = 0;
-    for (u8 *node = lpm_deepest(map, s, node_at(map, s, map->hand)); node; node = lpm_after(map, s, node)) {
+    for (u8 *node = lpm_deepest(map, s, node_at(map, s, map->root)); node; node = lpm_after(map, s, node)) {
         if (*state_of(node) & USED)
             break;
         *state_of(node) = (*state_of(node) & INTERMEDIATE) | USED;

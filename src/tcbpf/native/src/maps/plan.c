@@ -33,7 +33,8 @@ s64 tcbpf_map_plan(struct tcbpf_shape *s)
         s->cpus = 1;
     s->value_stride = (u32)round_up(s->value_size, 8);
     s->value_off = s->n_buckets = s->slot_stride = s->n_slots = 0;
-    s->buckets = s->slots = round_up(sizeof(struct tcbpf_map), PAGE);
+    s->buckets = (u32)round_up(sizeof(struct tcbpf_map), PAGE);
+    s->slots = s->buckets;
     size = plan_of(s);
     return size < 0 ? size : (s64)round_up((u64)size, PAGE);
 }
