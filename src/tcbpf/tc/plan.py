@@ -14,7 +14,7 @@ from typing import Any
 from tcbpf.control.codes import control_code
 from tcbpf.control.objects import ETH_P_ALL, Action, Bpf, Filter, Link, Qdisc, Stats
 from tcbpf.errors import NotSupported
-from tcbpf.native.library import struct
+from tcbpf.native.library import constant, struct
 from tcbpf.tc.block import CLSACT_EGRESS, CLSACT_INGRESS, shared_block
 from tcbpf.tc.kinds.action import ACTIONS
 from tcbpf.tc.kinds.filter import FILTERS
@@ -26,11 +26,8 @@ from tcbpf.uapi.tc import TC_H_ROOT
 Programs = Callable[[Bpf], int]
 """Gives the address of the struct tcbpf_prog of a filter's or action's program."""
 
-DEV_KINDS = {"dummy": 1, "veth": 2, "ifb": 3, "lo": 4}
-DEV_UP = 1
+DEV_KINDS = frozenset({"dummy", "veth", "ifb", "lo"})  # kinds with a TCBPF_DEV_* of their own; the others are as dummy
 HARD_HEADER = 14
-CLS = {"bpf": 1, "matchall": 2}  # TCBPF_CLS_*
-ACT = {"gact": 1, "mirred": 2, "vlan": 3, "skbedit": 4, "bpf": 5}  # TCBPF_ACT_*
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,8 @@ def device(plan: Plan, link: Link) -> Any:
     """Return the struct of a device, nothing attached to it yet."""
     one = struct("tcbpf_dev")()
     one.ifindex, one.mtu, one.hard_header_len = link.index, link.mtu, HARD_HEADER
-    one.kind, one.flags = DEV_KINDS.get(link.kind, DEV_KINDS["dummy"]), DEV_UP if link.up else 0
+    one.kind = constant(f"DEV_{link.kind.upper()}" if link.kind in DEV_KINDS else "DEV_DUMMY")
+    one.flags = constant("DEV_UP") if link.up else 0
     one.address[:] = bytes.fromhex(link.address.replace(":", ""))
     plan.kept.append(one)
     return one
@@ -137,7 +135,7 @@ def filter_struct(plan: Plan, state: State, place: tuple[int, int], filter: Filt
     kind = FILTERS[filter.kind]
     if kind.build is None:
         raise NotSupported(f"the user datapath has no filter {filter.kind}")
-    made.kind = CLS[kind.name]
+    made.kind = constant(f"CLS_{kind.name.upper()}")
     kind.build(made, filter, Links(state, programs))
     actions = [action_struct(plan, state, a, programs) for a in filter.actions]
     made.actions, made.n_actions = plan.pointers(actions), len(actions)
@@ -155,7 +153,7 @@ def action_struct(plan: Plan, state: State, bound: Action, programs: Programs) -
     kind = ACTIONS.get(action.kind)
     if kind is None:
         raise NotSupported(f"the user datapath has no action {action.kind}")
-    made.kind = ACT[kind.name]
+    made.kind = constant(f"ACT_{kind.name.upper()}")
     kind.build(made, action, Links(state, programs))
     return made
 
