@@ -28,7 +28,8 @@ def test_no_other_file_includes_a_c_file() -> None:
 
 def test_the_map_types_of_c_are_those_of_the_table() -> None:
     rows = MAP_TYPE.findall((SRC / "maps/types.h").read_text())
-    assert {(name.lower(), int(number)) for name, number, _ in rows} == {(row.name, row.number) for row in MAP_TYPES if row.user}
+    ours = {(row.name, row.number) for row in MAP_TYPES if row.user}
+    assert {(name.lower(), int(number)) for name, number, _ in rows} == ours
     for name, _, traits in rows:
         assert ("PER_CPU" in traits.split(" | ")) == MAP_TYPES[name.lower()].per_cpu, name
         assert ("CPU_RINGS" in traits) == (MAP_TYPES[name.lower()].records == "perf"), name
