@@ -34,3 +34,9 @@ def test_the_trend_is_of_one_class_of_machine(tmp_path: Path, monkeypatch: pytes
     save(tmp_path, 3, 0.6)
     lines = bench_history.trend(tmp_path).splitlines()
     assert lines[2].split() == ["run", "time", "/", "kernel", "JIT", "0.50", "5.00", "0.60", "+20%"]
+
+
+def test_every_entry_of_this_checkout_is_read() -> None:
+    entries = list(bench_history.HISTORY.glob("*.json"))
+    assert entries
+    assert len(bench_history.trend(bench_history.HISTORY).splitlines()[1].split()) == 1 + len(entries)

@@ -6,17 +6,19 @@ import errno
 import ipaddress
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
+from tcbpf.cpus import possible_cpus as possible_cpus
 from tcbpf.errors import InputError, MapError
 from tcbpf.maps.records import READABLE, RawRecords, Records, decoder
 from tcbpf.maps.typed import Shape, address_bytes, shape_of
 from tcbpf.obj.btf import Kind
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import FILTERS, MAP_TYPES, having
+from tcbpf.uapi.bpf import BPF_ANY as BPF_ANY
+from tcbpf.uapi.bpf import BPF_EXIST as BPF_EXIST
+from tcbpf.uapi.bpf import BPF_NOEXIST as BPF_NOEXIST
 
-BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
 _PREFIXED = having(lambda row: row.prefixed)
 _PREFIX_SIZE = 4  # of struct bpf_lpm_trie_key's prefixlen
 
@@ -265,12 +267,3 @@ class Map:
 def _stride(size: int) -> int:
     """Return the bytes from one CPU's value to the next."""
     return -(-size // 8) * 8
-
-
-def possible_cpus() -> int:
-    """Return the number of CPUs this machine may ever have, as the kernel sizes per-CPU values."""
-    try:
-        text = Path("/sys/devices/system/cpu/possible").read_text()
-    except OSError:
-        return 1
-    return 1 + max(int(part.split("-")[-1]) for part in text.strip().split(","))

@@ -7,8 +7,8 @@ import errno
 import mmap
 import os
 import time
-from functools import cache
 
+from tcbpf.cpus import possible_cpus as possible_cpus
 from tcbpf.errors import MapError
 from tcbpf.native.library import struct
 
@@ -88,16 +88,6 @@ def begin(head: Any) -> None:
 def anonymous(name: str) -> int:
     """Return a descriptor of an empty file without a name."""
     return os.memfd_create(f"tcbpf-map:{name}", os.MFD_CLOEXEC)
-
-
-@cache
-def possible_cpus() -> int:
-    """Return how many CPUs this machine may ever have online."""
-    try:
-        with open("/sys/devices/system/cpu/possible") as file:
-            return int(file.read().strip().replace(",", "-").rsplit("-", 1)[-1]) + 1
-    except (OSError, ValueError):
-        return os.cpu_count() or 1
 
 
 def check_memory(name: str, size: int) -> None:

@@ -17,6 +17,7 @@ from tcbpf.errors import NotSupported, ObjectError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.btf import MAX_DEPTH, Btf, Kind, Member, Type
 from tcbpf.obj.btf_ext import SECTION, CoreRelo
+from tcbpf.tables.opcodes import ALU32, ALU64, CALL, CLASS, JMP, LD_IMM64, LDX, SIZE, SIZE_CODE, ST, STX, X
 
 COMPOSITE = frozenset({Kind.STRUCT, Kind.UNION})
 ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
@@ -106,9 +107,9 @@ def relocate(insns: list[Insn], pc: int, relo: CoreRelo, local: Btf, target: Btf
     if len(after) > 1:
         raise wrong(f"{describe(relo, local)} has several meanings here: {sorted(after, key=str)}")
     if not found and not relo.kind.endswith("_exists"):
-        insns[pc] = Insn(0x85, imm=BAD_CALL)
+        insns[pc] = Insn(JMP | CALL, imm=BAD_CALL)
         if insns[pc + 1 : pc + 2] and insns[pc + 1].code == 0:  # the second half of a 16-byte instruction
-            insns[pc + 1] = Insn(0x85, imm=BAD_CALL)
+            insns[pc + 1] = Insn(JMP | CALL, imm=BAD_CALL)
         return
     new = after.pop() if after else 0
     checked = relo.kind not in ("field_signed", "local_type_id")
@@ -328,27 +329,24 @@ def resize(mine: Path, found: list[Path], relo: CoreRelo) -> tuple[int, int] | N
     return (before, after) if whole else (before, -1)
 
 
-SIZE_CODES = {1: 0x10, 2: 0x08, 4: 0x00, 8: 0x18}
-
-
 def patch(insns: list[Insn], pc: int, before: int | None, new: int, sizes: tuple[int, int] | None) -> None:
     """Put `new` where the instruction holds `before` (None: whatever it holds)."""
     insn = insns[pc]
-    kind = insn.code & 7
-    if kind in (4, 7) and not insn.code & 8:  # ALU with an immediate
+    kind = insn.code & CLASS
+    if kind in (ALU32, ALU64) and not insn.code & X:
         check(insn.imm & 0xFFFFFFFF, before, 0xFFFFFFFF)
         insns[pc] = insn._replace(imm=signed(new, 32))
-    elif kind in (1, 2, 3):  # LDX, ST, STX
+    elif kind in (LDX, ST, STX):
         check(insn.off, before, 0xFFFF)
         if not 0 <= new <= 0x7FFF:
             raise wrong(f"offset {new} does not fit into an instruction")
         insn = insn._replace(off=new)
-        if sizes is not None and SIZE_CODES.get(sizes[0]) == insn.code & 0x18:
-            if sizes[1] not in SIZE_CODES:
+        if sizes is not None and SIZE_CODE.get(sizes[0]) == insn.code & SIZE:
+            if sizes[1] not in SIZE_CODE:
                 raise wrong(f"a field of {sizes[0]} bytes has another size or sign here, and is read as a whole")
-            insn = insn._replace(code=insn.code & ~0x18 | SIZE_CODES[sizes[1]])
+            insn = insn._replace(code=insn.code & ~SIZE | SIZE_CODE[sizes[1]])
         insns[pc] = insn
-    elif insn.code == 0x18 and pc + 1 < len(insns):
+    elif insn.code == LD_IMM64 and pc + 1 < len(insns):
         check(insn.imm & 0xFFFFFFFF | (insns[pc + 1].imm & 0xFFFFFFFF) << 32, before, (1 << 64) - 1)
         insns[pc] = insn._replace(imm=signed(new, 32))
         insns[pc + 1] = insns[pc + 1]._replace(imm=signed(new >> 32, 32))

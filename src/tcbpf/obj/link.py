@@ -18,11 +18,10 @@ from tcbpf.obj.btf_ext import CoreRelo
 from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Code, Func, HasSpec, Line, Object, Program, Reloc
 from tcbpf.tables.maps import OF_PROGRAMS
+from tcbpf.tables.opcodes import MAX_INSNS, PSEUDO_CALL, PSEUDO_FUNC, PSEUDO_KFUNC_CALL, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE
 from tcbpf.tables.progs import by_section
 
-PSEUDO_CALL, PSEUDO_KFUNC_CALL, PSEUDO_FUNC, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 4, 5, 6
 DEFAULT_TYPE = "sched_cls"
-MAX_INSNS = 1_000_000
 _HANDLER_TAG = "exception_callback:"
 _TAIL_SECTION = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)/(0[xX][0-9a-fA-F]+|[0-9]+)")
 

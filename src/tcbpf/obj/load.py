@@ -24,10 +24,9 @@ from tcbpf.obj.btf_ext import BtfExt
 from tcbpf.obj.elf import Elf, Rel, Section, Symbol
 from tcbpf.obj.mapdefs import Declared, declared
 from tcbpf.obj.program import Code, Line, Object, Reloc
+from tcbpf.tables.opcodes import CALL, JMP, LD_IMM64, PSEUDO_CALL
 
 MAX_LICENSE = 128
-LD_IMM64, CALL = 0x18, 0x85
-PSEUDO_CALL = 1
 
 
 def load(source: str | os.PathLike[str] | bytes, *, path: str = "") -> Object:
@@ -244,7 +243,7 @@ class _Loader:
             rel = rels.get(at)
             if rel is not None and rel.type != elf_.R_BPF_NONE:
                 yield self.reloc(section, at, pc, insn, rel)
-            elif insn.code == CALL and insn.src == PSEUDO_CALL:
+            elif insn.code == JMP | CALL and insn.src == PSEUDO_CALL:
                 yield Reloc(pc, "call", self.function_at(section, at + (insn.imm + 1) * SLOT_SIZE, section, at))
         if self.ext is None or self.btf is None:
             return
@@ -255,7 +254,7 @@ class _Loader:
     def reloc(self, section: Section, at: int, pc: int, insn: Insn, rel: Rel) -> Reloc:
         symbol = self.elf.symbols[rel.symbol]
         target = self.elf.at(symbol.section)
-        if insn.code == CALL and rel.type == elf_.R_BPF_64_32:
+        if insn.code == JMP | CALL and rel.type == elf_.R_BPF_64_32:
             if target is None:
                 return Reloc(pc, "call", symbol.name)
             return Reloc(pc, "call", self.function_at(target, symbol.value + (insn.imm + 1) * SLOT_SIZE, section, at))

@@ -15,9 +15,8 @@ from tcbpf.obj import elf as elf_
 from tcbpf.obj.btf import MAX_SIZE, Btf, Kind, Member, Type
 from tcbpf.obj.elf import Elf, Section, Symbol
 from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, MapSpec
-from tcbpf.tables.maps import MAP_TYPES, OF_MAPS, having
+from tcbpf.tables.maps import MAP_TYPES, OF_MAPS, RDONLY_PROG, having
 
-BPF_F_RDONLY_PROG, BPF_F_MMAPABLE = 1 << 7, 1 << 10
 MAX_LEGACY_MAPS = 64
 LEGACY_WORDS, LEGACY_MIN_WORDS = 9, 4
 SLOTS = having(lambda row: row.values in ("map", "program", "perf_event"))  # libbpf fills in their sizes
@@ -328,7 +327,7 @@ def _global_data(section: Section, btf: Btf | None) -> MapSpec:
         4,
         section.size,
         1,
-        BPF_F_RDONLY_PROG if constant else 0,
+        RDONLY_PROG if constant else 0,
         contents=section.data if section.type == elf_.SHT_PROGBITS else None,
         frozen=constant,
         btf=btf if row else None,

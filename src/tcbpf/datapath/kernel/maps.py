@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 
+from tcbpf.cpus import possible_cpus as possible_cpus
 from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.errors import InputError, MapError, NotSupported, SysError
@@ -206,14 +206,6 @@ def adopt(fd: int) -> KernelMap:
 def kernel_name(name: str) -> bytes:
     """Return an object name as the kernel takes it: at most 15 of letters, digits, "_" and "."."""
     return "".join(ch if ch.isascii() and (ch.isalnum() or ch in "_.") else "_" for ch in name)[:15].encode()
-
-
-@lru_cache(maxsize=1)
-def possible_cpus() -> int:
-    """Return how many CPUs may ever be: what a per-CPU value has a slot for."""
-    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-        last = file.read().strip().split(",")[-1].split("-")[-1]
-    return int(last) + 1
 
 
 def _why(code: int, spec: MapSpec) -> str:
