@@ -86,7 +86,7 @@ def value(shown: list[str], name: str) -> str:
 
 def memory(debugger: Debugger) -> list[object]:
     """Return all that a program can reach."""
-    assert debugger.prog is not None
+    assert debugger.loaded is not None
     machine = debugger.ready().machine
     skb = machine.skb
     return [
@@ -97,7 +97,7 @@ def memory(debugger: Debugger) -> list[object]:
         bytes(skb),
         debugger.view().verdict,
         list(debugger.execute("stack")),
-        *(list(m.items()) for m in debugger.prog.maps if m.spec.type != "prog_array"),
+        *(list(m.items()) for m in debugger.loaded.prog.maps if m.spec.type != "prog_array"),
     ]
 
 
@@ -198,6 +198,30 @@ def test_breakpoints(walks: Debugger) -> None:
     ):
         with pytest.raises(InputError):
             run(walks, bad)
+
+
+def test_a_run_can_be_stepped_back(walks: Debugger) -> None:
+    run(walks, "run 1")
+    assert walks.ready().machine.done
+    end, shown = len(walks.ready()), list(walks.view().all())
+    assert run(walks, "step -3")[1].startswith("pc:       [") and not walks.ready().machine.done
+    assert len(walks.ready()) == end - 3
+    assert run(walks, "step 3") == shown
+
+
+def test_a_breakpoint_in_a_program_that_is_not_reached_yet(debugger: Debugger) -> None:
+    debugger.take(str(ROOT / "examples/tail_calls.c"))
+    debugger.take_capture(str(MIXED))
+    assert run(debugger, "b cls_count")[0].endswith("; of cls_count")
+    assert run(debugger, "b cls_ipv4+1")[0].startswith("breakpoint at: l1:")
+    assert len(run(debugger, "b")) == 2
+    stops = [run(debugger, "run")[1] for _ in range(2)]
+    assert stops == ["pc:       [1] cls_ipv4+1", "pc:       [0] cls_count+0"]
+    first = debugger.selected
+    run(debugger, "b cls_entry")
+    assert run(debugger, "run")[1] == "pc:       [0] cls_entry+0" and debugger.selected == first + 1
+    with pytest.raises(InputError, match="no instruction 1000"):
+        run(debugger, "b cls_count+1000")
 
 
 def test_registers_say_what_they_point_to(walks: Debugger) -> None:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.cbpf.dbg import MAX_BREAKPOINTS, full_name, number_of
 from tcbpf.cli.arguments import add_program, read_ctx, read_object, unpinned
-from tcbpf.cli.dbg.show import View
+from tcbpf.cli.dbg.show import Breakpoint, View
 from tcbpf.cli.output import one_line, verdict_name
 from tcbpf.cli.prompt import converse
+from tcbpf.datapath import loader
+from tcbpf.datapath.loader import Loaded
 from tcbpf.datapath.user import User
 from tcbpf.datapath.user.prog import UserProg, fields
 from tcbpf.errors import InputError
@@ -35,8 +37,9 @@ select N             go to packet N and start over
 run [N]              run over the rest of the packets, or N of them, and count; stops at breakpoints
 step [[+-]N]         do N instructions, backwards with -; enters functions and callbacks
 next [N]             do N instructions, functions and callbacks as one
-breakpoint [N | [FILE]:LINE | FUNCTION | reset]
-                     stop before an instruction, a source line, a function; without one, list them
+breakpoint [N | [FILE]:LINE | FUNCTION[+N] | reset]
+                     stop before an instruction, a source line, a function, here or in a tail-called
+                     program; without one, list them
 disassemble [N]      the program with its source, or instruction N
 dump                 the program as a C array
 stack                the frames' memory
@@ -62,7 +65,9 @@ def main(args: argparse.Namespace) -> int:
         debugger.fields = read_ctx(args.ctx)
         if args.capture:
             debugger.take_capture(args.capture)
-        return converse(debugger, COMMANDS, "dbg")
+        status = converse(debugger, COMMANDS, "dbg")
+        debugger.close()
+        return status
 
 
 @dataclass(slots=True)
@@ -73,11 +78,11 @@ class Debugger:
     """
 
     dp: User
-    prog: UserProg | None = None
     packets: Sequence[bytes] = ()
     selected: int = 0  # index of the packet
     fields: dict[str, Any] = field(default_factory=dict)
-    breakpoints: list[int] = field(default_factory=list)
+    loaded: Loaded | None = None
+    breakpoints: list[Breakpoint] = field(default_factory=list)
     env: Env | None = None
     history: History | None = None  # None while nothing ran on the packet
     stopped: tuple[int, int] | None = None  # packet and step where `run` stopped, and will not stop again
@@ -97,8 +102,23 @@ class Debugger:
 
     def take(self, path: str, *, section: str = "", name: str = "") -> None:
         """Load a program, with maps of its own, and stand before its first instruction."""
-        loaded = self.dp.load(unpinned(read_object(path)), section=section, program=name)
-        self.prog, self.breakpoints, self.history = loaded, [], None  # type: ignore[assignment]
+        loaded = loader.load(self.dp, unpinned(read_object(path)), section=section, program=name)
+        self.close()
+        self.loaded, self.breakpoints, self.history = loaded, [], None
+
+    def close(self) -> None:
+        """Let go of the program, of those it tail-calls, and of its maps."""
+        if self.loaded is not None:
+            for prog in self.progs():
+                prog.close()
+            for found in self.loaded.maps.values():
+                found.raw.close()
+        self.loaded = self.history = None
+
+    def progs(self) -> list[UserProg]:
+        """Return the loaded program and those it may tail-call."""
+        assert self.loaded is not None
+        return [self.loaded.prog, *self.loaded.tails.values()]  # type: ignore[list-item]
 
     def take_capture(self, path: str) -> None:
         """Take the packets of a capture."""
@@ -113,11 +133,11 @@ class Debugger:
 
         Raises:  InputError when one is missing.
         """
-        if self.prog is None:
+        if self.loaded is None:
             raise InputError("no program loaded", hint="load obj FILE")
         if not self.packets:
             raise InputError("no pcap file loaded", hint="load pcap FILE")
-        return self.prog, self.packets[self.selected]
+        return self.progs()[0], self.packets[self.selected]
 
     def ready(self) -> History:
         """Return the machine; create it, before the first instruction, if the packet has not run yet."""
@@ -133,7 +153,7 @@ class Debugger:
 
     def view(self) -> View:
         """Return the view of the machine."""
-        return View(self.ready(), self.breakpoints)
+        return View(self.ready(), [prog.verified.program for prog in self.progs()], self.breakpoints)
 
     # --- commands ---
 
@@ -170,8 +190,8 @@ class Debugger:
                     self.stopped = (self.selected, len(history))
                     yield from self.view().all()
                     return
-                if self.breakpoints:
-                    history.forward()
+                if self.breakpoints or left == 1 or self.selected + 1 == len(self.packets):
+                    history.forward()  # breakpoints may stop it, and the last packet stays: both can be stepped back
                 else:
                     history.machine.one()
                 yield from self.printed()
@@ -223,21 +243,22 @@ class Debugger:
         if words == ["reset"]:
             self.breakpoints = []
         elif words:
-            pc = view.find(words[0])
+            program, pc = view.find(words[0])
             if len(self.breakpoints) == MAX_BREAKPOINTS:
                 raise InputError(f"{MAX_BREAKPOINTS} breakpoints are set", hint="breakpoint reset")
-            if pc not in self.breakpoints:
-                self.breakpoints.append(pc)
-            yield f"breakpoint at: {view.line(pc)}"
+            if (program.name, pc) not in self.breakpoints:
+                self.breakpoints.append((program.name, pc))
+            yield f"breakpoint at: {view.line(program, pc)}"
         elif self.breakpoints:
-            yield from (f"{n}: {view.line(pc)}" for n, pc in enumerate(self.breakpoints))
+            programs = {program.name: program for program in view.programs}
+            yield from (f"{n}: {view.line(programs[name], pc)}" for n, (name, pc) in enumerate(self.breakpoints))
         else:
             yield "no breakpoints set"
 
     def disassemble(self, words: list[str]) -> Iterator[str]:
         """Print one instruction or all."""
         view = self.view()
-        yield from (view.line(view.find(words[0])),) if words else view.listing()
+        yield from (view.line(*view.find(words[0])),) if words else view.listing()
 
     def dump(self, words: list[str]) -> Iterator[str]:
         """Print the program as a C array."""
@@ -279,9 +300,9 @@ class Debugger:
     # --- between ---
 
     def stops(self) -> bool:
-        """Tell whether the machine stands at a breakpoint of the loaded program."""
+        """Tell whether the machine stands at a breakpoint."""
         machine = self.ready().machine
-        return machine.pc in self.breakpoints and self.prog is not None and machine.engine is self.prog.executable
+        return (machine.verified.program.name, machine.pc) in self.breakpoints
 
     def printed(self) -> Iterator[str]:
         """Yield the output of bpf_trace_printk()."""

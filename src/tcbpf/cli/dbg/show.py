@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,16 @@ from tcbpf.cli.output import verdict_name
 from tcbpf.errors import InputError
 from tcbpf.isa import listing
 from tcbpf.native.library import struct
-from tcbpf.tables.insns import Kind
+from tcbpf.obj.program import Program
+from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.skb import SKB
 from tcbpf.vm.cfg import target
 from tcbpf.vm.interp.history import History
 from tcbpf.vm.interp.machine import FRAME
 from tcbpf.vm.interp.memory import AccessError
+
+Breakpoint = tuple[str, int]
+"""A program's name and the pc before which it stops."""
 
 FIRST_POINTER = 1 << 16  # no address is below
 
@@ -29,7 +33,8 @@ class View:
     """The machine's state as text."""
 
     history: History
-    breakpoints: Sequence[int]
+    programs: Sequence[Program]  # the loaded one, and those it may tail-call
+    breakpoints: Collection[Breakpoint]
 
     @property
     def verdict(self) -> int:
@@ -38,60 +43,59 @@ class View:
 
     # --- the program ---
 
-    def find(self, word: str) -> int:
-        """Return the pc of a number, a source line (":12", "file.c:12") or a function's name.
+    @property
+    def program(self) -> Program:
+        """The program that runs."""
+        return self.history.machine.verified.program
+
+    def find(self, word: str) -> tuple[Program, int]:
+        """Return the program and the pc of a source line (":12", "file.c:12"), a function ("add", "add+3") or a number.
+
+        The program that runs comes first, and a number is its; then come the programs that it may tail-call.
 
         Raises:  InputError that lists the choices.
         """
-        program = self.history.machine.verified.program
+        programs = [self.program, *(program for program in self.programs if program.name != self.program.name)]
         file, colon, number = word.rpartition(":")
         if colon and number.isdigit():
-            lines = sorted(row.pc for row in program.lines if row.line == int(number) and Path(row.file).name.endswith(file))
-            if not lines:
-                raise InputError(f"no instruction is of line {word}", hint="disassemble shows the lines")
-            return lines[0]
-        named = {func.name: func.pc for func in program.funcs} | {program.name: 0}
+            for program in programs:
+                rows = (row for row in program.lines if row.line == int(number) and Path(row.file).name.endswith(file))
+                if pcs := sorted(row.pc for row in rows):
+                    return program, pcs[0]
+            raise InputError(f"no instruction is of line {word}", hint="disassemble shows the lines")
+        named = {name: (program, pc) for program in reversed(programs) for name, pc in functions(program).items()}
+        name, _, offset = word.partition("+")
+        program, start = named.get(name, (self.program, 0))
         try:
-            pc = named[word] if word in named else int(word, 0)
+            pc = start + int(offset or "0", 0) if name in named else int(word, 0)
         except ValueError:
             raise InputError(f"{word!r} is not an instruction, line or function", hint=", ".join(named)) from None
-        if not 0 <= pc < len(program.insns) or self.history.machine.ops[pc] is None:
+        if pc not in dict(listing(program.insns)):
             raise InputError(f"no instruction {pc}", hint=f"0 to {len(program.insns) - 1}")
-        return pc
+        return program, pc
 
-    def line(self, pc: int) -> str:
-        """Return one instruction: `l12: r1 = *(u8 *)(r6 +12)`, and its jump target."""
-        return f"l{pc}:\t{self._texts()[pc]}{self._target(pc)}"
+    def line(self, program: Program, pc: int) -> str:
+        """Return one instruction: `l12: r1 = *(u8 *)(r6 +12)`, and its jump target; of another program, with its name."""
+        where = "" if program.name == self.program.name else f"  ; of {program.name}"
+        return f"l{pc}:\t{dict(listing(program.insns))[pc]}{jump_target(program, pc)}{where}"
 
     def listing(self) -> Iterator[str]:
         """Yield the program: function names, source lines, instructions; "=>" is where the machine stands, "*" a breakpoint."""
-        machine = self.history.machine
-        program = machine.verified.program
-        names = {func.pc: func.name for func in program.funcs} | {0: program.name}
+        machine, program = self.history.machine, self.program
+        names = {pc: name for name, pc in functions(program).items()}
         sources = {row.pc: f"; {Path(row.file).name}:{row.line}  {row.text.strip()}" for row in program.lines}
-        for pc, text in self._texts().items():
+        for pc, text in listing(program.insns):
             if pc in names:
                 yield f"{names[pc]}:"
             if pc in sources:
                 yield f"        {sources[pc]}"
-            mark = "=>" if pc == machine.pc and not machine.done else "* " if pc in self.breakpoints else "  "
-            yield f"{mark} l{pc}:\t{text}{self._target(pc)}"
+            mark = "=>" if pc == machine.pc and not machine.done else "* " if (program.name, pc) in self.breakpoints else "  "
+            yield f"{mark} l{pc}:\t{text}{jump_target(program, pc)}"
 
     def c_array(self) -> Iterator[str]:
         """Yield the program as an initialiser of struct bpf_insn."""
         for insn in self.history.machine.verified.program.insns:
             yield f"{{ {insn.code:#04x}, {insn.dst}, {insn.src}, {insn.off:6}, {insn.imm & 0xFFFFFFFF:#010x} }},"
-
-    def _target(self, pc: int) -> str:
-        """Return an instruction's jump target, as a comment."""
-        machine = self.history.machine
-        op = machine.ops[pc]
-        if op is None or op.kind not in (Kind.JUMP, Kind.JA, Kind.MAY_GOTO, Kind.CALL_LOCAL):
-            return ""
-        return f"  ; l{target(pc, machine.insns[pc], op)}"
-
-    def _texts(self) -> dict[int, str]:
-        return dict(listing(self.history.machine.verified.program.insns))
 
     # --- the machine ---
 
@@ -109,7 +113,7 @@ class View:
             if at >= 0:
                 row = program.lines[at]
                 yield f"source:   {Path(row.file).name}:{row.line}: {row.text.strip()}"
-            yield f"curr:     {self.line(machine.pc)}"
+            yield f"curr:     {self.line(program, machine.pc)}"
         for reg, value in enumerate(machine.regs):
             changed = "*" if last is not None and last.before[reg] != value else " "
             yield f"r{reg}:".ljust(9) + f"{changed}[{value:#018x}]" + f"[{self.word(value)}]"
@@ -121,7 +125,7 @@ class View:
         seen = next(((t.offset, t.size) for t in last.touches if t.region == "packet"), None) if last is not None else None
         yield f"len: {len(packet)}"
         yield from dump_packet(packet, seen)
-        if machine.pc in self.breakpoints and not machine.done:
+        if (program.name, machine.pc) in self.breakpoints and not machine.done:
             yield "(breakpoint)"
 
     def word(self, value: int) -> str:
@@ -173,3 +177,17 @@ class View:
                 raw = ctypes.string_at(ctypes.addressof(base) + row.off, row.size)
                 if any(raw):
                     yield f"{row.name}: {int.from_bytes(raw, 'little')}"
+
+
+def functions(program: Program) -> dict[str, int]:
+    """Return the first pc of each function of a program, by name."""
+    return {func.name: func.pc for func in program.funcs} | {program.name: 0}
+
+
+def jump_target(program: Program, pc: int) -> str:
+    """Return an instruction's jump target, as a comment."""
+    insn = program.insns[pc]
+    op = op_of(insn.code, insn.src, insn.off, insn.imm)
+    if op is None or op.kind not in (Kind.JUMP, Kind.JA, Kind.MAY_GOTO, Kind.CALL_LOCAL):
+        return ""
+    return f"  ; l{target(pc, insn, op)}"
