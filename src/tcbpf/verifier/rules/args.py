@@ -234,7 +234,7 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
     elif kind is ArgType.MAP_KEY:
         assert meta.map is not None
         check_memory(env, regno, meta.map.key_size, write=False, zero_ok=False)
-        if meta.map.type in INDEXED and env.kernel >= (6, 14):
+        if meta.map.type in INDEXED and env.has("array_key_in_bounds"):
             meta.key = _constant_key(env, reg, meta.map.key_size)
     elif kind is ArgType.MAP_VALUE:
         if null and mod & Mod.MAYBE_NULL:

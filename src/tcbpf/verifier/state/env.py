@@ -14,6 +14,7 @@ from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.maps import MAP_TYPES, RDONLY_PROG
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 from tcbpf.tables.row import Release
+from tcbpf.tables.rules import RULES, rules_of
 from tcbpf.verifier.state.btf_record import Record
 from tcbpf.verifier.state.insn_aux import Aux
 from tcbpf.verifier.state.insns import Ins
@@ -162,6 +163,7 @@ class Env:
         "program",
         "prune_point",
         "ptr_types",
+        "rules",
         "scc",
         "stats",
         "step",
@@ -182,6 +184,7 @@ class Env:
         self.type: ProgType = row
         self.insns: tuple[Insn, ...] = program.insns
         self.kernel = kernel
+        self.rules = rules_of(kernel)
         self.max_insns = max_insns
         self.log = log
         self.capable = capable
@@ -234,6 +237,11 @@ class Env:
     def count_states(self) -> None:
         """Note how many states are kept, when they are more than ever."""
         self.stats.peak_states = max(self.stats.peak_states, self.explored_count + self.dropped + self.backedges)
+
+    def has(self, rule: str) -> bool:
+        """Tell whether the kernel release has a rule of tables.rules."""
+        assert rule in RULES, rule
+        return rule in self.rules
 
     def new_id(self) -> int:
         """Return an id that nothing has yet."""
