@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tcbpf.datapath.base import Datapath
-from tcbpf.datapath.kernel import Kernel, probe
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
 from tcbpf.lang import compile
 from tcbpf.obj.program import Object
@@ -40,8 +40,6 @@ def noted(dp: Datapath, source: Object, name: str) -> tuple[int, list[int]]:
 @pytest.mark.kernel
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_same(user: User, source: Object, name: str) -> None:
-    if why := probe.missing():
-        pytest.skip(why)
     with Kernel() as kernel:
         theirs = noted(kernel, source, name)
     assert len(theirs[1]) > 3

@@ -142,5 +142,7 @@ def read_ctx(text: str) -> dict[str, Any]:
             numbers = []
         if not equals or not numbers:
             raise InputError(f"{part!r} is not FIELD=NUMBER", where="--ctx", hint="mark=7,cb=1:2:3:4:5")
+        if name != "cb" and len(numbers) > 1:
+            raise InputError(f"{name} is one number, not {len(numbers)}", where="--ctx", hint="cb=1:2:3:4:5 is five")
         fields[name] = numbers if name == "cb" else numbers[0]
     return fields

@@ -7,6 +7,7 @@ from functools import cache
 
 from tcbpf.errors import InputError
 from tcbpf.native.library import constant, function, struct
+from tcbpf.uapi.packet import ETH_HLEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,36 +35,55 @@ class Skb:
         """Address of the struct: a program's context."""
         return ctypes.addressof(self.struct)
 
-    def load(self, packet: bytes, ctx: Mapping[str, int] | None = None) -> Skb:
+    def load(self, packet: bytes, ctx: Mapping[str, Any] | None = None, *, link_header: bool = True) -> Skb:
         """Lay out a packet as BPF_PROG_TEST_RUN does, and set context fields by their names in tables.skb.
 
-        Raises:  InputError for a packet that no buffer holds, a field that does not exist or that no number sets.
+        A run starts from nothing: what the last one left, in whatever field, is gone. Without `link_header` data starts behind
+        it, as for a program that is not traffic control's.
+
+        Raises:  InputError for a packet that is not bytes or that no buffer holds, a field that does not exist or that no
+                 number sets, a number that does not fit.
         """
-        headroom = constant("HEADROOM")
-        largest = constant("BUFFER") - 3 * headroom
+        from tcbpf.control.given import numbers_of, packet_of  # a packet that goes through the loop needs neither
+
+        packet = packet_of(packet)
+        largest = constant("BUFFER") - 3 * constant("HEADROOM")
         if len(packet) > largest:
             raise InputError(f"a packet of {len(packet)} bytes", hint=f"at most {largest}")
-        skb, u = self.struct, self.struct.u
-        skb.head, skb.end, skb.readonly, skb.at_ingress = skb.spare, skb.spare_end, 0, 0
-        u.mark = u.priority = u.ingress_ifindex = 0
-        u.ifindex, skb.dev = LOOPBACK, 0
-        ctypes.memmove(skb.head + headroom, packet, len(packet))
-        _set()(self.address, skb.head + headroom, len(packet), len(packet))
-        for name, number in (ctx or {}).items():
+        numbers, skb = numbers_of(ctx, len(packet)), self.clear().struct
+        ctypes.memmove(skb.data, packet, len(packet))
+        _set()(self.address, skb.data, len(packet), len(packet))
+        if not link_header:
+            self._pull(min(ETH_HLEN, len(packet)))
+        for name, number in numbers.items():
             self.set(name, number)
+        if not skb.u.ifindex:
+            skb.u.ifindex = LOOPBACK
         return self
 
-    def set(self, name: str, number: int) -> None:
-        """Set one context field.
+    def clear(self) -> Skb:
+        """Hold an empty packet on the loopback, and nothing of the last one."""
+        skb, room = self.struct, (self.struct.spare, self.struct.spare_end)
+        ctypes.memset(self.address, 0, ctypes.sizeof(skb))
+        skb.spare, skb.spare_end = skb.head, skb.end = room
+        skb.u.ifindex = LOOPBACK
+        _set()(self.address, skb.head + constant("HEADROOM"), 0, 0)
+        return self
 
-        Raises:  InputError when there is no such field, or it holds a pointer, or the number does not fit.
+    def _pull(self, size: int) -> None:
+        """Start behind the link header, which stays where it is; the network header is what data starts with."""
+        skb = self.struct
+        skb.data += size
+        skb.data_meta, skb.mac_back, skb.network, skb.mac_len = skb.data, size, 0, 0
+        skb.u.len -= size
+        skb.u.wire_len -= size
+
+    def set(self, name: str, number: int) -> None:
+        """Set one context field to a number that was checked.
+
+        Raises:  KeyError.
         """
-        row = _fields().get(name)
-        if row is None:
-            raise InputError(f"no context field {name!r} that a number sets", hint=", ".join(_fields()))
-        _, size = row.native if row.native != (0, 0) else (0, row.size)
-        if not 0 <= number < 1 << 8 * size:
-            raise InputError(f"{name} has {8 * size} bits; {number} does not fit")
+        row = _fields()[name]
         _BYTES[row.size].from_address(self.address + row.off).value = number
 
     def get(self, name: str) -> int:

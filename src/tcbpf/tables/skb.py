@@ -21,7 +21,8 @@ class Field:
 
     Units:   off and size in bytes of the UAPI struct. native is (off, size) of the same field in the runtime's struct
              tcbpf_skb, whose first 192 bytes mirror the UAPI: (0, 0) means the same place, same size. `data` is a __u32 for
-             the program's author and an 8-byte pointer for the engine; tc_classid keeps 16 of its 32 bits.
+             the program's author and an 8-byte pointer for the engine; tc_classid keeps 16 of its 32 bits. have is the size
+             of the kernel's own field where that is smaller (bpf_convert_ctx_access()'s target_size).
     """
 
     name: str
@@ -39,6 +40,9 @@ class Field:
     ignored_from: int = 0                              # a store of this value or more does nothing; 0 for none
     big_endian: bool = False                           # holds a network-order number (protocol, vlan_proto, ...)
     test_run: bool = False                             # BPF_PROG_TEST_RUN's ctx_in may set it
+    have: int = 0                                      # a read of a part of so many bytes or more gives all of it; 0: size
+    most: int = 0                                      # the largest number that a caller may give; 0: what fits
+    fixed: bool = False                                # follows from the packet: nobody gives it
     since: Release = (99, 0)
     source: str = ""
 
@@ -53,10 +57,11 @@ _RULES = "bpf_skb_is_valid_access() and its callers, net/core/filter.c"
 
 def _word(name: str, off: int, since: Release, read: frozenset[str] = _ALL, write: frozenset[str] = frozenset(), *,
           native: tuple[int, int] = (0, 0), ignored_from: int = 0, big_endian: bool = False, test_run: bool = False,
-          narrow: bool = True) -> Field:
+          narrow: bool = True, have: int = 0, most: int = 0, fixed: bool = False) -> Field:
     """Return an ordinary __u32 field: narrow reads, full writes."""
     return Field(name, off, 4, read=read, write=write, narrow=narrow, native=native, ignored_from=ignored_from,
-                 big_endian=big_endian, test_run=test_run, since=since, source=_RULES)
+                 big_endian=big_endian, test_run=test_run, have=have or native[1],
+                 most=most or (1 << 8 * have) - 1, fixed=fixed, since=since, source=_RULES)
 
 
 def _packet(name: str, off: int, pointer: str, read: frozenset[str], native: int, since: Release,
@@ -67,14 +72,14 @@ def _packet(name: str, off: int, pointer: str, read: frozenset[str], native: int
 
 
 SKB: Table[Field] = Table(
-    _word("len", 0, (4, 1)),
-    _word("pkt_type", 4, (4, 1)),
+    _word("len", 0, (4, 1), fixed=True),
+    _word("pkt_type", 4, (4, 1), have=1, most=7),
     _word("mark", 8, (4, 1), write=_TC | _CG, test_run=True),
     _word("queue_mapping", 12, (4, 1), write=_TC, native=(12, 2), ignored_from=0xFFFF),
-    _word("protocol", 16, (4, 1), big_endian=True),
-    _word("vlan_present", 20, (4, 1)),
-    _word("vlan_tci", 24, (4, 1)),
-    _word("vlan_proto", 28, (4, 1), big_endian=True),
+    _word("protocol", 16, (4, 1), have=2, big_endian=True),
+    _word("vlan_present", 20, (4, 1), most=1),
+    _word("vlan_tci", 24, (4, 1), have=2),
+    _word("vlan_proto", 28, (4, 1), have=2, big_endian=True),
     _word("priority", 32, (4, 1), write=_TC | _CG, test_run=True),
     _word("ingress_ifindex", 36, (4, 2), test_run=True),
     _word("ifindex", 40, (4, 2), test_run=True),
@@ -89,7 +94,7 @@ SKB: Table[Field] = Table(
     _packet("data", 76, "pkt", _TC | _CG, 192, (4, 7), frozenset({"read"})),
     _packet("data_end", 80, "pkt_end", _TC | _CG, 200, (4, 7), frozenset({"read"})),
     _word("napi_id", 84, (4, 12)),
-    _word("family", 88, (4, 14), read=_CG),
+    _word("family", 88, (4, 14), read=_CG, have=2),
     _word("remote_ip4", 92, (4, 14), read=_CG, big_endian=True, narrow=False),
     _word("local_ip4", 96, (4, 14), read=_CG, big_endian=True, narrow=False),
     *(_word(f"remote_ip6[{i}]", 100 + 4 * i, (4, 14), read=_CG, big_endian=True, narrow=False) for i in range(4)),
@@ -101,10 +106,10 @@ SKB: Table[Field] = Table(
     Field("tstamp", 152, 8, read=_TC | _CG, write=_TC | _CG, privileged=frozenset({"write"}), test_run=True, since=(5, 0),
           source=_RULES),
     _word("wire_len", 160, (5, 0), read=_TC, test_run=True),
-    _word("gso_segs", 164, (5, 1), test_run=True),
+    _word("gso_segs", 164, (5, 1), have=2, test_run=True),
     Field("sk", 168, 8, pointer="sock_common_or_null", read=_ALL, since=(5, 1), source=_RULES),
-    _word("gso_size", 176, (5, 7), test_run=True),
-    Field("tstamp_type", 180, 1, read=_TC, since=(5, 18), source=_RULES),
+    _word("gso_size", 176, (5, 7), have=2, test_run=True),
+    Field("tstamp_type", 180, 1, read=_TC, most=2, since=(5, 18), source=_RULES),
     Field("hwtstamp", 184, 8, read=_TC | _CG, test_run=True, since=(5, 16), source=_RULES),
     name=lambda row: row.name,
     number=lambda row: row.off,

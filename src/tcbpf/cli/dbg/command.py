@@ -20,7 +20,7 @@ from tcbpf.cli.prompt import converse
 from tcbpf.datapath import loader
 from tcbpf.datapath.loader import Loaded
 from tcbpf.datapath.user import User
-from tcbpf.datapath.user.prog import UserProg, fields
+from tcbpf.datapath.user.prog import UserProg
 from tcbpf.errors import InputError
 from tcbpf.net.pcap import read
 from tcbpf.vm.executable import Options
@@ -146,7 +146,7 @@ class Debugger:
             engine, env, skb = prog.executable, self.dp.host.env(), self.dp.host.skb()
             assert isinstance(engine, Interp)
             self.env = env  # on one CPU for the whole packet, wherever this thread goes
-            skb.load(packet, fields(self.fields))
+            skb.load(packet, self.fields, link_header=prog.link_header)
             env.struct.tail_calls = 0
             self.history = History(engine.machine(skb, env))
         return self.history
@@ -272,7 +272,7 @@ class Debugger:
         """Print the context, or set the fields that packets start with."""
         if words:
             given = read_ctx(",".join(words))
-            self.dp.host.skb().load(b"", fields(given))  # refuses what no packet could have
+            self.dp.host.skb().load(b"", given)  # refuses what no packet could have
             self.fields, self.history = {**self.fields, **given}, None
         else:
             yield from self.view().context()

@@ -141,12 +141,12 @@ def run_capture(
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(path))
         if not out:
-            return Loop(reader, skb.load(b"").address, call, writes=writes, link_type=link_type).run(limit, turn)
+            return Loop(reader, skb.clear().address, call, writes=writes, link_type=link_type).run(limit, turn)
         from tcbpf.net.pcap import Writer
 
         writer = stack.enter_context(Writer(out, link_type=link_type))
         sink = Sink(lambda: writer, format=writer.format)
-        loop = Loop(reader, skb.load(b"").address, call, writes=writes, link_type=link_type, sinks=[sink])
+        loop = Loop(reader, skb.clear().address, call, writes=writes, link_type=link_type, sinks=[sink])
         loop.keep(sink, type, classic=classic)
         return loop.run(limit, turn)
 

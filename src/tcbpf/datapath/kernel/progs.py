@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Self
 
+from tcbpf.control.given import numbers_of, packet_of, repeat_of
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.btf import fd_of
@@ -71,12 +72,13 @@ class KernelProg:
 
         Raises:  InputError for a packet or a context field that this facility does not take.
         """
+        packet, times = packet_of(packet), repeat_of(repeat)
         skb, test = self.type != "xdp", self._tester(len(packet))
-        before = pack_ctx(ctx or {}) if skb else None
+        before = pack_ctx(ctx, len(packet)) if skb else None
         if ctx and not skb:
             raise InputError(f"a context for a {self.type} program", hint="only programs on struct __sk_buff take one")
         try:
-            verdict = test.run(packet, before, repeat)
+            verdict = test.run(packet, before, times)
         except SysError as error:
             if error.errno == errno.EINVAL:
                 raise _refused(packet, ctx or {}) from None
@@ -104,7 +106,7 @@ class KernelProg:
                 if untaken(record.data):
                     skipped += 1
                     continue
-                verdict = test.run(record.data, pack_ctx({"wire_len": record.wire_len}) if skb else None)
+                verdict = test.run(record.data, pack_ctx({"wire_len": record.wire_len}, 0) if skb else None)
                 packets, total = packets + 1, total + len(record.data)
                 verdicts[verdict] += 1
                 if writer and passes(self.type, verdict, classic=self.classic):
@@ -224,28 +226,20 @@ def with_ids(insns: list[Insn], kfuncs: Sequence[str]) -> list[Insn]:
     return insns
 
 
-def pack_ctx(ctx: Mapping[str, Any]) -> bytes:
-    """Return struct __sk_buff with these fields; "cb" is five numbers.
+def pack_ctx(ctx: Mapping[str, Any] | None, length: int) -> bytes:
+    """Return struct __sk_buff with these fields, for a packet of `length` bytes.
 
-    Raises:  InputError for a field that BPF_PROG_TEST_RUN does not take.
+    Raises:  InputError for a field that BPF_PROG_TEST_RUN does not take, or a number that does not fit.
     """
     raw = bytearray(SKB_SIZE)
-    fields = dict(ctx)
-    words = fields.pop("cb", None)
-    if words is not None:
-        if len(words) != 5:
-            raise InputError(f"cb of {len(words)} words", hint="it has 5")
-        fields |= {f"cb[{i}]": word for i, word in enumerate(words)}
-    for name, value in fields.items():
-        row = SKB.get(name)
-        if row is None or not row.test_run:
+    for name, number in numbers_of(ctx, length).items():
+        row = SKB[name]
+        if not row.test_run:
             known = ", ".join(f.name for f in SKB if f.test_run and not f.name.startswith("cb[")) + ", cb"
             raise InputError(
                 f"context field {name!r} cannot be set on the kernel datapath", hint=f"BPF_PROG_TEST_RUN takes {known}"
             )
-        if not 0 <= int(value) < 1 << 8 * row.size:
-            raise InputError(f"{name}={value} does not fit {row.size} bytes")
-        raw[row.off : row.off + row.size] = int(value).to_bytes(row.size, "little")
+        raw[row.off : row.off + row.size] = number.to_bytes(row.size, "little")
     return bytes(raw)
 
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
+from tcbpf.control.given import CB_WORDS, repeat_of
 from tcbpf.datapath.base import PcapStats, Run
 from tcbpf.datapath.capture.loop import run_capture
 from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import UserMap
-from tcbpf.errors import InputError, NotSupported, SysError
+from tcbpf.errors import NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from tcbpf.datapath.user import User
 
 
-CB_WORDS = 5
+LINK_LAYER = ("sched_cls", "sched_act")
+"""The program types that BPF_PROG_TEST_RUN gives the link header: is_l2 in bpf_prog_test_run_skb()."""
 
 
 class UserProg:
@@ -92,6 +94,11 @@ class UserProg:
         return self.record.program.type
 
     @property
+    def link_header(self) -> bool:
+        """Whether a run starts at the link header."""
+        return self.type in LINK_LAYER or self.record.program.classic
+
+    @property
     def tag(self) -> bytes:
         """The first 8 bytes of the hash of its instructions."""
         return self.record.tag
@@ -135,15 +142,20 @@ class UserProg:
     def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
         """Run on one packet, as BPF_PROG_TEST_RUN does; `repeat` runs see each other's changes to the packet.
 
-        Raises:  InputError for a context field that does not exist, or a packet too short.
+        A program that is not traffic control's gets the packet from its network header on; a classic filter gets all of it, as
+        from a packet socket.
+
+        Raises:  InputError for a packet that is not bytes, and for a context field that does not exist or does not fit.
         """
         executable, env, skb = self._runnable(), self._dp.host.env(), self._dp.host.skb()
-        skb.load(packet, fields(ctx or {}))
+        times = repeat_of(repeat)
+        skb.load(packet, ctx, link_header=self.link_header)
         start = time.perf_counter_ns()
-        verdict = repeated(executable, skb, env, repeat)
-        duration = (time.perf_counter_ns() - start) // max(1, repeat)
+        verdict = repeated(executable, skb, env, times)
+        duration = (time.perf_counter_ns() - start) // times
         self._dp.host.turn(env)
-        return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, skb.packet(), reported(skb), duration)
+        out = bytes(skb.struct.mac_back) + skb.packet()  # a link header that was taken off comes back as zeros
+        return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, out, reported(skb), duration)
 
     def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = LINKTYPE_ETHERNET) -> PcapStats:
         """Run on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
@@ -180,7 +192,7 @@ class UserProg:
             for record in read(path, link_type=link_type):
                 if limit and packets == limit:
                     break
-                run = self.run(record.data, {"wire_len": record.wire_len, **foreign})
+                run = self.run(record.data, {"wire_len": max(record.wire_len, len(record.data)), **foreign})
                 packets, total = packets + 1, total + record.wire_len
                 verdicts[run.verdict] += 1
                 if writer and self._passes(run.verdict):
@@ -249,19 +261,6 @@ def repeated(executable: Executable, skb: Skb, env: Env, times: int) -> int:
     for _ in range(times):
         verdict = executable.run(skb, env)
     return verdict
-
-
-def fields(ctx: Mapping[str, Any]) -> dict[str, int]:
-    """Return context fields by their rows' names: "cb" is five numbers.
-
-    Raises:  InputError.
-    """
-    plain = {name: value for name, value in ctx.items() if name != "cb"}
-    if "cb" in ctx:
-        if len(ctx["cb"]) != CB_WORDS:
-            raise InputError(f"cb of {len(ctx['cb'])} words", hint=f"it has {CB_WORDS}")
-        plain |= {f"cb[{i}]": word for i, word in enumerate(ctx["cb"])}
-    return {name: int(value) for name, value in plain.items()}
 
 
 def reported(skb: Skb) -> dict[str, Any]:

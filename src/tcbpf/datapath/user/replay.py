@@ -105,7 +105,7 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
         env = dp.host.env()
         env.struct.net = ctypes.addressof(plan.net)
         stack.callback(lambda: setattr(env.struct, "net", 0))
-        skb = dp.host.skb().load(b"")
+        skb = dp.host.skb().clear()
         call = function(
             "tcbpf_loop_device", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
         )

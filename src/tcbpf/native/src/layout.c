@@ -52,7 +52,7 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     F(tcbpf_skb, network) F(tcbpf_skb, transport) F(tcbpf_skb, ip_summed) F(tcbpf_skb, csum_level)
     F(tcbpf_skb, csum_valid) F(tcbpf_skb, l4_hash) F(tcbpf_skb, readonly) F(tcbpf_skb, at_ingress)
     F(tcbpf_skb, ignore_df) F(tcbpf_skb, encapsulation) F(tcbpf_skb, csum_start) F(tcbpf_skb, csum_offset)
-    F(tcbpf_skb, csum) F(tcbpf_skb, cut) F(tcbpf_skb, ns) F(tcbpf_skb, gso_type)
+    F(tcbpf_skb, csum) F(tcbpf_skb, cut) F(tcbpf_skb, mac_back) F(tcbpf_skb, ns) F(tcbpf_skb, gso_type)
     N(tcbpf_skb, tunnel, tcbpf_tunnel) F(tcbpf_skb, dev)
     S(tcbpf_trace_record)
     F(tcbpf_trace_record, ns) F(tcbpf_trace_record, cpu) F(tcbpf_trace_record, len)

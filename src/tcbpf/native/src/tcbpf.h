@@ -154,6 +154,7 @@ struct tcbpf_skb {
     u16 csum_start, csum_offset;                 /* PARTIAL: csum_start from data */
     u32 csum;
     u32 cut;                                     /* bytes of its end that the capture left out */
+    u32 mac_back;                                /* how far before data the link header starts, when data starts behind it */
     u64 ns;                                      /* when it was captured, or arrived */
     u32 gso_type;
     struct tcbpf_tunnel tunnel;

@@ -54,9 +54,9 @@ HELPER(skb_load_bytes_relative)
 {
     struct tcbpf_skb *skb = skb_of(r1);
     u32 offset = (u32)r2, len = (u32)r4, header = (u32)r5;
-    u64 start = header ? skb->network : 0;
+    s64 start = header ? skb->network : -(s64)skb->mac_back;
 
-    if (unlikely(offset > 0xffff || header > 1 || start + offset + len > skb->u.len)) {
+    if (unlikely(offset > 0xffff || header > 1 || start + offset + len > (s64)skb->u.len)) {
         memset((void *)r3, 0, len);
         return ERR(EFAULT);
     }
@@ -81,11 +81,11 @@ static ALWAYS const u8 *classic_at(const struct tcbpf_skb *skb, s32 offset, u32 
         if (offset >= SKF_NET_OFF)
             at = (s64)skb->network + offset - SKF_NET_OFF;
         else if (offset >= SKF_LL_OFF)
-            at = (s64)offset - SKF_LL_OFF;
+            at = (s64)offset - SKF_LL_OFF - skb->mac_back;
         else
             return NULL;
     }
-    return at + size <= skb->u.len ? skb->data + at : NULL;
+    return at + size <= (s64)skb->u.len ? skb->data + at : NULL;
 }
 
 INLINED u64 tcbpf_ld_abs(struct tcbpf_env *env, struct tcbpf_skb *skb, s32 offset, u32 size, u64 *value)

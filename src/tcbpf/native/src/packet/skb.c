@@ -66,6 +66,7 @@ static ALWAYS void skb_place(struct tcbpf_skb *skb, u8 *data, u32 len, u32 wire_
     skb->data_end = data + len;
     skb->u.len = len;
     skb->cut = wire_len - len;
+    skb->mac_back = 0;
     skb->u.wire_len = wire_len;
 }
 
