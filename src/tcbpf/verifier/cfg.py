@@ -121,11 +121,6 @@ def _make_subprograms(env: Env, ordered: list[int]) -> None:
         env.subprog_at[start] = number
 
 
-def subprogram_of(env: Env, pc: int) -> SubInfo:
-    """Return the function that holds `pc`."""
-    return next(sub for sub in env.subprogs if sub.start <= pc < sub.end)
-
-
 def _check_jumps(env: Env) -> None:
     """Jumps stay in their function, and each function ends with exit or a jump."""
     for sub in env.subprogs:

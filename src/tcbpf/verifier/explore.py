@@ -1,4 +1,4 @@
-"""Follow every path of a function: the loop that the rest of this room serves.
+"""The main loop: follow every path of a function, instruction by instruction.
 
 Source:  do_check(), do_check_common(), do_check_main(), do_check_subprogs(), kernel/bpf/verifier.c (v6.18).
 """

@@ -1,4 +1,4 @@
-"""What verify() hands on: the program, proved, and what the proof learned that an engine needs."""
+"""The result of verify(): the proved program, with the facts that an engine needs."""
 
 from __future__ import annotations
 

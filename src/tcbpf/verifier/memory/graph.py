@@ -16,7 +16,7 @@ from tcbpf.tables.insns import Kind as InsnKind
 from tcbpf.verifier.memory.invalidate import replace_registers
 from tcbpf.verifier.memory.references import drop_reference
 from tcbpf.verifier.memory.structs import read_struct
-from tcbpf.verifier.state.btf_record import Local, Record, Special
+from tcbpf.verifier.state.btf_record import BtfField, ProgramType, Record
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.types import ALLOC, BASE, BTF_ID, MAP_VALUE, NON_OWN_REF, PERCPU, RCU
@@ -44,7 +44,7 @@ def record_at(reg: Reg) -> Record | None:
     if reg.type & BASE == MAP_VALUE:
         map: MapInfo = reg.extra
         return map.record
-    return reg.extra.record if isinstance(reg.extra, Local) else None
+    return reg.extra.record if isinstance(reg.extra, ProgramType) else None
 
 
 def allocated(env: Env, id: int | None, percpu: bool) -> Reg:
@@ -60,7 +60,7 @@ def allocated(env: Env, id: int | None, percpu: bool) -> Reg:
     row = btf[id] if id < len(btf) else None
     if row is None or row.kind is not Kind.STRUCT:
         env.refuse("alloc_struct")
-    local = Local(btf, id, row.name, row.size)
+    local = ProgramType(btf, id, row.name, row.size)
     if percpu:
         if row.size > _MAX_PERCPU:
             env.refuse("alloc_percpu_size", size=row.size, most=_MAX_PERCPU)
@@ -75,7 +75,7 @@ def access(env: Env, regno: int, reg: Reg, off: int, size: int) -> Reg:
     Units:   off includes the pointer's fixed part.
     Raises:  Refused.
     """
-    local: Local = reg.extra
+    local: ProgramType = reg.extra
     if off < 0:
         env.refuse("btf_negative", reg=regno, type=local.name, off=off)
     if reg.val.mask or reg.val.value:
@@ -90,7 +90,7 @@ def access(env: Env, regno: int, reg: Reg, off: int, size: int) -> Reg:
 # --- roots and nodes -----------------------------------------------------------------------------------------------------
 
 
-def check_root(env: Env, regno: int, reg: Reg, kind: str) -> Special:
+def check_root(env: Env, regno: int, reg: Reg, kind: str) -> BtfField:
     """Return the list head or tree root that a register points to, whose lock is held.
 
     Raises:  Refused.
@@ -112,11 +112,11 @@ def check_root(env: Env, regno: int, reg: Reg, kind: str) -> Special:
     return field
 
 
-def _lock_of(record: Record | None) -> Special | None:
+def _lock_of(record: Record | None) -> BtfField | None:
     return (record.find("bpf_spin_lock") or record.find("bpf_res_spin_lock")) if record is not None else None
 
 
-def _field_at(env: Env, regno: int, reg: Reg, kind: str) -> Special:
+def _field_at(env: Env, regno: int, reg: Reg, kind: str) -> BtfField:
     if reg.val.mask:
         env.refuse("lock_offset", reg=regno, field=kind)
     at, record = reg.off + reg.val.smin, record_at(reg)
@@ -126,7 +126,7 @@ def _field_at(env: Env, regno: int, reg: Reg, kind: str) -> Special:
     return field
 
 
-def check_node(env: Env, regno: int, reg: Reg, kind: str, root: Special, name: str) -> Local:
+def check_node(env: Env, regno: int, reg: Reg, kind: str, root: BtfField, name: str) -> ProgramType:
     """Check the node that goes into a list or tree, or comes out of it, and return the type of its object.
 
     Raises:  Refused.
@@ -143,8 +143,8 @@ def check_node(env: Env, regno: int, reg: Reg, kind: str, root: Special, name: s
         if in_tree_callback(env):
             env.refuse("graph_callback", name=name)
     node = _field_at(env, regno, reg, kind)
-    held: Local = reg.extra
-    wanted = Local.of(held.btf, root.value)
+    held: ProgramType = reg.extra
+    wanted = ProgramType.of(held.btf, root.value)
     if held.id != root.value:
         env.refuse("graph_type", root=root.kind, node=kind, off=root.node, type=wanted.name, at=node.off, held=held.name)
     if node.off != root.node:
@@ -176,8 +176,8 @@ def borrowed(reg: Reg) -> Reg:
     return reg.with_type(reg.type | NON_OWN_REF | (RCU if counted else 0))
 
 
-def element(env: Env, root: Special) -> Reg:
+def element(env: Env, root: BtfField) -> Reg:
     """Return a pointer to the node of an object in a list or tree."""
     btf = env.program.btf
     assert btf is not None
-    return Reg(BTF_ID | ALLOC, ZERO, root.node, extra=Local.of(btf, root.value))
+    return Reg(BTF_ID | ALLOC, ZERO, root.node, extra=ProgramType.of(btf, root.value))

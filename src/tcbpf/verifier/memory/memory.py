@@ -12,9 +12,8 @@ from tcbpf.tables.maps import RDONLY_PROG, WRONLY_PROG
 from tcbpf.tables.skb import SKB, XDP, Field, field_at
 from tcbpf.verifier.memory.structs import read_map_struct
 from tcbpf.verifier.paths.precision import mark_precise
-from tcbpf.verifier.state.btf_record import Local, Special
+from tcbpf.verifier.state.btf_record import BtfField, ProgramType
 from tcbpf.verifier.state.env import MAX_VAR_OFF, Env, MapInfo
-from tcbpf.verifier.state.insn_aux import Region
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.scalar import SMIN, const, truncate
@@ -30,7 +29,6 @@ from tcbpf.verifier.values.types import (
     PACKET_META,
     PERCPU,
     RCU,
-    RDONLY,
     SCALAR,
     SOCK_COMMON,
     SOCKET,
@@ -141,7 +139,7 @@ def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg | N
     return None
 
 
-def kptr_at(map: MapInfo, off: int) -> Special | None:
+def kptr_at(map: MapInfo, off: int) -> BtfField | None:
     """Return the kernel pointer at that offset of a value, None when there is none."""
     if map.record is not None:
         for field in map.record.fields:
@@ -150,20 +148,20 @@ def kptr_at(map: MapInfo, off: int) -> Special | None:
     return None
 
 
-def _kptr_flags(env: Env, field: Special) -> int:
+def _kptr_flags(env: Env, field: BtfField) -> int:
     """Return how far a kernel pointer that was loaded is trusted: what RCU protects, until the read section ends."""
     percpu = field.kind == "percpu_kptr"
     safe = percpu or (
         field.referenced
         and (
             field.target.record is not None and field.target.record.has("bpf_refcount")
-            if isinstance(field.target, Local)
+            if isinstance(field.target, ProgramType)
             else field.target in _RCU_PROTECTED
         )
     )
     if not safe or (env.cur.sleepable and not env.cur.rcu_locks):
         return UNTRUSTED
-    return RCU | (PERCPU if percpu else ALLOC if isinstance(field.target, Local) else 0)
+    return RCU | (PERCPU if percpu else ALLOC if isinstance(field.target, ProgramType) else 0)
 
 
 _RCU_PROTECTED: Final = frozenset(("prog_test_ref_kfunc", "cgroup", "bpf_cpumask", "task_struct", "bpf_crypto_ctx"))
@@ -198,8 +196,8 @@ def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None
         refuse_kptr(env, value, source, field.target, unsafe=True)
 
 
-def refuse_kptr(env: Env, regno: int, reg: Reg, target: str | Local, *, unsafe: bool = False) -> NoReturn:
-    """A pointer is not what a kernel pointer field holds.
+def refuse_kptr(env: Env, regno: int, reg: Reg, target: str | ProgramType, *, unsafe: bool = False) -> NoReturn:
+    """Reject a store of the wrong pointer type to a kptr field.
 
     Raises:  Refused.
     """
@@ -211,7 +209,7 @@ def refuse_kptr(env: Env, regno: int, reg: Reg, target: str | Local, *, unsafe: 
 
 
 def check_unmoved(env: Env, regno: int, reg: Reg, fixed_ok: bool = False) -> None:
-    """A pointer to a structure of the kernel's is used as it came.
+    """Reject a pointer to a kernel structure that was moved.
 
     Raises:  Refused.
     """
@@ -308,11 +306,3 @@ def access_map_pointer(env: Env, ins: Ins, regno: int, reg: Reg, off: int, *, wr
     """
     map: MapInfo = reg.extra
     return read_map_struct(env, regno, map.type, map.number, off, ins.size, write=write)
-
-
-REGIONS: Final = {MAP_VALUE: Region.MAP_VALUE, PACKET: Region.PACKET, PACKET_META: Region.PACKET}
-
-
-def is_readonly(type: int) -> bool:
-    """Tell whether memory of this pointer type may not be written."""
-    return bool(type & RDONLY)

@@ -1,4 +1,4 @@
-"""Which scalars a verdict relied on: found by walking a path backwards from where an exact range was needed.
+"""Find the scalars that a verdict relied on, walking a path backwards from where an exact range was needed.
 
 Two states are alike when the scalars that nobody relied on differ. So whenever a check uses a scalar's range, the registers and
 stack slots that it came from are marked precise in the remembered states along the path.

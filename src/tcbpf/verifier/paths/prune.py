@@ -1,4 +1,4 @@
-"""Which paths need not be followed: those that reach a place in a state no wider than one already followed from there.
+"""Pruning: a path is cut off where it reaches a state that one already followed from there covers.
 
 Source:  is_state_visited(), clean_live_states(), kernel/bpf/verifier.c (v6.18).
 """

@@ -1,4 +1,4 @@
-"""Whether one state is as safe as another: what was followed from the old one need not be followed from the current one.
+"""Compare states: when the old one is as wide as the current one, the current path need not be followed.
 
 A state that is still in use is compared register by register: `states_equal`. A final one, from which every path was followed,
 is compared with many others and changes no more: what matters in it is listed once, as tests, and the test that failed last is

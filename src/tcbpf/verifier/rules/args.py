@@ -94,7 +94,7 @@ _ANY_OFFSET: Final = frozenset(
 
 
 class Meta:
-    """What the arguments of one call tell about the call."""
+    """Facts of one call, gathered from its arguments for its effects and its result."""
 
     __slots__ = (
         "dynptr",

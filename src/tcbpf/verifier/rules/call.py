@@ -21,7 +21,7 @@ from tcbpf.verifier.rules.args import Meta, check_arguments
 from tcbpf.verifier.rules.callback import push_async_callback, push_callback
 from tcbpf.verifier.rules.exit import check_nothing_held
 from tcbpf.verifier.rules.subprog import return_to_caller
-from tcbpf.verifier.state.btf_record import Local
+from tcbpf.verifier.state.btf_record import ProgramType
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.state import NO_REG, UNKNOWN_REG, ZERO, Reg
@@ -286,7 +286,7 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
         type, extra = BTF_ID | flags, ret.btf
         if meta.kptr is not None:
             extra = meta.kptr.target
-            type |= ALLOC if isinstance(extra, Local) else 0
+            type |= ALLOC if isinstance(extra, ProgramType) else 0
             type |= PERCPU if meta.kptr.kind == "percpu_kptr" else 0
     else:
         env.refuse("not_supported", what=f"the result of bpf_{name}")

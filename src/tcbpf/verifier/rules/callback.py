@@ -12,13 +12,13 @@ from tcbpf.tables.maps import WALKED
 from tcbpf.verifier.memory.graph import borrowed, element
 from tcbpf.verifier.paths.paths import push_path
 from tcbpf.verifier.rules.subprog import enter
-from tcbpf.verifier.state.btf_record import Special
+from tcbpf.verifier.state.btf_record import BtfField
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import MAIN_CALLSITE, NO_REG, UNKNOWN_REG, ZERO, Dynptr, Frame, Reg, State
 from tcbpf.verifier.values.types import DYNPTR, MAP_KEY, MAP_PTR, MAP_VALUE
 
 
-def push_callback(env: Env, subprog: int, name: str, *, map: MapInfo | None = None, root: Special | None = None) -> None:
+def push_callback(env: Env, subprog: int, name: str, *, map: MapInfo | None = None, root: BtfField | None = None) -> None:
     """Follow the callback of a helper on a path of its own; the current path goes on after the helper.
 
     `map` is what it walks, `root` the tree whose nodes it orders.

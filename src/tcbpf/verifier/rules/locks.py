@@ -10,13 +10,13 @@ from typing import Any
 from tcbpf.verifier.memory.graph import OWNER, in_tree_callback, record_at
 from tcbpf.verifier.memory.invalidate import forget_non_owning
 from tcbpf.verifier.memory.references import acquire
-from tcbpf.verifier.state.btf_record import Special
+from tcbpf.verifier.state.btf_record import BtfField
 from tcbpf.verifier.state.env import Env, MapInfo
 from tcbpf.verifier.state.state import Reg
 from tcbpf.verifier.values.types import MAP_VALUE
 
 
-def _field(env: Env, regno: int, reg: Reg, kind: str) -> Special:
+def _field(env: Env, regno: int, reg: Reg, kind: str) -> BtfField:
     """Return the field of that kind, when the register points to it.
 
     Raises:  Refused.
@@ -72,7 +72,7 @@ def check_deferred(env: Env, regno: int, reg: Reg, kind: str) -> None:
     _field(env, regno, reg, kind)
 
 
-def check_kptr(env: Env, regno: int, reg: Reg) -> Special:
+def check_kptr(env: Env, regno: int, reg: Reg) -> BtfField:
     """Return the kernel pointer field a register points to, for an exchange.
 
     Raises:  Refused.

@@ -34,8 +34,8 @@ MAX_NESTING: Final = 16
 
 
 @dataclass(frozen=True)
-class Local:
-    """A structure of the program's own types, of which it may allocate objects."""
+class ProgramType:
+    """A structure that the program declares, of which it may allocate objects."""
 
     btf: Btf = field(compare=False, repr=False)
     id: int
@@ -43,14 +43,14 @@ class Local:
     size: int
 
     @classmethod
-    def of(cls, btf: Btf, id: int) -> Local:
+    def of(cls, btf: Btf, id: int) -> ProgramType:
         """Return the structure of that number."""
         row = btf[id]
         return cls(btf, id, row.name, row.size)
 
     @cached_property
     def record(self) -> Record | None:
-        """Its special fields, None when there are none."""
+        """The structure's special fields, None without any."""
         return _record(self.btf, self.id)
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
-class Special:
+class BtfField:
     """One special field; `kind` is the structure's name, or "kptr" and "percpu_kptr".
 
     `target` is what a kptr points to: the name of a kernel structure, or one of the program's own. For a list head or tree
@@ -70,7 +70,7 @@ class Special:
     kind: str
     off: int
     size: int
-    target: str | Local = ""
+    target: str | ProgramType = ""
     referenced: bool = False
     value: int = 0
     node: int = 0
@@ -85,13 +85,13 @@ class Special:
 class Record:
     """The special fields of a map value, in order of offset."""
 
-    fields: tuple[Special, ...]
+    fields: tuple[BtfField, ...]
 
     def has(self, kind: str) -> bool:
         """Tell whether there is a field of that kind."""
         return any(field.kind == kind for field in self.fields)
 
-    def find(self, kind: str) -> Special | None:
+    def find(self, kind: str) -> BtfField | None:
         """Return the (only) field of that kind."""
         return next((field for field in self.fields if field.kind == kind), None)
 
@@ -112,7 +112,7 @@ def _record(btf: Btf, id: int) -> Record | None:
     return record if fields else None
 
 
-def _fields(btf: Btf, id: int, base: int, depth: int, contains: str = "") -> list[Special]:
+def _fields(btf: Btf, id: int, base: int, depth: int, contains: str = "") -> list[BtfField]:
     """Return the special fields of a type that lies at `base`; `contains` is the tag of the member that has it."""
     row = btf.resolve(id)
     if depth > MAX_NESTING:
@@ -131,7 +131,7 @@ def _fields(btf: Btf, id: int, base: int, depth: int, contains: str = "") -> lis
     if row.kind is not Kind.STRUCT:
         return []
     if row.name in SIZES:
-        return [_root(btf, row.name, base, contains) if row.name in ROOTS else Special(row.name, base, SIZES[row.name])]
+        return [_root(btf, row.name, base, contains) if row.name in ROOTS else BtfField(row.name, base, SIZES[row.name])]
     return [
         f
         for i, member in enumerate(row.members)
@@ -146,23 +146,23 @@ def _contains(btf: Btf, id: int, component: int) -> str:
     return next(tags, "").removeprefix(CONTAINS)
 
 
-def _root(btf: Btf, kind: str, off: int, contains: str) -> Special:
+def _root(btf: Btf, kind: str, off: int, contains: str) -> BtfField:
     struct, _, member = contains.partition(":")
     row = btf.find(struct, Kind.STRUCT) if struct else None
     node = next((m for m in row.members if m.name == member), None) if row is not None else None
     if row is None or node is None:
         raise ObjectError(f"{kind} does not say what it holds", section=".BTF")
-    return Special(kind, off, SIZES[kind], value=row.id, node=node.offset // 8)
+    return BtfField(kind, off, SIZES[kind], value=row.id, node=node.offset // 8)
 
 
-def _pointer(btf: Btf, id: int, off: int) -> list[Special]:
+def _pointer(btf: Btf, id: int, off: int) -> list[BtfField]:
     """Return the kptr that a pointer with one of the kernel pointer tags is."""
     tag = btf[id] if id else None
     if tag is None or tag.kind is not Kind.TYPE_TAG or tag.name not in KPTRS:
         return []
     target = btf.resolve(tag.type)
-    pointee = target.name if _is_kernels(target) else Local(btf, target.id, target.name, target.size)
-    return [Special(KPTRS[tag.name], off, 8, pointee, referenced=tag.name != "kptr_untrusted")]
+    pointee = target.name if _is_kernels(target) else ProgramType(btf, target.id, target.name, target.size)
+    return [BtfField(KPTRS[tag.name], off, 8, pointee, referenced=tag.name != "kptr_untrusted")]
 
 
 def _is_kernels(row: Type) -> bool:

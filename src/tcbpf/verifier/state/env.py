@@ -106,7 +106,7 @@ class SubInfo:
 
 @dataclass(slots=True)
 class Stats:
-    """What the last line of a log counts."""
+    """The counts in the last line of a log."""
 
     max_states_per_insn: int = 0
     total_states: int = 0

@@ -1,4 +1,4 @@
-"""What hears of a path while it is followed, as the state knows it: the tracer that writes the log, and the stack's liveness.
+"""The two observers of a path, as the state knows them: the tracer that writes the log, and the stack's liveness.
 
 Source:  words/trace.py and paths/liveness.py, which implement these.
 """
