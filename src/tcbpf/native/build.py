@@ -26,6 +26,9 @@ FLAGS = (
     "-fwrapv",
     "-Wall",
     "-Wextra",
+    "-Wconversion",
+    "-Wshadow",
+    "-Wmissing-prototypes",
     "-Wno-unused-parameter",
     "-Werror",
 )

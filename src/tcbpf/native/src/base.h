@@ -11,8 +11,9 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 enum {
-    EPERM = 1, ENOENT = 2, E2BIG = 7, EAGAIN = 11, ENOMEM = 12, EFAULT = 14, EBUSY = 16, EEXIST = 17, ENODEV = 19, EINVAL = 22,
-    ENOSPC = 28, ERANGE = 34, EPROTO = 71, EOPNOTSUPP = 95, EAFNOSUPPORT = 97, ENOTSUPP = 524,
+    EPERM = 1, ENOENT = 2, ESRCH = 3, E2BIG = 7, EAGAIN = 11, ENOMEM = 12, EACCES = 13, EFAULT = 14, EBUSY = 16, EEXIST = 17,
+    ENODEV = 19, EINVAL = 22, ENOSPC = 28, ERANGE = 34, EPROTO = 71, EOPNOTSUPP = 95, EAFNOSUPPORT = 97, ENETDOWN = 100,
+    EALREADY = 114, ENOTSUPP = 524,
 };
 
 #define memcpy __builtin_memcpy
@@ -39,6 +40,7 @@ static ALWAYS void publish32(u32 *p, u32 v) { __atomic_store_n(p, v, __ATOMIC_RE
 
 #define ERR(e) ((u64)(s64)-(e))
 #define HELPER(name) \
+    u64 tcbpf_helper_##name(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5); \
     u64 tcbpf_helper_##name(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)
 
 #if defined(__x86_64__)

@@ -30,7 +30,7 @@ static COLD u32 count_other(struct tcbpf_loop *loop, u32 verdict)
 }
 
 /* Lay a record out: in place when nothing will store to it, else behind headroom in the buffer. */
-static ALWAYS void lay_out(struct tcbpf_skb *skb, const struct tcbpf_packet *p, int writes)
+static ALWAYS void lay_out(struct tcbpf_skb *skb, const struct tcbpf_packet *p, u32 writes)
 {
     u8 *data = (u8 *)p->data;
     u32 len = p->caplen;

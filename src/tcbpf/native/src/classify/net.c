@@ -1,7 +1,7 @@
 /* Devices: a packet's way through hooks, across veth pairs, along redirects, into captures. */
 #include "../base.h"
 
-enum { ENETDOWN = 100, XMIT_RECURSION_LIMIT = 8, NESTED_MAX = 64, HOPS_MAX = 1024 };
+enum { XMIT_RECURSION_LIMIT = 8, NESTED_MAX = 64, HOPS_MAX = 1024 };
 
 static struct tcbpf_dev *dev_find(struct tcbpf_env *env, u32 netns, u32 ifindex)
 {
@@ -66,7 +66,8 @@ static void rx_prepare(struct tcbpf_dev *dev, struct tcbpf_skb *skb)
 
     skb->dev = dev;
     skb->u.ifindex = skb->u.ingress_ifindex = dev->ifindex;
-    skb->network = skb->mac_len = ETH_HLEN;
+    skb->network = ETH_HLEN;
+    skb->mac_len = ETH_HLEN;
     if (skb->transport == TCBPF_UNKNOWN)
         skb->transport = skb->network;
     if (is_vlan(proto) && !skb->u.vlan_present && skb->u.len >= ETH_HLEN + VLAN_HLEN && !tag_remove(skb, &tci)) {

@@ -150,10 +150,10 @@ static enum walk walk_gre(struct walk_at *w)
     w->proto = be16(gre + 2);
     if (flags & GRE_ROUTING || (flags & GRE_VERSION) > 1 || (flags & GRE_VERSION && (w->proto != ETH_P_PPP || !(flags & GRE_KEY))))
         return DONE;
-    w->at += 4 + (flags & GRE_CSUM ? 4 : 0);
+    w->at += 4 + (flags & GRE_CSUM ? 4u : 0);
     if (flags & GRE_KEY && !header(w, 4))
         return BAD;
-    w->at += (flags & GRE_KEY ? 4 : 0) + (flags & GRE_SEQ ? 4 : 0);
+    w->at += (flags & GRE_KEY ? 4u : 0) + (flags & GRE_SEQ ? 4u : 0);
     if (flags & GRE_VERSION) {
         w->at += flags & GRE_ACK ? 4 : 0;
         inner = header(w, 4);

@@ -3,6 +3,7 @@
 #include "../base.h"
 
 #define KFUNC(name) \
+    u64 tcbpf_kfunc_##name(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5); \
     u64 tcbpf_kfunc_##name(struct tcbpf_env *env, u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)
 
 struct iter_num { s32 cur, end; };                      /* in the program's struct bpf_iter_num */

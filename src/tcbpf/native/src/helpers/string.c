@@ -9,7 +9,7 @@ static ALWAYS u32 digit_of(u8 c)
 {
     u8 lower = c | 0x20;
 
-    return c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10u : 255;
+    return c >= '0' && c <= '9' ? c - '0' + 0u : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10u : 255;
 }
 
 /* Read a number; returns the bytes taken, or -EINVAL, -ERANGE. At most 63 characters after blanks and sign are looked at. */

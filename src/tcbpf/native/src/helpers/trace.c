@@ -130,8 +130,8 @@ static void put_ip6(struct text *t, const u8 *ip, int bare)
     for (u32 i = 0; i < 16; i++) {
         if (i && !(i & 1) && !bare)
             put(t, ':');
-        put(t, "0123456789abcdef"[ip[i] >> 4]);
-        put(t, "0123456789abcdef"[ip[i] & 15]);
+        put(t, (u8)"0123456789abcdef"[ip[i] >> 4]);
+        put(t, (u8)"0123456789abcdef"[ip[i] & 15]);
     }
 }
 

@@ -5,7 +5,7 @@
  */
 #include "types.h"
 
-enum { ESRCH = 3, SPINS = 200, YIELDS = 1 << 18 };
+enum { SPINS = 200, YIELDS = 1 << 18 };
 
 static void hash_repair(struct tcbpf_map *map);
 static void lpm_repair(struct tcbpf_map *map);

@@ -1,7 +1,6 @@
 /* Ones' complement sums: the helpers that keep L3 and L4 checksums right, and skb->csum's own. */
 #include "../base.h"
 
-enum { EACCES = 13 };
 enum { BPF_F_HDR_FIELD_MASK = 0xf, BPF_F_PSEUDO_HDR = 0x10, BPF_F_MARK_MANGLED_0 = 0x20, BPF_F_MARK_ENFORCE = 0x40,
        BPF_F_IPV6 = 0x80 };
 enum { CSUM_LEVEL_QUERY, CSUM_LEVEL_INC, CSUM_LEVEL_DEC, CSUM_LEVEL_RESET, MAX_CSUM_LEVEL = 3 };

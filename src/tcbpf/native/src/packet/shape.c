@@ -1,7 +1,6 @@
 /* Helpers that change a packet's headers and length: VLAN tags, IPv4 to IPv6 and back, head, tail, room in the middle. */
 #include "../base.h"
 
-enum { EALREADY = 114 };
 enum { SKB_MAX_LEN = 16384 - 320, ADJ_ROOM_MAX = 0xfff };         /* SKB_MAX_ALLOC with 4 KiB pages */
 enum { IPV4_HLEN = 20, IPV6_HLEN = 40 };
 enum { ADJ_ROOM_NET, ADJ_ROOM_MAC };
