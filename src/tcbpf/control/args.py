@@ -14,7 +14,7 @@ USAGE, LOCAL, REFUSED = 255, 1, 2
 
 
 class Quit(Exception):
-    """A command ends here, with these lines on standard error and this status."""
+    """End the command with these lines on standard error and this exit status."""
 
     def __init__(self, status: int, *lines: str) -> None:
         self.status, self.lines = status, lines
@@ -23,7 +23,7 @@ class Quit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options before the object. Units: stats, details and the like are on or off."""
+    """The options before the object."""
 
     json: bool = False
     pretty: bool = False
@@ -42,7 +42,7 @@ class Options:
 
 
 class Words:
-    """The words that are left of a command."""
+    """The remaining words of a command."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words, self._at = list(words), 0
@@ -80,11 +80,11 @@ class Words:
         return self._at
 
     def back(self, at: int) -> None:
-        """Give words back, down to a marked place."""
+        """Return to a marked place."""
         self._at = at
 
     def rest(self) -> list[str]:
-        """Take all words that are left."""
+        """Take all remaining words."""
         return [self.take() for _ in range(len(self))]
 
     def accept(self, *names: str, prefix: bool = False) -> bool:
@@ -116,7 +116,7 @@ def wrong(word: str, why: str) -> NoReturn:
 
 
 def duplicate(key: str, word: str) -> NoReturn:
-    """Refuse a key that was said before."""
+    """Refuse a repeated key."""
     raise Quit(USAGE, f'Error: duplicate "{key}": "{word}" is the second value.')
 
 

@@ -54,7 +54,7 @@ def pairs(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def attrs(raw: bytes) -> dict[int, bytes]:
-    """Return the attributes by kind; of a repeated one the last."""
+    """Return the attributes by kind; the last of a repeated one counts."""
     return dict(pairs(raw))
 
 

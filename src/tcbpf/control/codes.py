@@ -39,7 +39,7 @@ def control_word(code: int) -> str:
 
 
 def hw_stats_bits(word: str) -> int:
-    """Return the bits of what an action asks of the hardware's counters.
+    """Return the bits of an action's hw_stats word.
 
     Raises:  InputError.
     """

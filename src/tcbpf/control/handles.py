@@ -1,8 +1,7 @@
 """tc(8)'s words for handles and protocols, both ways.
 
-Handles are hexadecimal: "ffff:" is a qdisc, "1:10" a class,
-"root" and "none" the two ends. Protocols are ethertypes, by
-name or number.
+Handles are hexadecimal: "ffff:" is a qdisc, "1:10" a class; "root" and "none" are the two ends. Protocols are
+ethertypes, by name or number.
 
 Source:  tc(8); include/uapi/linux/if_ether.h.
 """
@@ -73,7 +72,7 @@ _NAMES = {number: name for name, number in PROTOCOLS.items()}
 _NUMBERS = {name.lower(): number for name, number in PROTOCOLS.items()} | {"ipv4": 0x0800}
 
 HOOKS = {"ingress": handle_of(0xFFFF, TC_H_MIN_INGRESS), "egress": handle_of(0xFFFF, TC_H_MIN_EGRESS)}
-"""The filter parents that the words of a clsact qdisc stand for."""
+"""The filter parents of a clsact qdisc's hooks."""
 
 
 def parse_qdisc_handle(word: str) -> int:

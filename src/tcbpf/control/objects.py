@@ -1,6 +1,6 @@
-"""The values that the command line and both datapaths speak: devices, qdiscs, classes, filters, actions.
+"""The values that the command line and both datapaths exchange: devices, qdiscs, classes, filters, actions.
 
-They hold what rtnetlink holds, decoded: a handle is 32 bits (major << 16 | minor), a protocol is a host-order
+They are rtnetlink's, decoded: a handle is 32 bits (major << 16 | minor), a protocol is a host-order
 ethertype.
 
 Source:  include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h.
@@ -89,10 +89,7 @@ class TcClass:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action. kind "gact" (control), "mirred", "bpf", "vlan", "skbedit", "pedit"; options by tc(8)'s words.
-
-    Options by kind. mirred: direction ("egress", "ingress"), action ("redirect", "mirror"), dev. bpf: as the fields of Bpf.
-    vlan: action ("push", "pop", "modify"), id, protocol, priority. skbedit: queue_mapping, priority, mark, mask, ptype.
+    """An action. Its kind's file, in tc/kinds/action, lists its options.
 
     Units:   installed, used and first_used in seconds before the dump.
     """
@@ -115,7 +112,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """Actions that one request makes, changes, names or removes: all of them or none."""
+    """The actions of one request, which applies to all of them or none."""
 
     rows: tuple[Action, ...]
 
@@ -144,8 +141,8 @@ class Bpf:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of a qdisc, or of a shared block, which goes by its number alone. `options` is Bpf for kind "bpf"; other
-    kinds (u32, matchall, flower) hold tc(8)'s words.
+    """A filter of a qdisc, or of a shared block, which goes by its number alone. `options` is Bpf for kind "bpf";
+    tc/kinds/filter lists those of other kinds.
 
     SHOW selects by dev, parent (0: the root qdisc's filters), chain (0 does not select), pref, protocol (0 does not
     select) and kind ("" does not select). A dump starts every (chain, pref, protocol) with a row of handle 0, as the

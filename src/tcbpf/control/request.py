@@ -1,4 +1,4 @@
-"""One request to a datapath: what to do with which object."""
+"""One request to a datapath: a verb and an object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcbpf.control.objects import TcObject
 
 
 class Op(Enum):
-    """What to do. The words are tc(8)'s; each stands for an rtnetlink message type and its flags."""
+    """The verb, in tc(8)'s words; each stands for an rtnetlink message type and its flags."""
 
     ADD = "add"  # NEW, CREATE|EXCL
     REPLACE = "replace"  # NEW, CREATE|REPLACE
@@ -22,7 +22,7 @@ class Op(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`op` on `object`; `apply` returns the objects that the answer holds, none for ADD, REPLACE, CHANGE, LINK and DELETE."""
+    """`op` on `object`; `apply` returns the objects of the answer, none for ADD, REPLACE, CHANGE, LINK and DELETE."""
 
     op: Op
     object: TcObject

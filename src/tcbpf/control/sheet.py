@@ -1,4 +1,4 @@
-"""One listing, as text and as JSON at once: every value is put once, with its key and its wording.
+"""A listing as text and JSON at once: each value is put once, with its key and its format.
 
 Source:  the layout of iproute2's JSON writer, which scripts compare byte for byte.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Sheet:
-    """What a show command has to say; with `oneline`, the ends of lines are backslashes."""
+    """The output of a show command; with `oneline`, lines end in backslashes."""
 
     def __init__(self, *, oneline: bool = False) -> None:
         self._end = "\\" if oneline else "\n"
@@ -31,7 +31,7 @@ class Sheet:
             self._text.append(form.format(value if shown is None else shown))
 
     def say(self, text: str) -> None:
-        """Put words that JSON has not."""
+        """Put text that JSON leaves out."""
         self._text.append(text)
 
     def line(self) -> None:

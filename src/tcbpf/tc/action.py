@@ -72,7 +72,7 @@ def checked(state: State, one: Action, what: str) -> dict[str, object]:
 
 
 def write(state: State, op: Op, one: Action, what: str) -> State:
-    """Add, replace or change an action that stands alone.
+    """Add, replace or change a standalone action.
 
     Raises:  InputError for an unknown word; TcError.
     """
@@ -89,7 +89,7 @@ def write(state: State, op: Op, one: Action, what: str) -> State:
 
 
 def flush(state: State, kind: str, what: str) -> State:
-    """Remove the actions of a kind that stand alone, in their order, up to the first that a filter holds."""
+    """Remove the standalone actions of a kind, in index order, up to the first that a filter holds."""
     if kind not in ACTIONS:
         raise TcError(errno.EINVAL, what, "Cannot flush unknown TC action")
     left = dict(state.actions)
@@ -121,14 +121,14 @@ def holders(state: State, one: Action) -> int:
 
 
 def shown(state: State, filter: Filter) -> Filter:
-    """Return a filter with its actions as they stand now."""
+    """Return a filter with the current state of its actions."""
     if not filter.actions:
         return filter
     return replace(filter, actions=tuple(dumped(state, state.actions.get((a.kind, a.index), a)) for a in filter.actions))
 
 
 def dumped(state: State, one: Action) -> Action:
-    """Return an action as a dump has it, its holders counted and its age told."""
+    """Return an action as a dump shows it, with reference counts and age."""
     now = int(time.clock_gettime(time.CLOCK_BOOTTIME))
     options = dict(one.options)
     age = max(0, now - int(str(options.pop("since", now))))
@@ -137,12 +137,12 @@ def dumped(state: State, one: Action) -> Action:
 
 
 def alone(one: Action) -> bool:
-    """Tell whether an action was made by itself, and stays when no filter holds it."""
+    """Tell whether an action was created on its own, and outlives its last filter."""
     return bool(one.hw_stats)
 
 
 def show(state: State, one: Action, what: str) -> tuple[Action, ...]:
-    """Return the actions of a kind, or the one named."""
+    """Return all actions of a kind, or the one with the index given."""
     if one.index and one.kind not in ACTIONS:
         raise TcError(errno.EINVAL, what, "Specified TC action kind not found")
     found = [a for (kind, index), a in sorted(state.actions.items()) if kind == one.kind and one.index in (0, index)]
@@ -152,7 +152,7 @@ def show(state: State, one: Action, what: str) -> tuple[Action, ...]:
 
 
 def swept(state: State, filters_before: State) -> State:
-    """Return the State without the actions whose last filter just went."""
+    """Return the State without the actions whose last filter was just removed."""
 
     def held(of: State) -> set[tuple[str, int]]:
         return {(a.kind, a.index) for filters in of.filters.values() for f in filters for a in f.actions}

@@ -1,4 +1,4 @@
-"""One request to net/sched: which verb of which object."""
+"""Dispatch of a request to net/sched, by verb and object."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tcbpf.tc.state import State, describe
 
 
 def apply(state: State, request: Request) -> tuple[State, tuple[TcObject, ...]]:
-    """Return the State after a request, and what the answer holds.
+    """Return the State after a request, and the objects of the answer.
 
-    Raises:  TcError with the kernel's errno and words; the State given is then still the one that counts.
+    Raises:  TcError with the kernel's errno and words; the State given is not changed.
     """
     thing, op = request.object, request.op
     what = describe(op.value, thing)

@@ -1,4 +1,4 @@
-"""Chains of filters, made by themselves.
+"""Chains of filters, created on their own.
 
 Source:  tc_ctl_chain(), net/sched/cls_api.c (v6.18); compared with tc(8) on a live kernel.
 """
@@ -50,7 +50,7 @@ def show(state: State, request: Chain, what: str) -> tuple[Chain, ...]:
 
 
 def dumped(state: State, hook: tuple[int, int], number: int) -> Chain:
-    """Return a chain as a dump has it: below its qdisc, whatever the hook or class."""
+    """Return a chain as a dump shows it: under its qdisc, whatever the hook or class."""
     index, parent = hook
     if not index:
         return Chain("", number=number, block=parent)

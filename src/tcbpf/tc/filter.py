@@ -75,9 +75,7 @@ def write(state: State, op: Op, request: Filter, what: str) -> State:
 
 
 def bind(state: State, hook: Hook, made: Filter) -> State:
-    """Return the State in which a filter holds the class it points at, if that is there and of the filter's own
-    qdisc.
-    """
+    """Record that a filter holds its class, if the class exists and belongs to the filter's own qdisc."""
     key, classid = (*hook, made.chain, made.pref, made.handle), made.options.classid if isinstance(made.options, Bpf) else 0
     holds = classid & 0xFFFF0000 == hook[1] & 0xFFFF0000 and (hook[0], classid) in state.classes
     kept = {other: held for other, held in state.bound.items() if other != key}
@@ -93,7 +91,7 @@ def with_pref(chain: list[Filter], request: Filter, what: str) -> list[Filter]:
 
 
 def auto_pref(chain: list[Filter], what: str) -> int:
-    """Return the preference before all automatic ones so far: 49152, then downward."""
+    """Return the next automatic preference: 49152, then downward."""
     taken = [f.pref for f in chain if f.pref >= LEAST_AUTO_PREF]
     if LEAST_AUTO_PREF in taken:
         raise TcError(errno.ENOSPC, what, "Lowest ID from auto-alloc range already in use")
@@ -107,12 +105,12 @@ def free_handle(same: list[Filter]) -> int:
 
 
 def hardware(options: Bpf | dict[str, object]) -> int:
-    """Return which of skip_hw and skip_sw a filter has; a replacement has the same."""
+    """Return a filter's SKIP_HW and SKIP_SW flags; a replacement must have the same."""
     return options.gen_flags & (SKIP_HW | SKIP_SW) if isinstance(options, Bpf) else 0
 
 
 def placed(filters: tuple[Filter, ...], made: Filter, old: Filter | None) -> tuple[Filter, ...]:
-    """Return a block's filters with one in its place: the old one's, or first of its preference, in its chain."""
+    """Return a block's filters with one inserted: in place of the old one, or before others of its chain and preference."""
     if old is not None:
         return tuple(made if f is old else f for f in filters)
     chains = [f.chain for f in filters]
@@ -183,7 +181,7 @@ def show(state: State, request: Filter, what: str) -> tuple[Filter, ...]:
 
 
 def selected(one: Filter, request: Filter) -> bool:
-    """Tell whether a dump that asks for `asked_for` has this filter."""
+    """Tell whether a dump request selects this filter."""
     return (
         (not request.chain or one.chain == request.chain)
         and (not request.pref or one.pref == request.pref)

@@ -1,4 +1,4 @@
-"""Classes of a qdisc: a tree that filters point into; tc/kinds/qdisc has what the classes of a kind are.
+"""Classes of a qdisc: a tree that filters point into; tc/kinds/qdisc has the options of each kind.
 
 Source:  __tc_ctl_tclass(), net/sched/sch_api.c; htb_change_class(), htb_delete(), net/sched/sch_htb.c (v6.18).
 """
@@ -61,7 +61,7 @@ def depth(state: State, link: Link, klass: TcClass) -> int:
 
 
 def owner(state: State, link: Link, request: TcClass, what: str) -> int:
-    """Return the handle of the qdisc that a class belongs to: both majors say it, and must not disagree."""
+    """Return the handle of a class's qdisc, which both majors name; they must agree."""
     majors = {number & 0xFFFF0000 for number in (request.classid, request.parent) if number != TC_H_ROOT} - {0}
     if len(majors) > 1:
         raise TcError(errno.EINVAL, what)
@@ -120,7 +120,7 @@ def show(state: State, request: TcClass, what: str) -> tuple[TcClass, ...]:
 
 
 def hashed(classes: Sequence[TcClass]) -> list[TcClass]:
-    """Return classes, given in order of creation, in the order of the kernel's hash table of them.
+    """Return classes, given in order of creation, in the order of the kernel's hash table.
 
     Source:  qdisc_class_hash_init(), _insert(), _grow(), net/sched/sch_api.c.
     """

@@ -18,7 +18,7 @@ NAME_SIZE = 16
 
 
 def initial() -> State:
-    """Return the State of a machine with nothing but its loopback, as a new network namespace has it."""
+    """Return the State of a new network namespace: a loopback and nothing else."""
     loopback = Link("lo", 1, LOOPBACK.name, "00:00:00:00:00:00", 65536, False)
     return State(links={1: loopback}, counters={"link": 1})
 
@@ -78,7 +78,7 @@ def change(state: State, link: Link, what: str) -> State:
 
 
 def delete(state: State, link: Link, what: str) -> State:
-    """Remove a device, a veth's other end, and all that hangs on them."""
+    """Remove a device, its peer, and their qdiscs, classes and filters."""
     old = state.link(link.name, what)
     if kind_of(old).fixed:
         raise TcError(errno.EOPNOTSUPP, what)
@@ -95,7 +95,7 @@ def show(state: State, link: Link, what: str) -> tuple[Link, ...]:
 
 
 def rename(state: State, link: Link, name: str) -> State:
-    """Return the State with a device under another name everywhere."""
+    """Rename a device wherever the State names it."""
     index = link.index
     state = state.with_link(replace(link, name=name))
     if link.peer_index in state.links:
@@ -112,7 +112,7 @@ def rename(state: State, link: Link, name: str) -> State:
 
 
 def check_name(state: State, name: str, what: str) -> None:
-    """Raise unless a device may get that name."""
+    """Reject a name that is malformed or taken."""
     if not name or len(name) >= NAME_SIZE or name in (".", "..") or any(c in "/:" or c.isspace() for c in name):
         raise TcError(errno.EINVAL, what, "Attribute failed policy validation" if len(name) >= NAME_SIZE else "")
     if any(link.name == name for link in state.links.values()):

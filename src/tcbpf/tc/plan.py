@@ -1,6 +1,6 @@
-"""A State as the structs that the runtime walks for every packet: devices, hooks, chains, filters, actions, classes.
+"""The C structs of a State, which the runtime walks for every packet: devices, hooks, chains, filters, actions, classes.
 
-Everything the structs point at is kept alive by the Plan. Counters start from zero; `add_counters` adds them to a State.
+The Plan keeps alive everything that the structs point at. Counters start from zero; `add_counters` adds them to a State.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tcbpf.tc.state import State
 from tcbpf.uapi.tc import TC_H_ROOT
 
 Programs = Callable[[Bpf], int]
-"""Gives the address of the struct tcbpf_prog of a filter's or action's program."""
+"""Returns the address of the struct tcbpf_prog of a filter's or action's program."""
 
 DEV_KINDS = frozenset({"dummy", "veth", "ifb", "lo"})  # kinds with a TCBPF_DEV_* of their own; the others are as dummy
 HARD_HEADER = 14
@@ -32,7 +32,7 @@ HARD_HEADER = 14
 
 @dataclass(frozen=True)
 class Links:
-    """What filters and actions refer to: devices of a State by name, and programs."""
+    """Resolves what filters and actions refer to: devices by name, and programs."""
 
     state: State
     programs: Programs
@@ -159,9 +159,7 @@ def action_struct(plan: Plan, state: State, bound: Action, programs: Programs) -
 
 
 def add_counters(plan: Plan, state: State) -> State:
-    """Return the State with what the Plan's structs counted added to its qdiscs, classes and actions, where they
-    still are.
-    """
+    """Add the counters of the Plan's structs to the qdiscs, classes and actions of a State that still exist."""
     qdiscs, classes, actions = dict(state.qdiscs), dict(state.classes), dict(state.actions)
     for (index, name), one in plan.hooks.items():
         root = state.root(index)

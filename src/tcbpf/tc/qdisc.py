@@ -1,4 +1,4 @@
-"""Qdiscs: where they attach, their handles, what replaces what; tc/kinds/qdisc has the kinds.
+"""Qdiscs: parents, handles, replacement, removal; tc/kinds/qdisc has the kinds.
 
 Source:  tc_modify_qdisc(), tc_get_qdisc(), qdisc_create(), net/sched/sch_api.c (v6.18); compared with tc(8) on a live
          kernel.
@@ -41,7 +41,7 @@ def write(state: State, op: Op, request: Qdisc, what: str) -> State:
 
 
 def sought(state: State, link: Link, request: Qdisc, what: str) -> Qdisc | None:
-    """Return the qdisc that sits where the request points, or None; the default one does not count."""
+    """Return the qdisc at the parent that a request names, or None; a default qdisc does not count."""
     if request.parent == TC_H_CLSACT:
         return state.qdiscs.get((link.index, INGRESS_HANDLE))
     if request.parent == TC_H_ROOT:
@@ -69,7 +69,7 @@ def leaf(state: State, link: Link, classid: int, what: str) -> Qdisc | None:
 
 
 def other_handle(state: State, link: Link, op: Op, request: Qdisc, found: Qdisc | None, what: str) -> Qdisc | None:
-    """Return what a request means that names another handle than the qdisc in its place has; None makes a new one."""
+    """Resolve a request whose handle is not that of the qdisc at its parent: an existing qdisc, or None to create one."""
     if found is not None and op not in (Op.REPLACE, Op.LINK):
         raise TcError(errno.EEXIST, what, "NLM_F_REPLACE needed to override")
     if request.handle & 0xFFFF:
@@ -87,7 +87,7 @@ def other_handle(state: State, link: Link, op: Op, request: Qdisc, found: Qdisc 
 
 
 def create(state: State, link: Link, request: Qdisc, what: str) -> State:
-    """Make a qdisc, in the place of the one that is there."""
+    """Create a qdisc, replacing the one at its parent."""
     kind = QDISCS.get(request.kind)
     if kind is None:
         raise TcError(errno.ENOENT, what, "Specified qdisc kind is unknown")
@@ -134,14 +134,14 @@ def create(state: State, link: Link, request: Qdisc, what: str) -> State:
 
 
 def references(link: Link, qdisc: Qdisc) -> int:
-    """Return what tc prints as refcnt: the root is held once for every transmit queue, and once more."""
+    """Return the refcnt that tc prints: for a root, the number of transmit queues plus one."""
     if qdisc.parent != TC_H_ROOT:
         return 1
     return 1 + (os.cpu_count() or 1 if link.kind == "veth" else 1)
 
 
 def bands(state: State, link: Link, qdisc: Qdisc) -> State:
-    """Give a qdisc the classes that come with it, one a band."""
+    """Create the classes that come with a qdisc, one for each band."""
     for minor in QDISCS[qdisc.kind].bands(qdisc):
         state = state.with_class(link.index, TcClass(link.name, qdisc.kind, qdisc.handle | minor, qdisc.handle))
     return state
@@ -156,7 +156,7 @@ def modify(state: State, link: Link, found: Qdisc, request: Qdisc, what: str) ->
 
 
 def delete(state: State, request: Qdisc, what: str) -> State:
-    """Remove a qdisc and what hangs on it."""
+    """Remove a qdisc with its classes and filters."""
     link = state.link(request.dev, what)
     parent = request.parent
     found, kind = standing(state, link, request, what)
@@ -180,7 +180,7 @@ def delete(state: State, request: Qdisc, what: str) -> State:
 
 
 def standing(state: State, link: Link, request: Qdisc, what: str) -> tuple[Qdisc | None, str]:
-    """Return the qdisc where a DELETE points, None for a default one, and its kind, "" when nothing stands there."""
+    """Return the qdisc that a DELETE names, or None for a default one, and its kind, "" when there is none."""
     parent = request.parent
     if not parent:
         found = state.qdiscs.get((link.index, request.handle & 0xFFFF0000))
@@ -214,7 +214,7 @@ def remove(state: State, link: Link, qdisc: Qdisc) -> State:
 
 
 def show(state: State, request: Qdisc, what: str) -> tuple[Qdisc, ...]:
-    """Return the qdiscs of one device or all: its root first, its ingress last."""
+    """Return the qdiscs of one device or all: root first, ingress last."""
     links = [state.link(request.dev, what)] if request.dev else [state.links[i] for i in sorted(state.links)]
     found: list[Qdisc] = []
     for link in links:
@@ -228,8 +228,7 @@ def show(state: State, request: Qdisc, what: str) -> tuple[Qdisc, ...]:
 
 
 def bucket(handle: int) -> int:
-    """Return where a handle lies in a device's hash table of qdiscs, whose order a dump has; the newest of a bucket
-    is first.
+    """Return a handle's bucket in a device's hash table of qdiscs; a dump goes by bucket, newest first.
 
     Source:  hash_32(), include/linux/hash.h; qdisc_hash_add(), net/sched/sch_api.c (v6.18).
     """

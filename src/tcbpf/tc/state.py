@@ -1,8 +1,8 @@
-"""What net/sched knows at one moment: frozen values, so that a change is a new State and the old one is still whole.
+"""The state of net/sched as a frozen value: a change makes a new State and leaves the old one intact.
 
 A verb (link.py, qdisc.py, klass.py, filter.py, action.py) takes a State and the object asked about, and returns the
-next State or raises TcError with the kernel's errno and words. Whoever keeps the State stores it or does not: nothing
-is ever half-done.
+next State or raises TcError with the kernel's errno and words. The caller stores the next State or drops it, so
+that a request happens as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class State:
         raise TcError(errno.ENODEV, what or f"device {name}", f'Cannot find device "{name}"' if name else "")
 
     def root(self, index: int) -> Qdisc | None:
-        """Return the qdisc at the root of a device, unless it is the default one."""
+        """Return the qdisc at a device's root, or None for the default one."""
         return next((q for (dev, _), q in self.qdiscs.items() if dev == index and q.parent == 0xFFFFFFFF), None)
 
     def with_link(self, link: Link) -> State:
@@ -67,7 +67,7 @@ class State:
         return replace(self, classes={**self.classes, (index, klass.classid): klass})
 
     def with_filters(self, hook: Hook, filters: tuple[Filter, ...]) -> State:
-        """Return the State with the filters of one block replaced, and the chains that only they made."""
+        """Return the State with the filters of one block replaced; chains that only held filters come and go with them."""
         filled = dict.fromkeys(f.chain for f in filters)
         kept = [row for row in self.chains.get(hook, ()) if row[1] or row[0] in filled]
         new = ((number, False) for number in filled if number not in {row[0] for row in kept})
@@ -113,7 +113,7 @@ MAPPINGS = tuple(one.name for one in fields(State) if one.name != "once_ingress"
 
 
 def describe(verb: str, thing: TcObject) -> str:
-    """Return what was asked, for a message: "filter add dev em1"."""
+    """Return the words for a request in a message: "filter add dev em1"."""
     kind = {
         Link: "link",
         Qdisc: "qdisc",

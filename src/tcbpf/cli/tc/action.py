@@ -48,7 +48,7 @@ class Command:
 
 
 def read_actions(dp: Datapath, words: Words) -> tuple[Action, ...]:
-    """Take actions, up to the end or the word that begins something else.
+    """Take actions, up to the end or a word that no action begins with.
 
     Raises:  Quit.
     """
@@ -74,7 +74,7 @@ def read_actions(dp: Datapath, words: Words) -> tuple[Action, ...]:
 
 
 def _action(dp: Datapath, words: Words) -> Action:
-    """Take one action and what all kinds take after their own words."""
+    """Take one action: the options of its kind, then those that every kind has."""
     left, kind = len(words), words.next
     try:
         named = words.accept(*ACTIONS)

@@ -1,4 +1,4 @@
-"""`tc actions`: actions that stand alone, for filters to share by their index."""
+"""`tc actions`: standalone actions, which filters share by index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tc chain`: the chains of filters, made, shown and removed by themselves."""
+"""`tc chain`: add, show and remove chains of filters."""
 
 from __future__ import annotations
 

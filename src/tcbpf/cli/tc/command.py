@@ -67,7 +67,7 @@ _FLAGS = (
     ("-oneline", "oneline"),
     ("-brief", "brief"),
 )
-"""The options by their full words, in the order in which tc matches abbreviations; "" changes nothing that is printed here."""
+"""Options by their full words, in the order in which tc matches abbreviations; "" has no effect here."""
 
 _COLOR = re.compile(r"-c(olor?)?(=(always|auto|never))?")
 
@@ -97,7 +97,7 @@ def report(quit: Quit) -> int:
 
 
 def read_options(words: Sequence[str]) -> tuple[Options | None, list[str]]:
-    """Return the options that stand before the object, and the words after them; None when all is said and done."""
+    """Return the options that stand before the object, and the words after them; None when an option such as -V was all."""
     said: dict[str, Any] = {}
     left = Words(words)
     while left and left.next.startswith("-"):

@@ -131,7 +131,7 @@ def program_array(dp: Datapath, path: str) -> Map:
 
 
 def trace(opener: Opener) -> int:
-    """Print what programs trace, until interrupted."""
+    """Print the programs' trace output until interrupted."""
     try:
         lines = opener().trace_pipe()
         print("Running! Hang up with ^C!\n", file=sys.stderr, flush=True)
@@ -143,7 +143,7 @@ def trace(opener: Opener) -> int:
 
 
 def receive_maps(words: Words) -> int:
-    """Wait for maps at a socket, then run a command (a shell when none is said) that finds them in its environment."""
+    """Receive maps at a socket, then run a command (by default a shell) with their descriptors in its environment."""
     path = words.take()
     command = [os.environ.get("SHELL", "/bin/sh")]
     if words:

@@ -32,7 +32,7 @@ ERROR = "We have an error talking to the kernel"
 
 @dataclass(slots=True)
 class Request:
-    """What a command says of a filter before its kind; None and 0 for what it does not say."""
+    """The part of a command before the filter's kind; None, 0 and "" where it is silent."""
 
     dev: str = ""
     parent: int = 0
@@ -67,7 +67,7 @@ def filter(opener: Opener, words: Words, options: Options) -> int:
 
 
 def require_all(request: Request) -> None:
-    """Refuse a `get` that leaves open which filter it means; its handle is asked for last, when the rest is read."""
+    """Refuse a `get` that does not name one filter; the handle is checked later, after the kind's options."""
     said = (
         ("protocol", request.protocol is not None),
         ("priority", request.pref),
@@ -82,7 +82,7 @@ def require_all(request: Request) -> None:
 
 
 def exclusive(word: str, other: str, *, show: bool) -> NoReturn:
-    """Refuse a device and a block in one command."""
+    """Refuse a command that names both a device and a block."""
     raise Quit(
         USAGE,
         f'Error: "{word}" cannot be used in the same time as "{other}"'
@@ -92,7 +92,7 @@ def exclusive(word: str, other: str, *, show: bool) -> NoReturn:
 
 
 def read_request(words: Words, op: Op) -> Request | None:
-    """Take what stands before the kind, and the kind; None for help.
+    """Take the words before the kind, and the kind; None for help.
 
     Raises:  Quit.
     """
@@ -187,7 +187,7 @@ def read_filter(dp: Datapath, op: Op, request: Request, words: Words) -> Filter:
 
 
 def require_block(dp: Datapath, number: int) -> None:
-    """Refuse a shared block that no qdisc is in."""
+    """Refuse the number of a shared block that no qdisc has."""
     rows = apply(dp, Op.SHOW, Qdisc("", "", parent=0)) if number else ()
     if number and not any(isinstance(row, Qdisc) and number in (row.ingress_block, row.egress_block) for row in rows):
         raise Quit(LOCAL, f'Cannot find block "{number}"')

@@ -35,7 +35,7 @@ LOG_SHOWN = 4096
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a command says the program is. mode: "bytecode", "bytecode-file", "object", "pinned"."""
+    """The source of a program, as a command names it. mode: "bytecode", "bytecode-file", "object", "pinned"."""
 
     mode: str
     value: str
@@ -47,7 +47,7 @@ class Source:
 
 
 def read_source(words: Words, type: str = "sched_cls", *, typed: bool = False) -> Source:
-    """Take the mode, its file and what belongs to it; `typed` also takes `type cls|act`.
+    """Take the mode, its file and its options; `typed` also takes `type cls|act`.
 
     Raises:  Quit.
     """
@@ -226,7 +226,7 @@ def without_unnamed(obj: Object, scopes: Mapping[int, str]) -> tuple[Object, lis
 
 
 def pin_report(rows: Sequence[Differs]) -> list[str]:
-    """Return the lines that say how a pinned map differs from the one that is wanted; types by number."""
+    """Return the lines that compare a pinned map with the object's; types by number."""
     from tcbpf.tables.maps import MAP_TYPES
 
     def number(word: str, value: str) -> str:
@@ -238,14 +238,14 @@ def pin_report(rows: Sequence[Differs]) -> list[str]:
 
 
 def owner_report(error: OwnerDiffers) -> list[str]:
-    """Return the line that says why a program array refuses a program, by the numbers of the types."""
+    """Return the line for a program array that refuses a program; types by number."""
     if error.filling:
         return [f"Tail call map owned by prog type {error.owner}, but prog type is {error.wanted}!"]
     return [owner_types(error.wanted, error.owner)]
 
 
 def owner_types(wanted: int, owner: int) -> str:
-    """Return the words for a program array whose programs are of another type than the object's."""
+    """Return the line for a program array whose programs have another type than the object's."""
     return f"Program array map owner types differ: {wanted} (obj) != {owner} (pin)"
 
 
@@ -278,14 +278,14 @@ def read_object(path: str) -> Object:
 
 
 def default_section(obj: Object, type: str) -> str:
-    """Return the section to load when none is said: tc's default where the object has it, else "" for the only one."""
+    """Return the section to load by default: tc's, if the object has it, else "" for the only one."""
     named = DEFAULT_SECTION.get(type, "classifier")
     sections = {obj.functions[name].section for name in obj.entries}
     return named if named in sections or len(obj.entries) != 1 else ""
 
 
 def verdict(section: str, source: Source, obj: Object, error: VerifierError) -> list[str]:
-    """Return the lines that say why the verifier refused a program."""
+    """Return the report of a program that the verifier refused."""
     log = error.log.rstrip("\n")
     shown = [log] if log else [str(error)]
     if not source.verbose and len(log) > LOG_SHOWN:
@@ -297,12 +297,12 @@ def verdict(section: str, source: Source, obj: Object, error: VerifierError) -> 
 
 
 def section_size(obj: Object, section: str) -> int:
-    """Return how many slots the entry programs of a section have."""
+    """Count the slots of a section's entry programs."""
     return sum(len(obj.functions[name].insns) for name in obj.entries if obj.functions[name].section == section)
 
 
 def about(source: Source, obj: Object, insns: int) -> str:
-    """Return what a report says of a program before the verifier's log."""
+    """Return the description of a program in a report: type, size and licence."""
     from tcbpf.tables.progs import PROG_TYPES
 
     over = max(0, insns - MAX_INSNS)

@@ -1,4 +1,4 @@
-"""One request of a tc command: its datapath opened late, its verb, its refusal in tc's words, its listing."""
+"""Requests of tc commands: open the datapath, choose the verb, report refusals in tc's words, print listings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class Opener:
-    """The datapath of one command line, opened when the grammar is satisfied; several commands of a batch share it."""
+    """Opens the datapath of a command line when it is first needed; the commands of a batch share it."""
 
     def __init__(self, options: Options, stack: ExitStack) -> None:
         self._options, self._stack = options, stack
@@ -50,7 +50,7 @@ class Opener:
 
 
 def require_namespace(name: str) -> None:
-    """Refuse a network namespace that is not there.
+    """Refuse a network namespace that does not exist.
 
     Raises:  Quit.
     """
@@ -78,7 +78,7 @@ def choose(words: Words, name: str, usage: str) -> Op | None:
 
 
 def apply(dp: Datapath, op: Op, what: TcObject, *, after: str = "") -> tuple[TcObject, ...]:
-    """Ask the datapath; turn its refusal into tc's lines, `after` the last of them.
+    """Apply a request; turn a refusal into tc's lines, of which `after` is the last.
 
     Raises:  Quit.
     """
@@ -105,7 +105,7 @@ def apply(dp: Datapath, op: Op, what: TcObject, *, after: str = "") -> tuple[TcO
 
 
 def require_device(dp: Datapath, name: str) -> None:
-    """Refuse a device that is not there, before anything else is done.
+    """Refuse a device that does not exist, before any other request.
 
     Raises:  Quit.
     """

@@ -16,7 +16,7 @@ from tcbpf.uapi.tc import TC_H_ROOT
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the user selected by, which is not printed again; 0, "" and None stand for what was not said."""
+    """The user's selection, which rows do not repeat; 0, "" and None select nothing."""
 
     dev: str = ""
     parent: int = 0
@@ -109,7 +109,7 @@ def filter(sheet: Sheet, row: Filter, options: Options, selected: Selection) -> 
 
 
 def _filter_options(sheet: Sheet, row: Filter, options: Options) -> None:
-    """Put handle, options and actions; those of a kind that is not known cannot be read."""
+    """Put handle, options and actions, or that the options of an unknown kind cannot be read."""
     kind = FILTERS.get(row.kind)
     if kind is not None:
         kind.show(sheet, row, options)
@@ -133,7 +133,7 @@ def chain(sheet: Sheet, row: Chain, options: Options, selected: Selection) -> No
 
 
 def _place(sheet: Sheet, row: Filter | Chain, selected: Selection) -> None:
-    """Put the block or the device that a row is of."""
+    """Put the block or device of a row."""
     if not row.block:
         _device(sheet, row.dev, selected)
     elif selected.block != row.block:

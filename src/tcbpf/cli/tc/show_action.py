@@ -26,7 +26,7 @@ def actions(sheet: Sheet, rows: tuple[Action, ...], options: Options) -> None:
 
 
 def listing(sheet: Sheet, rows: tuple[Action, ...], options: Options, *, total: int, first: int) -> None:
-    """Put actions that stand alone; `first` is the order of the first."""
+    """Put standalone actions; `first` is the order of the first."""
     with sheet.object():
         sheet.put("total acts", total, "total acts {}")
         sheet.line()
@@ -44,7 +44,7 @@ def listing(sheet: Sheet, rows: tuple[Action, ...], options: Options, *, total: 
 
 
 def _marks(sheet: Sheet, row: Action) -> None:
-    """Put what its user wrote on an action."""
+    """Put cookie and no_percpu."""
     if row.cookie:
         sheet.put("cookie", row.cookie.hex(), "\tcookie {}")
         sheet.line()
@@ -62,7 +62,7 @@ def _hw_stats(sheet: Sheet, row: Action) -> None:
 
 
 def action(sheet: Sheet, row: Action, options: Options) -> None:
-    """Put one action: its kind's own words, then what all have."""
+    """Put one action: the options of its kind, then what every action has."""
     sheet.put("kind", row.kind, "{} ")
     ACTIONS.get(row.kind, gact.GACT).show(sheet, row, options)
     sheet.put("ref", row.ref, " ref {}")
