@@ -191,7 +191,8 @@ def literal(node: ast.AST) -> bool:
 class Opcodes(ast.NodeVisitor):
     """Finds opcodes written as numbers: what is compared, masked or joined with an instruction's code, or given to Insn()."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: set[str]) -> None:
+        self.numbers = numbers  # names that the module binds to numbers
         self.found: list[ast.AST] = []
         self.names: set[str] = set()  # local names that hold a code or a part of one
 
@@ -204,6 +205,10 @@ class Opcodes(ast.NodeVisitor):
         if isinstance(node, ast.BinOp):
             return not isinstance(node.op, (ast.LShift, ast.RShift)) and (self.is_code(node.left) or self.is_code(node.right))
         return isinstance(node, ast.NamedExpr) and self.is_code(node.value)
+
+    def is_number(self, node: ast.AST) -> bool:
+        """Tell whether an expression is a number, or a name of this module for one."""
+        return literal(node) or (isinstance(node, ast.Name) and node.id in self.numbers)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         outer, self.names = self.names, set(self.names)
@@ -221,7 +226,7 @@ class Opcodes(ast.NodeVisitor):
 
     def visit_Compare(self, node: ast.Compare) -> None:
         sides = [node.left, *node.comparators]
-        if any(map(self.is_code, sides)) and any(map(literal, sides)):
+        if any(map(self.is_code, sides)) and any(map(self.is_number, sides)):
             self.found.append(node)
         self.generic_visit(node)
 
@@ -238,7 +243,7 @@ class Opcodes(ast.NodeVisitor):
         given = node.args[:1] if name == "Insn" else []
         if name in ("Insn", "_replace"):
             given = [*given, *(word.value for word in node.keywords if word.arg == "code")]
-        self.found += [node for value in given if literal(value)]
+        self.found += [node for value in given if self.is_number(value)]
         self.generic_visit(node)
 
 
@@ -246,7 +251,8 @@ def opcodes(modules: list[Module]) -> Iterator[Fault]:
     """Opcodes written as numbers outside tables/: tables.opcodes has a name for each part, tables.insns a row for each."""
     for module in modules:
         if not module.place.startswith(TABLES):
-            finder = Opcodes()
+            bound = (pair for node in module.tree.body for pair in bindings(node))
+            finder = Opcodes({name for name, value in bound if type(value) is int and value})
             finder.visit(module.tree)
             lines = {node.lineno: node for node in reversed(finder.found)}  # type: ignore[attr-defined]
             for _, node in sorted(lines.items()):
@@ -263,7 +269,7 @@ def constants(modules: list[Module]) -> Iterator[Fault]:
     for name, found in sorted(homes.items()):
         found.sort(key=lambda row: (not row[0].place.startswith(TABLES), row[0].place != "tables/opcodes.py", row[0].place))
         for index, (module, node, value) in enumerate(found):
-            if module.place.startswith(TABLES):
+            if module.place.startswith(TABLES) or (module.place, name) in STARTUP:
                 continue
             for home, at, known in found[:index]:
                 one_name = home.place == "tables/opcodes.py" and len(name) > 5  # whatever the number: one name, one meaning
@@ -276,6 +282,9 @@ def telling(home: Module, value: object) -> bool:
     """Tell whether a value is so much one's own that two of one name and value are one constant."""
     return home.place.startswith(TABLES) or (value > 256 if isinstance(value, int) else bool(value))
 
+
+STARTUP = {("native/mapmemory.py", "F_ZERO_SEED"): "a warm start would import all of uapi.bpf for it"}
+"""Copies that stay, and why."""
 
 ALONE = frozenset({"possible_cpus"})
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tcbpf.uapi.packet import ETH_P_ALL as ETH_P_ALL
 from tcbpf.uapi.tc import TC_H_ROOT
 
-ETH_P_ALL = 0x0003
 TX_QUEUE_LEN = 1000  # packets, of most devices
 SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8
 NO_PERCPU, ACT_SKIP_HW, ACT_SKIP_SW = 1, 2, 4  # of an action (TCA_ACT_FLAGS_*)

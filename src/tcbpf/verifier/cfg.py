@@ -21,6 +21,7 @@ from tcbpf.tables.opcodes import (
     JMP,
     JMP32,
     LD,
+    LD_IMM64,
     LDX,
     MEM,
     MEMSX,
@@ -41,8 +42,7 @@ from tcbpf.verifier.state.insns import CODES, Ins, decode_slot
 
 MAX_SUBPROGRAMS: Final = 256
 MAX_MAPS: Final = 64
-LD_IMM64_CODE: Final = 0x18
-EXIT_CODE: Final = 0x95
+EXIT_CODE: Final = JMP | EXIT
 
 
 def check_shape(env: Env) -> None:
@@ -81,7 +81,7 @@ def _find_starts(env: Env, starts: set[int]) -> int:
     while at < count:
         insn = env.insns[at]
         call = insn.code == JMP | CALL and insn.src in (PSEUDO_CALL, PSEUDO_KFUNC_CALL)
-        func = insn.code == LD_IMM64_CODE and insn.src == PSEUDO_FUNC
+        func = insn.code == LD_IMM64 and insn.src == PSEUDO_FUNC
         if call or func:
             if not env.capable:
                 env.refuse("calls_privilege")
@@ -168,7 +168,7 @@ def _check_opcodes(env: Env) -> None:
         insn = insns[pc]
         if insn.code & CLASS == LDX and insn.code & MODE in (MEM, MEMSX) and insn.imm:
             env.refuse("reserved_ldx")
-        if insn.code == LD_IMM64_CODE:
+        if insn.code == LD_IMM64:
             if pc + 1 >= count or insns[pc + 1][:4] != (0, 0, 0, 0):
                 env.refuse("invalid_ld_imm64")
             _check_map_load(env, pc, used)

@@ -1,80 +1,18 @@
-"""What an engine makes of a Verified program, and the one function that chooses the engine."""
+"""Compile a Verified program: the one function that chooses the engine."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING
 
-from tcbpf.errors import InputError, NotSupported
+from tcbpf.errors import NotSupported
 from tcbpf.verifier.verified import Verified
+from tcbpf.vm.engine import COMPILED as COMPILED
+from tcbpf.vm.engine import Executable as Executable
+from tcbpf.vm.engine import Options as Options
 
 if TYPE_CHECKING:
-    from tcbpf.native.runtime import Env, MapFile, Skb
-
-
-COMPILED = frozenset({"tail_call", "loop", "for_each_map_elem"})
-"""Helpers that the engines make themselves: they jump, or call back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to compile. harden: net.core.bpf_jit_harden's 0, 1, 2 (1 blinds programs loaded without privilege, 2 all)."""
-
-    engine: str = "jit"  # "jit" or "interp"
-    harden: int = 0
-    cache: bool = True  # keep machine code on disk, by content
-    count: bool = False  # count executed instructions
-
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Return what TCBPF_JIT_ENABLE and TCBPF_JIT_HARDEN say, which take the numbers of net.core.bpf_jit_enable and _harden.
-
-        Raises:  InputError for another number.
-        Source:  Documentation/admin-guide/sysctl/net.rst.
-        Differs: there is no bpf_jit_enable 2, which writes machine code to the kernel's log.
-        """
-        engine = {"": "jit", "0": "interp", "1": "jit"}.get(enable := os.environ.get("TCBPF_JIT_ENABLE", ""))
-        if engine is None:
-            raise InputError(f"no number {enable!r}", where="TCBPF_JIT_ENABLE", hint="0, the interpreter, or 1, machine code")
-        harden = {"": 0, "0": 0, "1": 1, "2": 2}.get(asked := os.environ.get("TCBPF_JIT_HARDEN", ""))
-        if harden is None:
-            raise InputError(
-                f"no number {asked!r}",
-                where="TCBPF_JIT_HARDEN",
-                hint="0, 1 to blind constants without CAP_BPF, or 2 to blind them always",
-            )
-        return cls(engine=engine, harden=harden)
-
-
-class Executable(Protocol):
-    """A program that can run. One executable serves one set of maps."""
-
-    @property
-    def verified(self) -> Verified: ...
-    @property
-    def jited(self) -> bool: ...
-    @property
-    def address(self) -> int:
-        """Address of its struct tcbpf_prog, for the packet loop, filters and tail calls."""
-        ...
-
-    @property
-    def loop(self) -> int:
-        """Address of the packet loop with the program in it, u64 (struct tcbpf_loop *, env, maps); 0 for the interpreter."""
-        ...
-
-    @property
-    def maps_address(self) -> int:
-        """Address of the map table that machine code takes."""
-        ...
-
-    def run(self, skb: Skb, env: Env) -> int:
-        """Run once on `skb` and return r0 (64 bits)."""
-        ...
-
-    def close(self) -> None: ...
+    from tcbpf.native.runtime import MapFile
 
 
 def compile(verified: Verified, maps: Sequence[MapFile], options: Options = Options()) -> Executable:

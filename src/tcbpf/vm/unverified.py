@@ -16,7 +16,7 @@ from enum import IntEnum
 from tcbpf.errors import InputError
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import Kind, Op
-from tcbpf.tables.opcodes import MAX_REG
+from tcbpf.tables.opcodes import CALL, JMP, MAX_REG, X
 from tcbpf.vm.cfg import Block, Slots, blocks_of, slots_of, target
 from tcbpf.vm.interp.machine import FRAME, FRAMES, Machine, Stopped
 from tcbpf.vm.interp.memory import Memory, Region
@@ -82,7 +82,7 @@ def check(insns: Sequence[Insn]) -> Checked:
 
     Raises:  InputError for an unknown opcode, a register that is not there, or a path or call that leaves the program.
     """
-    ops = slots_of(insns, lambda insn: CALLX if insn.code == 0x8D and insn.src == 0 else None)
+    ops = slots_of(insns, lambda insn: CALLX if insn.code == JMP | CALL | X and insn.src == 0 else None)
     functions = {0}
     for pc, (insn, op) in enumerate(zip(insns, ops, strict=True)):
         if op is None:
@@ -155,7 +155,7 @@ class CheckedBody(Body):
 
     def call(self, pc: int, insn: Insn) -> None:
         out = self.out
-        number = self.read(insn.dst) if insn.code == 0x8D else str(insn.imm)
+        number = self.read(insn.dst) if insn.code == JMP | CALL | X else str(insn.imm)
         known, value = "0", "0"
         for i, helper in enumerate(HELPERS):
             this = out.value(f"icmp eq i64 {number}, {helper}")

@@ -17,7 +17,7 @@ from tcbpf.tables.insns import Kind
 from tcbpf.vm.interp.interp import Interp, ProgramMachine
 from tcbpf.vm.interp.machine import FRAME, FRAMES, Frame, Step
 
-PAGE, LARGE = 1 << 12, 1 << 18
+BLOCK, LARGE = 1 << 12, 1 << 18
 _compare: Any = ctypes.CDLL(None).memcmp
 _compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
@@ -40,8 +40,8 @@ class Area:
         for large in range(first, end, LARGE):
             if not self._differs(large, min(LARGE, end - large)):
                 continue
-            for off in range(large, min(large + LARGE, end), PAGE):
-                size = min(PAGE, end - off)
+            for off in range(large, min(large + LARGE, end), BLOCK):
+                size = min(BLOCK, end - off)
                 if self._differs(off, size):
                     old = ctypes.string_at(self._base + off, size)
                     ctypes.memmove(self._base + off, self.start + off, size)
@@ -148,8 +148,8 @@ class History:
             if area.start == self.machine.ctx and area.holds(address):
                 return tuple(area.changes())
             if area.holds(address):
-                first = (address - area.start) // PAGE * PAGE
-                return tuple(area.changes(first, first + 2 * PAGE))
+                first = (address - area.start) // BLOCK * BLOCK
+                return tuple(area.changes(first, first + 2 * BLOCK))
         return ()
 
     def _called(self, arguments: tuple[int, ...]) -> tuple[Change, ...]:

@@ -28,14 +28,14 @@ from tcbpf.tables.skb import SKB, SKB_SIZE, XDP, XDP_SIZE, field_at
 from tcbpf.verifier.verified import Verified
 from tcbpf.vm.cfg import slots_of
 from tcbpf.vm.context import place
-from tcbpf.vm.executable import COMPILED
+from tcbpf.vm.engine import COMPILED
 from tcbpf.vm.interp.machine import FRAMES, MASK, Machine, Stopped
 from tcbpf.vm.interp.memory import AccessError, Memory, Region, Touch
 from tcbpf.vm.jit.pages import ENTRY
 
 if TYPE_CHECKING:
     from tcbpf.native.runtime import Env, MapFile, Skb
-    from tcbpf.vm.executable import Options
+    from tcbpf.vm.engine import Options
 
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
 _E2BIG, _EINVAL = -7 & MASK, -22 & MASK

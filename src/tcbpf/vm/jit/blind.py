@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from tcbpf.errors import NotSupported
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.insns import Kind, Op
-from tcbpf.tables.opcodes import PSEUDO_FUNC, ST, STX, X
+from tcbpf.tables.opcodes import ADD, ALU32, ALU64, IND, LSH, MODE, MOV, OR, PSEUDO_FUNC, RSH, ST, STX, XOR, K, X
 from tcbpf.verifier.verified import Subprog
 from tcbpf.vm.cfg import slots_of
 
 AX = 11
-_MOV64, _XOR64, _LSH64, _OR64 = 0xB7, 0xA7, 0x67, 0x4F
-_MOV32, _XOR32 = 0xB4, 0xA4
+_MOV64, _XOR64, _LSH64, _RSH64 = (ALU64 | K | operation for operation in (MOV, XOR, LSH, RSH))
+_ADD64, _OR64 = ALU64 | X | ADD, ALU64 | X | OR
+_MOV32, _XOR32 = ALU32 | K | MOV, ALU32 | K | XOR
 
 
 def _key() -> int:
@@ -89,9 +90,9 @@ def _blind(insn: Insn, op: Op, second: Insn | None, key: Callable[[], int]) -> l
     if op.kind is Kind.STORE and not op.use_reg:
         return [*_hidden(insn.imm, key), Insn(insn.code - ST + STX, insn.dst, AX, insn.off)]
     if op.kind is Kind.LD_ABS:
-        return [*_hidden(insn.imm, key), Insn((insn.code & 0x1F) | 0x40, 0, AX)]
+        return [*_hidden(insn.imm, key), Insn(insn.code & ~MODE | IND, 0, AX)]
     if op.kind is Kind.LD_IND:
-        return [*_hidden(insn.imm, key), Insn(0x0F, AX, insn.src), Insn(insn.code, 0, AX)]
+        return [*_hidden(insn.imm, key), Insn(_ADD64, AX, insn.src), Insn(insn.code, 0, AX)]
     return [insn]
 
 
@@ -112,15 +113,14 @@ def _blind_wide(insn: Insn, second: Insn, key: Callable[[], int]) -> list[Insn]:
         return [insn, second]
     if insn.src:
         bare = [insn, second._replace(imm=0)]
-        return (
-            bare
-            if not second.imm
-            else [*bare, *_hidden(second.imm, key), Insn(_LSH64, AX, imm=32), Insn(0x77, AX, imm=32), Insn(0x0F, insn.dst, AX)]
-        )
+        if not second.imm:
+            return bare
+        upper = [*_hidden(second.imm, key), Insn(_LSH64, AX, imm=32), Insn(_RSH64, AX, imm=32)]
+        return [*bare, *upper, Insn(_ADD64, insn.dst, AX)]
     return [
         *_hidden(second.imm, key),
         Insn(_LSH64, AX, imm=32),
-        Insn(0xBF, insn.dst, AX),
+        Insn(_MOV64 | X, insn.dst, AX),
         *_hidden(insn.imm, key, 32),
         Insn(_OR64, insn.dst, AX),
     ]

@@ -13,6 +13,7 @@ from tcbpf.errors import InternalError
 from tcbpf.isa.insn import Insn
 from tcbpf.native.library import constant
 from tcbpf.tables.insns import ATOMICS, Atomic, Kind, Op
+from tcbpf.tables.opcodes import MOV
 from tcbpf.vm.cfg import Block, Slots, blocks_of, target
 from tcbpf.vm.jit.llvmtext import Llvm, Writer
 
@@ -195,7 +196,7 @@ class Body:
     def _alu(self, insn: Insn, op: Op) -> None:
         algebra, out = self.algebra[op.width], self.out
         unary = getattr(op.row, "unary", True)  # byte order rows have one operand too
-        moves = not unary and op.row.code == 0xB
+        moves = not unary and op.row.code << 4 == MOV
         dst = "" if moves else self.cut(self.read(insn.dst), op.width // 8)
         src = "" if unary else self.source(insn, op, op.width)
         if insn.dst == AX and moves and not op.use_reg:

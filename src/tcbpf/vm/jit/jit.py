@@ -25,7 +25,7 @@ from tcbpf.vm.jit.pages import ENTRY, Pages
 if TYPE_CHECKING:
     from tcbpf.native.mapmemory import MapMemory
     from tcbpf.native.runtime import Env, MapFile, Skb
-    from tcbpf.vm.executable import Options
+    from tcbpf.vm.engine import Options
 
 _REGIONS = {region: i for i, region in enumerate(Region)}
 

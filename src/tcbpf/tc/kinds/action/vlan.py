@@ -21,10 +21,11 @@ from tcbpf.errors import InputError, TcError
 from tcbpf.tc.kinds.action.ending import show_control, show_index, take_control, take_index
 from tcbpf.tc.kinds.action.kind import ActionKind, Values, integer
 from tcbpf.tc.kinds.command import Command, Devices, Runtime
+from tcbpf.uapi.packet import ETH_P_8021Q
 
 HELP = "Usage: ... vlan pop | push|modify id ID [ protocol 802.1Q|802.1ad ] [ priority PRIO ] [ CONTROL ] [ index INDEX ]"
 MODES = {"pop": 1, "push": 2, "modify": 3}
-PARMS, ETH_P_8021Q = 2, 0x8100
+PARMS = 2
 FIELDS = {"id": (3, "=H"), "protocol": (4, ">H"), "priority": (6, "=B")}  # attribute, form
 
 
