@@ -112,10 +112,10 @@ class SysError(TcbpfError, OSError):
 
 
 class TcError(SysError):
-    """A datapath refused a tc request; `extack` is its explanation, or empty."""
+    """A datapath refused a tc request; `extack` is its explanation, or empty, and `hint` a way out of it."""
 
     def __init__(self, errno: int, asked: str, extack: str = "") -> None:
-        self.extack = extack
+        self.extack, self.hint = extack, ""
         super().__init__(errno, asked, extack)
 
 

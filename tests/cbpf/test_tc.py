@@ -15,7 +15,6 @@ from tcbpf.control.objects import Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
-from tcbpf.datapath.user.replay import replay
 from tcbpf.net.pcap import Writer, read
 from tcbpf.uapi.tc import TC_H_CLSACT
 
@@ -93,7 +92,7 @@ def test_both_datapaths_drop_the_same(capture, hook):
     with netns() as path, Kernel(netns=path) as kernel:
         theirs = drops(kernel, hook, lambda: within(path, send))
     with User() as user:
-        ours = drops(user, hook, lambda: replay(user, str(capture), "em1", ingress=hook == "ingress"))
+        ours = drops(user, hook, lambda: user.replay(str(capture), "em1", ingress=hook == "ingress"))
     assert ours == theirs
     assert theirs["out of range"] < len(frames) and theirs["division by zero"] == 0
     assert sum(0 < count < len(frames) for count in theirs.values()) >= 8

@@ -18,9 +18,10 @@ from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import Bpf, Filter, Link, Qdisc, TcClass
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.base import Datapath, Prog
-from tcbpf.errors import MapError, SysError, TcError, VerifierError
+from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcError, VerifierError
 from tcbpf.isa import assemble, encode
 from tcbpf.maps.map import BPF_EXIST, BPF_NOEXIST, Map
+from tcbpf.net.pcap import Writer
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_ROOT
 
@@ -157,6 +158,31 @@ def test_a_new_map_is_listed_by_id(datapath: Datapath) -> None:
     assert found.spec.type == "hash" and found.lookup(key(5)) == b"12345678"
 
 
+def test_a_map_by_its_id(datapath: Datapath) -> None:
+    m = datapath.map_create(spec())
+    m.update(key(5), b"12345678")
+    assert datapath.map_by_id(m.raw.id).lookup(key(5)) == b"12345678"
+    refused(lambda: datapath.map_by_id(1 << 30), errno.ENOENT)
+
+
+def test_a_map_is_made_with_its_contents(datapath: Datapath) -> None:
+    m = datapath.map_create(spec("array", entries=1, contents=b"abc", frozen=True))
+    assert m.lookup(key(0)) == b"abc".ljust(8, b"\0")
+    refused(lambda: m.update(key(0), bytes(8)), errno.EPERM)
+
+
+# ---------------------------------------------------------------- the protocol
+
+
+MEMBERS = [name for name in {**vars(Datapath), **Datapath.__annotations__} if not name.startswith("_")]
+
+
+def test_each_datapath_has_every_member_of_the_protocol(datapath: Datapath) -> None:
+    assert {"name", "warnings", "load", "replay"} <= set(MEMBERS)
+    for name in MEMBERS:
+        assert getattr(datapath, name) is not None
+
+
 # ---------------------------------------------------------------- programs
 
 
@@ -195,6 +221,23 @@ def test_a_loaded_program_tells_of_itself(datapath: Datapath) -> None:
     with datapath.prog_load(code("r0 = 2\nexit", name="two")) as prog:
         assert (prog.name, prog.type, len(prog.tag), prog.insns_processed) == ("two", "sched_cls", 8, 2)
         assert prog.id in [other.id for other in datapath.progs()]
+
+
+def test_a_program_by_its_id(datapath: Datapath) -> None:
+    prog = datapath.prog_load(code("r0 = 3\nexit", name="three"))
+    found = datapath.prog_by_id(prog.id)
+    assert (found.name, found.tag) == ("three", prog.tag) and found.run(FRAME).verdict == 3
+    assert prog.id in [other.id for other in datapath.progs()]
+    refused(lambda: datapath.prog_by_id(1 << 30), errno.ENOENT)
+
+
+def test_assembly_is_text_or_refused(datapath: Datapath) -> None:
+    prog = datapath.prog_load(code("r0 = 3\nexit"))
+    if prog.jited and datapath.name == "user":
+        assert "ret" in prog.assembly()
+    else:
+        with pytest.raises(NotSupported):
+            prog.assembly()
 
 
 def test_the_tag_is_the_programs(datapath: Datapath) -> None:
@@ -587,6 +630,22 @@ def test_devices(tc: Tc) -> None:
     tc.refused(Op.ADD, Link("em1", kind="veth", peer="em3"), errno.EEXIST, "")
     tc(Op.DELETE, Link("em1"))
     assert not {"em1", "em2"} & {row.name for row in tc(Op.SHOW, Link(""))}
+
+
+def test_a_success_leaves_no_warnings(tc: Tc) -> None:
+    tc(Op.ADD, CLSACT)
+    assert tc.dp.warnings == []
+
+
+def test_a_capture_is_replayed_or_refused(tc: Tc, tmp_path: Path) -> None:
+    with Writer(tmp_path / "x.pcap") as out:
+        out.write(FRAME)
+    if tc.dp.name == "user":
+        assert tc.dp.replay(str(tmp_path / "x.pcap"), "em1", ingress=True).packets == 1
+        refused(lambda: tc.dp.replay(str(tmp_path / "x.pcap"), "nosuch", ingress=True), errno.ENODEV)
+    else:
+        with pytest.raises(InputError, match="devices of the user datapath"):
+            tc.dp.replay(str(tmp_path / "x.pcap"), "em1", ingress=True)
 
 
 def test_a_device_that_is_not_there(tc: Tc) -> None:

@@ -21,7 +21,6 @@ from tcbpf.control.handles import HOOKS
 from tcbpf.control.objects import Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.user import User
-from tcbpf.datapath.user.replay import replay
 from tcbpf.isa import assemble, encode
 from tcbpf.net.pcap import read
 from tcbpf.obj.program import Program
@@ -95,7 +94,7 @@ def on_the_kernel(frames: list[bytes], hook: str) -> Any:
 def in_this_process(capture: str, hook: str) -> Any:
     with User() as dp:
         prog = prepared(dp, hook)
-        replay(dp, capture, "em1", ingress=hook == "ingress")
+        dp.replay(capture, "em1", ingress=hook == "ingress")
         return taken(dp, prog)
 
 
@@ -166,6 +165,6 @@ def test_packets_are_sent_on_alike(capture: str, how: str, tmp_path: Path) -> No
     theirs = received_on_the_kernel([packet.data for packet in read(path)], text, at)
     with User() as dp:
         sent_on(dp, text)
-        replay(dp, str(path), "em1", ingress=True, out=str(tmp_path))
+        dp.replay(str(path), "em1", ingress=True, out=str(tmp_path))
     ours = [packet.data for packet in read(tmp_path / f"{at}-ingress.pcapng")]
     assert len(theirs) > 10 and ours == theirs

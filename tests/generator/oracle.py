@@ -9,7 +9,7 @@ from typing import Any
 from tcbpf.datapath.kernel import Kernel, syscall
 from tcbpf.datapath.kernel.log import reason
 from tcbpf.datapath.kernel.progs import with_fds, with_ids
-from tcbpf.datapath.loader import new_map
+from tcbpf.datapath.plan import sized
 from tcbpf.errors import TcbpfError, VerifierError
 from tcbpf.isa.insn import encode
 from tcbpf.maps.map import Map
@@ -79,11 +79,11 @@ class Oracle:
     def map(self, spec: MapSpec, own: list[Map]) -> Map:
         """Return the live map of a specification; one that belongs to a program is made anew and put to `own`."""
         if spec.type in ("prog_array", "devmap", "cpumap"):  # which take programs like the first that used it, only
-            own.append(new_map(self._kernel, spec))
+            own.append(self._kernel.map_create(sized(spec)))
             return own[-1]
         key = (spec.name, spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags, spec.contents, spec.btf)
         if key not in self._maps:
-            self._maps[key] = new_map(self._kernel, spec)
+            self._maps[key] = self._kernel.map_create(sized(spec))
         return self._maps[key]
 
     def _request(self, program: Program, own: list[Map]) -> syscall.Load:

@@ -8,9 +8,9 @@ from typing import Any
 
 from tcbpf.cli.arguments import add_datapath, add_json
 from tcbpf.cli.output import rate, table, verdict_name
-from tcbpf.datapath.choose import chosen_name, default_home
-from tcbpf.datapath.user import User
-from tcbpf.datapath.user.replay import replay
+from tcbpf.control.objects import Link
+from tcbpf.control.request import Op, Request
+from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError, TcError
 
 
@@ -30,17 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Replay, and print the verdicts and the devices' counters."""
-    if chosen_name(args.datapath) != "user":
-        raise InputError(
-            "a replay drives devices of the user datapath",
-            where="replay",
-            hint="--datapath user; on the kernel, send the packets with a tool such as tcpreplay",
-        )
-    with User(home=args.home or default_home()) as dp:
+    with open_datapath(args.datapath, home=args.home, lasting=True) as dp:
         try:
-            done = replay(dp, args.capture, args.dev, ingress=args.ingress, out=args.out, limit=args.limit)
+            done = dp.replay(args.capture, args.dev, ingress=args.ingress, out=args.out, limit=args.limit)
         except TcError as error:
-            names = ", ".join(link.name for link in dp.state().links.values())
+            names = ", ".join(link.name for link in dp.apply(Request(Op.SHOW, Link(""))) if isinstance(link, Link))
             raise InputError(f"no device {args.dev!r}", where="replay", hint=f"there are {names}") from error
     report: dict[str, Any] = {
         "capture": args.capture,

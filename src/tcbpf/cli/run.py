@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcbpf.datapath.base import Prog
-    from tcbpf.datapath.capture.one_shot import Trial
+    from tcbpf.datapath.capture.one_shot import OneShot
     from tcbpf.obj.program import Program
 
 # Imports inside functions are for start-up time: a warm run needs no more than the cache and the packet loop.
@@ -51,9 +51,9 @@ def main(args: Any) -> int:
     """Run, and print verdict counts and the rate."""
     source, datapath, maps = Source(args.program), chosen_name(args.datapath), {}
     with ExitStack() as stack:
-        prog: Trial | Prog | None = None
+        prog: OneShot | Prog | None = None
         if datapath == "user" and not args.maps and not any(name.startswith("TCBPF_JIT_") for name in os.environ):
-            prog = on_trial(source, args.section, args.name)
+            prog = one_shot(source, args.section, args.name)
         if prog is None:
             dp = stack.enter_context(open_datapath(datapath))
             prog = dp.load(unpinned(source.object), section=args.section, program=args.name)
@@ -85,10 +85,10 @@ def main(args: Any) -> int:
     return 0
 
 
-def on_trial(source: Source, section: str, name: str) -> Trial | None:
+def one_shot(source: Source, section: str, name: str) -> OneShot | None:
     """Return the program as a one-shot run; None when it needs a whole datapath."""
     from tcbpf import cache
-    from tcbpf.datapath.capture.one_shot import Trial, find
+    from tcbpf.datapath.capture.one_shot import OneShot, prepare
 
     def link() -> tuple[Program, tuple[str, ...]]:
         from tcbpf.obj.link import link
@@ -98,11 +98,11 @@ def on_trial(source: Source, section: str, name: str) -> Trial | None:
 
     raw, warnings = source.contents
     words = (source.path, section, name, warnings)
-    ready = find(cache.name_of(raw, *map(os.fsencode, words)).encode(), link)
-    if ready is None:
+    prepared = prepare(cache.name_of(raw, *map(os.fsencode, words)).encode(), link)
+    if prepared is None:
         return None
-    source.say(ready.notes)
-    return Trial(ready)
+    source.say(prepared.notes)
+    return OneShot(prepared)
 
 
 def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None:

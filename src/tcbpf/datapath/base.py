@@ -1,4 +1,4 @@
-"""The seam: what a kernel is to the front end. `User` and `Kernel` are the two; nothing above asks which it has."""
+"""The protocol between the front end and a kernel. `User` and `Kernel` implement it; nothing above asks which it has."""
 
 from __future__ import annotations
 
@@ -29,8 +29,24 @@ class Run:
     duration_ns: int = 0
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """What became of a capture's packets.
+
+    Units:   verdicts counts packets by the TC_ACT that the device's hook ended with; `devices` has the counters of
+             every device that a packet reached, by name; `lost` counts packets that reached no device, by cause.
+    """
+
+    packets: int
+    bytes: int
+    verdicts: Mapping[int, int]
+    duration_ns: int
+    devices: Mapping[str, Mapping[str, int]]
+    lost: Mapping[str, int]
+
+
 class Prog(Protocol):
-    """A loaded program of a datapath."""
+    """A loaded program of a datapath: verified, and compiled where the datapath compiles."""
 
     @property
     def id(self) -> int: ...
@@ -50,6 +66,13 @@ class Prog(Protocol):
     def log(self) -> str: ...
     def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run: ...
     def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = 1) -> PcapStats: ...
+    def assembly(self) -> str:
+        """Return the machine code that runs, in this processor's assembly text.
+
+        Raises:  NotSupported where there is none, or none that can be read.
+        """
+        ...
+
     def fileno(self) -> int: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
@@ -62,7 +85,8 @@ class Datapath(Protocol):
     Raises:  VerifierError from prog_load; MapError, TcError, SysError with the kernel's errno; NotSupported as probed.
     """
 
-    name: str  # "user" or "kernel"
+    name: str  # "user" or "kernel", for messages
+    warnings: list[str]  # sentences beside a success, until they are read
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -79,9 +103,17 @@ class Datapath(Protocol):
         """
         ...
 
-    def map_create(self, spec: MapSpec) -> Map: ...
-    def prog_load(self, program: Program, *, log_level: int = 0) -> Prog: ...
-    def prog_run(self, prog: Prog, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run: ...
+    def map_create(self, spec: MapSpec) -> Map:
+        """Make a map, with its initial contents, frozen where the specification says so."""
+        ...
+
+    def map_by_id(self, id: int) -> Map: ...
+    def prog_load(self, program: Program, *, log_level: int = 0) -> Prog:
+        """Verify and compile a program, and keep it; maps that are still specifications are made."""
+        ...
+
+    def prog_by_id(self, id: int) -> Prog: ...
+    def prog_run(self, prog: Any, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run: ...
     def obj_pin(self, path: str, obj: Map | Prog) -> None:
         """Pin an object; directories of the path that are missing are made.
 
@@ -95,6 +127,17 @@ class Datapath(Protocol):
 
     def obj_get(self, path: str) -> Map | Prog: ...
     def apply(self, request: Request) -> tuple[TcObject, ...]: ...
+    def replay(self, path: str, dev: str, *, ingress: bool, out: str | None = None, limit: int = 0) -> Replayed:
+        """Receive (`ingress`) or transmit a capture's packets on a device, which counts as up.
+
+        `out` names a directory for what reached each device's stack (DEV-ingress.pcapng) and what left it
+        (DEV-egress.pcapng).
+
+        Raises:  InputError for a damaged capture, or a datapath that replays none; TcError with ENODEV; OSError for a
+                 full disk, and then `out` has nothing new.
+        """
+        ...
+
     def progs(self) -> Sequence[Prog]: ...
     def all_maps(self) -> Sequence[Map]: ...
     def trace_pipe(self) -> Iterator[str]: ...

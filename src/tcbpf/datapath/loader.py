@@ -1,4 +1,4 @@
-"""Load an Object into a datapath: its maps, made or adopted from pins, its program, and the programs it tail-calls.
+"""Carry out a plan on a datapath: maps made or adopted from pins, the program, and the programs that it tail-calls.
 
 Source:  lib/bpf_legacy.c of iproute2 (pinning scopes, tail-call sections); libbpf. Paper, "Front End".
 """
@@ -6,44 +6,44 @@ Source:  lib/bpf_legacy.c of iproute2 (pinning scopes, tail-call sections); libb
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from tcbpf.errors import InputError, SysError
-from tcbpf.maps.map import Map, possible_cpus
-from tcbpf.obj.link import link, tail_programs, tail_section
-from tcbpf.obj.program import PIN_GLOBAL_NS, PIN_NONE, PIN_OBJECT_NS, HasSpec, MapSpec, Object, Program
-from tcbpf.tables.maps import MAP_TYPES, OF_MAPS, OF_PROGRAMS
+from tcbpf.datapath.plan import Plan, plan
+from tcbpf.errors import SysError
+from tcbpf.maps.map import Map
+from tcbpf.tables.maps import OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
-    from tcbpf.datapath.base import Datapath, Prog
-
-BPFFS = "/sys/fs/bpf"
-"""Where the bpf fs is, in the words of both datapaths: the user datapath has this path below its home."""
-
-WORK_DIR = f"{BPFFS}/tc"
-
-
-PINNING = ("/etc/iproute2/bpf_pinning", "/usr/share/iproute2/bpf_pinning")
-"""Where custom pinning scopes are named."""
+    from tcbpf.datapath.base import Prog
+    from tcbpf.obj.program import HasSpec, MapSpec, Object, Program
 
 PIN_TRIES = 5
+P = TypeVar("P", bound="Prog", covariant=True)
+
+
+class Target(Protocol[P]):
+    """The part of a datapath that loading needs."""
+
+    def map_create(self, spec: MapSpec) -> Map: ...
+    def prog_load(self, program: Program, *, log_level: int = 0) -> P: ...
+    def obj_pin(self, path: str, obj: Map | Prog) -> None: ...
+    def obj_get(self, path: str) -> Map | Prog: ...
 
 
 @dataclass
-class Loaded:
-    """What load() made: the program that was asked for, the maps by name, and the tail-called programs by section."""
+class Loaded(Generic[P]):
+    """The program that was asked for, the object's maps by name, and the tail-called programs by function."""
 
-    prog: Prog
+    prog: P
     maps: dict[str, Map]
-    tails: dict[str, Prog] = field(default_factory=dict)
+    tails: dict[str, P] = field(default_factory=dict)
 
 
 def load(
-    dp: Datapath,
+    dp: Target[P],
     obj: Object,
     *,
     section: str = "",
@@ -53,7 +53,7 @@ def load(
     scopes: Mapping[int, str] | None = None,
     maps: Mapping[str, Map] | None = None,
     log_level: int = 0,
-) -> Loaded:
+) -> Loaded[P]:
     """Load one program of `obj`, all its maps, and the programs in its tail-call slots.
 
     The program is chosen by section or function name; it is the only one when neither is said. `type` overrides the
@@ -63,61 +63,48 @@ def load(
 
     Raises:  InputError when there is no such program; PinDiffers when a pinned map is not as the object says.
     """
+    given = dict(maps or {})
+    todo = plan(obj, section=section, program=program, type=type, pin_root=pin_root, scopes=scopes, given=given)
     for _ in range(PIN_TRIES - 1):
         try:
-            return _load(dp, obj, section, program, type, pin_root, scopes, maps, log_level)
+            return carry_out(dp, todo, given, log_level)
         except SysError as error:
             if error.errno != errno.EEXIST:
                 raise  # another loader pinned the same map meanwhile: adopt its
-    return _load(dp, obj, section, program, type, pin_root, scopes, maps, log_level)
+    return carry_out(dp, todo, given, log_level)
 
 
-def _load(
-    dp: Datapath,
-    obj: Object,
-    section: str,
-    program: str,
-    type: str,
-    pin_root: str,
-    scopes: Mapping[int, str] | None,
-    maps: Mapping[str, Map] | None,
-    log_level: int,
-) -> Loaded:
-    """Do what `load` says, once."""
-    given = dict(maps or {})
-    places = {
-        name: path for name, spec in obj.maps.items() if name not in given and (path := pin_path(spec, obj, pin_root, scopes))
-    }
-    adopted = {name: found for name, path in places.items() if (found := _open_pin(dp, path, obj.maps[name])) is not None}
-    there = given | adopted
-    live = {name: there[name] if name in there else new_map(dp, spec) for name, spec in obj.maps.items()}
-    _fill(obj, live, given)
-    linked = link(obj, section=section, program=program, type=type, maps=live)
-    loaded = Loaded(_loaded(dp, linked, log_level), live)
-    for name, slot, function in tail_programs(obj):
-        if name in given:  # whoever made it has filled it
-            continue
-        if (tail := loaded.tails.get(function)) is None:
-            called = link(obj, program=function, type=type, maps=live)
-            if tail_section(called.section):  # such a section has no attach type; an array's programs share one
-                called = replace(called, attach_type=linked.attach_type)
-            tail = loaded.tails[function] = _loaded(dp, called, log_level)
+def carry_out(dp: Target[P], todo: Plan, given: Mapping[str, Map], log_level: int = 0) -> Loaded[P]:
+    """Do what a plan says, once.
+
+    Raises:  SysError with EEXIST when another process pinned a map meanwhile.
+    """
+    adopted = {name: found for name, path in todo.pins.items() if (found := open_pin(dp, path, todo.maps[name])) is not None}
+    there = {**given, **adopted}
+    live = {name: there[name] if name in there else dp.map_create(spec) for name, spec in todo.maps.items()}
+    for slot in todo.inner:
+        live[slot.map].raw.update(_number(slot.index), _number(live[slot.holds].raw.fileno()))
+    loaded = Loaded(_loaded(dp, todo.program, live, log_level), live)
+    for slot in todo.tails:
+        if (tail := loaded.tails.get(slot.holds)) is None:
+            tail = loaded.tails[slot.holds] = _loaded(dp, todo.called[slot.holds], live, log_level)
         try:
-            live[name].raw.update(_number(slot), _number(tail.fileno()))
+            live[slot.map].raw.update(_number(slot.index), _number(tail.fileno()))
         except SysError as error:
-            raise _reason(error, tail.type, [live[name]], filling=True) from None
-    for name, path in places.items():
+            raise _reason(error, tail.type, [live[slot.map]], filling=True) from None
+    for name, path in todo.pins.items():
         if name not in adopted:
             dp.obj_pin(path, live[name])
     return loaded
 
 
-def _loaded(dp: Datapath, linked: Program, log_level: int) -> Prog:
-    """Load one program; a refusal for its program arrays' sake says so."""
+def _loaded(dp: Target[P], linked: Program, live: Mapping[str, Map], log_level: int) -> P:
+    """Load one program over live maps; a refusal for its program arrays' sake says so."""
+    over = replace(linked, maps=tuple(live[entry.spec.name] for entry in linked.maps))
     try:
-        return dp.prog_load(linked, log_level=log_level)
+        return dp.prog_load(over, log_level=log_level)
     except SysError as error:
-        raise _reason(error, linked.type, linked.maps) from None
+        raise _reason(error, over.type, over.maps) from None
 
 
 def _reason(error: SysError, type: str, maps: Iterable[HasSpec], *, filling: bool = False) -> SysError:
@@ -129,82 +116,8 @@ def _reason(error: SysError, type: str, maps: Iterable[HasSpec], *, filling: boo
     return error
 
 
-def _fill(obj: Object, live: Mapping[str, Map], given: Mapping[str, Map]) -> None:
-    """Put inner maps into the slots of maps of maps, but of those that are given full."""
-    for name, spec in obj.maps.items():
-        if spec.type in OF_MAPS and name not in given:
-            for slot, inner in spec.values:
-                live[name].raw.update(_number(slot), _number(live[inner].raw.fileno()))
-
-
-def new_map(dp: Datapath, spec: MapSpec) -> Map:
-    """Make a map with its initial contents, frozen where the specification says so."""
-    made = dp.map_create(sized(spec))
-    if spec.contents is not None:
-        made.raw.update(bytes(4), spec.contents.ljust(spec.value_size, b"\0"))
-    if spec.frozen:
-        made.raw.freeze()
-    return made
-
-
-def sized(spec: MapSpec) -> MapSpec:
-    """Return a specification with the size that libbpf reads in it: a slot for each CPU, whole pages of a ring."""
-    row = MAP_TYPES.get(spec.type)
-    records = row.records if row else ""
-    if records == "perf" and not spec.max_entries:
-        return replace(spec, max_entries=possible_cpus())
-    if records == "ring" and spec.max_entries:
-        return replace(spec, max_entries=max(os.sysconf("SC_PAGE_SIZE"), 1 << (spec.max_entries - 1).bit_length()))
-    return spec
-
-
-def pin_path(spec: MapSpec, obj: Object, pin_root: str = "", scopes: Mapping[int, str] | None = None) -> str:
-    """Return where a map of `obj` is pinned, or "" for nowhere.
-
-    Raises:  InputError for a custom scope that no configuration names.
-    """
-    if spec.pinning == PIN_NONE:
-        return ""
-    if spec.pinning == PIN_GLOBAL_NS:
-        return f"{pin_root or WORK_DIR + '/globals'}/{spec.name}"
-    if spec.pinning == PIN_OBJECT_NS:
-        return f"{WORK_DIR}/{obj.sha1}/{spec.name}"
-    scope = (read_scopes()[0] if scopes is None else scopes).get(spec.pinning)
-    if scope is None:
-        raise InputError(
-            f"map {spec.name} is pinned in scope {spec.pinning}, which nothing names",
-            where=obj.path,
-            hint=f'a line "{spec.pinning} DIRECTORY" in /etc/iproute2/bpf_pinning',
-        )
-    return f"{BPFFS}/{scope.strip('/')}/{spec.name}"
-
-
-def read_scopes(paths: tuple[str, ...] = PINNING) -> tuple[dict[int, str], list[str]]:
-    """Return the directory of each custom pinning scope, from the first file that is there, and what is wrong with it.
-
-    Lines are "ID DIRECTORY"; ids 0, 1 and 2 are reserved.
-    """
-    for path in paths:
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                lines = [line.split("#", 1)[0].split() for line in file]
-        except OSError:
-            continue
-        scopes: dict[int, str] = {}
-        remarks: list[str] = []
-        for fields in filter(None, lines):
-            if len(fields) != 2 or not fields[0].isdigit():
-                remarks.append(f"Database {path} is corrupted at: {' '.join(fields)}")
-            elif int(fields[0]) in (PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS):
-                remarks.append(f"Database {path}, id {fields[0]} is reserved - ignoring!")
-            else:
-                scopes[int(fields[0])] = fields[1]
-        return scopes, remarks
-    return {}, []
-
-
 class PinDiffers(SysError):
-    """A pinned map is not as the object says; `rows` has what differs, in tc's words: (word, the object's, the pin's)."""
+    """A pinned map is not as the object says; `rows` has the differences in tc's words: (word, the object's, the pin's)."""
 
     def __init__(self, name: str, path: str, rows: tuple[Differs, ...]) -> None:
         self.name, self.rows = name, rows
@@ -224,7 +137,7 @@ Differs = tuple[str, str, str]
 
 
 def differences(wanted: MapSpec, pinned: MapSpec) -> tuple[Differs, ...]:
-    """Return what differs between the map an object wants and a pinned one."""
+    """Return the differences between the map an object wants and a pinned one."""
     rows = (
         ("Type", wanted.type, pinned.type),
         ("Size key", wanted.key_size, pinned.key_size),
@@ -235,15 +148,10 @@ def differences(wanted: MapSpec, pinned: MapSpec) -> tuple[Differs, ...]:
     return tuple((word, str(mine), str(theirs)) for word, mine, theirs in rows if mine != theirs)
 
 
-def _number(value: int) -> bytes:
-    """Return a slot or an fd as a map's key or value holds it."""
-    return value.to_bytes(4, "little")
-
-
-def _open_pin(dp: Datapath, path: str, wanted: MapSpec) -> Map | None:
+def open_pin(dp: Target[P], path: str, wanted: MapSpec) -> Map | None:
     """Return the map pinned at `path`, or None when nothing is.
 
-    Raises:  SysError when what is pinned there is another map, or no map.
+    Raises:  SysError when another map, or no map, is pinned there.
     """
     try:
         found = dp.obj_get(path)
@@ -256,3 +164,8 @@ def _open_pin(dp: Datapath, path: str, wanted: MapSpec) -> Map | None:
     if rows := differences(wanted, found.spec):
         raise PinDiffers(wanted.name, path, rows)
     return found
+
+
+def _number(value: int) -> bytes:
+    """Return a slot or an fd as a map's key or value holds it."""
+    return value.to_bytes(4, "little")

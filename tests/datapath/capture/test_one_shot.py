@@ -1,4 +1,4 @@
-"""A program on trial runs as in a datapath, and what is kept of it serves only what it was made from."""
+"""A one-shot run is a run on a datapath, and a cached program serves only the inputs that it was made from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tcbpf import cache
 from tcbpf.cbpf.expression import bytecode
 from tcbpf.cli import main, run
 from tcbpf.cli.arguments import Source
-from tcbpf.datapath.capture import build as make
-from tcbpf.datapath.capture import one_shot as trial
+from tcbpf.datapath.capture import build, one_shot
+from tcbpf.datapath.capture.prepared import Prepared
 from tcbpf.datapath.user import User
 from tcbpf.errors import NotSupported
 from tcbpf.lang import compile
@@ -60,15 +60,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
-    """The programs that were made ready, not found."""
+    """The programs that were built, not found in the cache."""
     programs: list[Program] = []
-    real = make.make
+    real = build.build
 
-    def spy(program: Program, notes: tuple[str, ...] = ()) -> trial.Ready | None:
+    def spy(program: Program, notes: tuple[str, ...] = ()) -> Prepared | None:
         programs.append(program)
         return real(program, notes)
 
-    monkeypatch.setattr(make, "make", spy)
+    monkeypatch.setattr(build, "build", spy)
     return programs
 
 
@@ -136,11 +136,11 @@ def change_package(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change_cpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "cpu", lambda: b"another")
+    monkeypatch.setattr(one_shot, "cpu", lambda: b"another")
 
 
 def change_number_of_cpus(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "possible_cpus", lambda: 99)
+    monkeypatch.setattr(one_shot, "possible_cpus", lambda: 99)
 
 
 def change_kernel(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,23 +237,23 @@ def test_a_program_that_prints_takes_the_long_way(place, capsys, monkeypatch) ->
     for _ in range(2):
         assert verdicts(place, capsys, "--name", "all") == {"5": 10}
     assert (place / "home/trace").read_text().count("bpf_trace_printk: seen") == 20
-    assert run.on_trial(Source(str(place / "x.c")), "", "all") is None
+    assert run.one_shot(Source(str(place / "x.c")), "", "all") is None
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.c")), ids=lambda path: path.stem)
-def test_an_example_on_trial_is_the_example(path: Path, tmp_path: Path) -> None:
+def test_an_example_run_once_is_the_example(path: Path, tmp_path: Path) -> None:
     obj = compile(path)
     for entry in obj.entries:
         for capture in sorted((EXAMPLES / "captures").glob("*.pcap*"))[:3]:
             with User(home=str(tmp_path / "home")) as dp:
                 expected = dp.load(run.unpinned(obj), program=entry).run_pcap(str(capture), out=str(tmp_path / "long.pcapng"))
-            found = run.on_trial(Source(str(path)), "", entry)
+            found = run.one_shot(Source(str(path)), "", entry)
             if found is None:
                 continue
             with found:
-                stats = found.run_pcap(str(capture), out=str(tmp_path / "trial.pcapng"))
+                stats = found.run_pcap(str(capture), out=str(tmp_path / "once.pcapng"))
             assert replaced(stats) == replaced(expected)
-            assert (tmp_path / "trial.pcapng").read_bytes() == (tmp_path / "long.pcapng").read_bytes()
+            assert (tmp_path / "once.pcapng").read_bytes() == (tmp_path / "long.pcapng").read_bytes()
 
 
 def replaced(stats: object) -> dict[str, object]:

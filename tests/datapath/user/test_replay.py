@@ -10,8 +10,8 @@ import pytest
 
 from tcbpf.control.objects import Action, Bpf, Filter, Link, Qdisc, TcClass
 from tcbpf.control.request import Op, Request
+from tcbpf.datapath.base import Replayed
 from tcbpf.datapath.user import User
-from tcbpf.datapath.user.replay import Replayed, replay
 from tcbpf.errors import TcError
 from tcbpf.isa import assemble, encode
 from tcbpf.net import build
@@ -61,7 +61,7 @@ class Box:
 
     def run(self, dev: str = "em1", *, ingress: bool = True) -> Replayed:
         """Replay the capture."""
-        return replay(self.dp, self.capture, dev, ingress=ingress, out=str(self.directory / "out"))
+        return self.dp.replay(self.capture, dev, ingress=ingress, out=str(self.directory / "out"))
 
     def landed(self) -> dict[str, list[int]]:
         """Return the sizes of the packets in each capture written."""

@@ -283,7 +283,6 @@ def test_a_full_disk_is_an_error_and_nothing_is_left(tmp_path: Path, capture: st
 
 
 def test_a_filter_keeps_its_program_and_its_maps(home: str, capture: str) -> None:
-    from tcbpf.datapath.user.replay import replay
 
     with User(home) as dp:
         devices(dp)
@@ -291,7 +290,7 @@ def test_a_filter_keeps_its_program_and_its_maps(home: str, capture: str) -> Non
     for times in 1, 2:
         with User(home) as dp:
             assert [p.name for p in dp.progs()] == ["count"]
-            assert replay(dp, capture, "em1", ingress=True).verdicts == {0: 10}
+            assert dp.replay(capture, "em1", ingress=True).verdicts == {0: 10}
             assert hits(dp.all_maps()[0]) == 10 * times
     with User(home) as dp:
         dp.apply(Request(Op.DELETE, Filter("em1", INGRESS, "", protocol=0)))
@@ -606,11 +605,10 @@ def test_trace_lines_are_read_once(home: str) -> None:
         for _ in range(2):
             line = next(lines)
             assert line.endswith("bpf_trace_printk: hi 42") and f"-{os.getpid()}" in line
-        assert reader.host.trace.take() == []
+        assert reader.runtime.trace.take() == []
 
 
 def test_classic_bytecode_is_a_filter_too(home: str, capture: str) -> None:
-    from tcbpf.datapath.user.replay import replay
 
     with User(home) as dp:
         devices(dp)
@@ -621,7 +619,7 @@ def test_classic_bytecode_is_a_filter_too(home: str, capture: str) -> None:
                 Filter("em1", INGRESS, "bpf", options=Bpf(bytecode=tuple(tuple(i) for i in drop_udp), direct_action=True)),
             )
         )  # type: ignore[misc]
-        assert replay(dp, capture, "em1", ingress=True).verdicts == {2: 10}
+        assert dp.replay(capture, "em1", ingress=True).verdicts == {2: 10}
 
 
 def test_a_damaged_file_stops_only_who_wants_it(home: str, capture: str) -> None:
@@ -667,3 +665,14 @@ def test_loaders_that_meet_at_a_pin_share_the_map(home: str) -> None:
         second.others = []
         mine = second.load(loaded)
         assert len({one.maps[0].raw.id for one in (mine, *second.others)}) == 1
+
+
+def test_a_program_is_compiled_when_it_is_loaded(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise NotSupported("no JIT for this machine")
+
+    monkeypatch.setattr("tcbpf.datapath.user.prog.compile", refuse)
+    with User(home=home) as dp:
+        with pytest.raises(NotSupported, match="no JIT"):
+            dp.prog_load(Program.from_bytes(encode(assemble("r0 = 0\nexit"))))
+        assert dp.progs() == []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcbpf.datapath.base import Prog
-    from tcbpf.datapath.capture.one_shot import Trial
+    from tcbpf.datapath.capture.one_shot import OneShot
     from tcbpf.obj.program import Program
 
 # Imports inside functions are for start-up time: a warm run needs no more than the cache and the packet loop.
@@ -53,7 +53,7 @@ def main(args: Any) -> int:
     datapath, link = chosen_name(args.datapath), link_type(args.capture)
     raw = bytecode(args.filter, args.link_type or link, args.optimize)
     with ExitStack() as stack:
-        prog: Trial | Prog | None = on_trial(raw) if datapath == "user" else None
+        prog: OneShot | Prog | None = one_shot(raw) if datapath == "user" else None
         if prog is None:
             prog = stack.enter_context(open_datapath(datapath)).prog_load(program_of(raw))
         stack.callback(prog.close)
@@ -100,9 +100,9 @@ def program_of(raw: bytes) -> Program:
     return over_capture(from_bytes(raw))
 
 
-def on_trial(raw: bytes) -> Trial | None:
+def one_shot(raw: bytes) -> OneShot | None:
     """Return the filter as a one-shot run; None when it needs a whole datapath."""
-    from tcbpf.datapath.capture.one_shot import Trial, find
+    from tcbpf.datapath.capture.one_shot import OneShot, prepare
 
-    ready = find(b"classic " + raw, lambda: (program_of(raw), ()))
-    return Trial(ready) if ready else None
+    prepared = prepare(b"classic " + raw, lambda: (program_of(raw), ()))
+    return OneShot(prepared) if prepared else None

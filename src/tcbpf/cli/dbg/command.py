@@ -81,7 +81,7 @@ class Debugger:
     packets: Sequence[bytes] = ()
     selected: int = 0  # index of the packet
     fields: dict[str, Any] = field(default_factory=dict)
-    loaded: Loaded | None = None
+    loaded: Loaded[UserProg] | None = None
     breakpoints: list[Breakpoint] = field(default_factory=list)
     env: Env | None = None
     history: History | None = None  # None while nothing ran on the packet
@@ -118,7 +118,7 @@ class Debugger:
     def progs(self) -> list[UserProg]:
         """Return the loaded program and those it may tail-call."""
         assert self.loaded is not None
-        return [self.loaded.prog, *self.loaded.tails.values()]  # type: ignore[list-item]
+        return [self.loaded.prog, *self.loaded.tails.values()]
 
     def take_capture(self, path: str) -> None:
         """Take the packets of a capture."""
@@ -143,7 +143,7 @@ class Debugger:
         """Return the machine; create it, before the first instruction, if the packet has not run yet."""
         prog, packet = self.need()
         if self.history is None:
-            engine, env, skb = prog.executable, self.dp.host.env(), self.dp.host.skb()
+            engine, env, skb = prog.executable, self.dp.runtime.env(), self.dp.runtime.skb()
             assert isinstance(engine, Interp)
             self.env = env  # on one CPU for the whole packet, wherever this thread goes
             skb.load(packet, self.fields, link_header=prog.link_header)
@@ -272,7 +272,7 @@ class Debugger:
         """Print the context, or set the fields that packets start with."""
         if words:
             given = read_ctx(",".join(words))
-            self.dp.host.skb().load(b"", given)  # refuses what no packet could have
+            self.dp.runtime.skb().load(b"", given)  # refuses what no packet could have
             self.fields, self.history = {**self.fields, **given}, None
         else:
             yield from self.view().context()

@@ -156,17 +156,18 @@ def open_pinned(dp: Datapath, source: Source) -> Prog:
 
 def bpffs_path(path: str) -> str:
     """Return a path of the bpf fs: "m:globals/x" is below tc's own directory."""
-    from tcbpf.datapath.loader import WORK_DIR
+    from tcbpf.datapath.pins import WORK_DIR
 
     return f"{WORK_DIR}/{path[2:]}" if path.startswith("m:") else path
 
 
-def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None) -> tuple[Loaded, str]:
+def load_object(dp: Datapath, source: Source, maps: dict[str, Map] | None = None) -> tuple[Loaded[Prog], str]:
     """Return a loaded object and the section of its program.
 
     Raises:  Quit: a verdict of the verifier as the paper's loader reports it.
     """
-    from tcbpf.datapath.loader import OwnerDiffers, PinDiffers, load, read_scopes
+    from tcbpf.datapath.loader import OwnerDiffers, PinDiffers, load
+    from tcbpf.datapath.pins import read_scopes
     from tcbpf.obj.link import SectionError, choose
 
     last = UNLOADED
@@ -249,7 +250,7 @@ def owner_types(wanted: int, owner: int) -> str:
     return f"Program array map owner types differ: {wanted} (obj) != {owner} (pin)"
 
 
-def lost_tails(obj: Object, loaded: Loaded) -> list[str]:
+def lost_tails(obj: Object, loaded: Loaded[Prog]) -> list[str]:
     """Return a warning for each program array that loses its programs when this command ends."""
     from tcbpf.tables.maps import OF_PROGRAMS
 

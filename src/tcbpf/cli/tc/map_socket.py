@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tcbpf.control.args import LOCAL, USAGE, Quit
 
 if TYPE_CHECKING:
+    from tcbpf.datapath.base import Prog
     from tcbpf.datapath.loader import Loaded
 
 UDS_VERSION, MAX_FDS = 1, 64
@@ -22,7 +23,7 @@ _AUX = struct.Struct("=HH64s4xQQ")  # bpf_map_aux up to its entries: version, en
 _ENTRY = struct.Struct("=9I")  # struct bpf_elf_map
 
 
-def send_maps(path: str, object_path: str, loaded: Loaded) -> None:
+def send_maps(path: str, object_path: str, loaded: Loaded[Prog]) -> None:
     """Send a loaded object's maps to the importer that listens at `path`.
 
     Raises:  Quit.

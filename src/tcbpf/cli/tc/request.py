@@ -84,9 +84,8 @@ def apply(dp: Datapath, op: Op, what: TcObject, *, after: str = "") -> tuple[TcO
     """
     try:
         rows = dp.apply(Request(op, what))
-        remarks: list[str] = getattr(dp, "warnings", [])
-        while remarks:
-            print(f"Warning: {remarks.pop(0).rstrip('.')}.", file=sys.stderr)
+        while dp.warnings:
+            print(f"Warning: {dp.warnings.pop(0).rstrip('.')}.", file=sys.stderr)
         return rows
     except TcError as error:
         name = getattr(what, "dev", "")
@@ -95,9 +94,7 @@ def apply(dp: Datapath, op: Op, what: TcObject, *, after: str = "") -> tuple[TcO
         if error.errno == errno.ENODEV and name and not error.extack:
             raise Quit(LOCAL, f'Cannot find device "{name}"') from None
         said = f"Error: {error.extack.rstrip('.')}." if error.extack else f"RTNETLINK answers: {error.strerror}"
-        refused = error.errno == errno.EPERM and dp.name == "kernel" and os.geteuid() != 0
-        hint = ["It takes root or CAP_NET_ADMIN; --datapath user takes neither."] if refused else []
-        raise Quit(REFUSED, said, *([after] if after else []), *hint) from None
+        raise Quit(REFUSED, said, *filter(None, (after, error.hint))) from None
     except NotSupported as error:
         raise Quit(REFUSED, f"Error: {error}.", *([after] if after else [])) from None
     except SysError as error:

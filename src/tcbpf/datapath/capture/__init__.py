@@ -1,1 +1,1 @@
-"""Captures through the user datapath's machine code: the packet loop over a file, and programs on trial."""
+"""Captures through the user datapath's machine code: the packet loop over a file, and one-shot runs."""

@@ -1,10 +1,10 @@
-"""The long way to a trial: verify and compile. Some programs cannot go on trial: those that need a home."""
+"""Prepare a program for one-shot runs: verify and compile it. A program that needs a home cannot be prepared."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from tcbpf.datapath.capture.one_shot import Ready
+from tcbpf.datapath.capture.prepared import Prepared
 from tcbpf.native.library import helpers
 from tcbpf.native.mapmemory import Picture
 from tcbpf.native.runtime import MapFile
@@ -21,8 +21,8 @@ PRINTING = frozenset({"trace_printk", "trace_vprintk"})
 """Helpers that write to a home's trace."""
 
 
-def make(program: Program, notes: tuple[str, ...] = ()) -> Ready | None:
-    """Return what a trial of a program over map specifications needs; None when it needs a home, or something that is missing.
+def build(program: Program, notes: tuple[str, ...] = ()) -> Prepared | None:
+    """Prepare a program over map specifications; None when it needs a home, or a helper that is not here.
 
     Raises:  VerifierError; MapError.
     """
@@ -40,7 +40,7 @@ def make(program: Program, notes: tuple[str, ...] = ()) -> Ready | None:
     finally:
         for made in maps:
             made.close()
-    return Ready(program.name, program.type, program.classic, verified.writes_packet, pictures, loop, notes)
+    return Prepared(program.name, program.type, program.classic, verified.writes_packet, pictures, loop, notes)
 
 
 def whole(spec: MapSpec) -> MapSpec:
@@ -49,7 +49,7 @@ def whole(spec: MapSpec) -> MapSpec:
 
 
 def called(program: Program) -> set[str]:
-    """Return the helpers that a program calls, dead code included; "" for what is no helper."""
+    """Return the helpers that a program calls, dead code included; "" stands for any other call."""
     ops = [(insn, op_of(insn.code, insn.src, insn.off, insn.imm)) for insn in program.insns]
     ids = {insn.imm for insn, op in ops if op is not None and op.kind is Kind.CALL}
     names = {row.name if (row := HELPERS.at(id)) is not None else "" for id in ids}

@@ -81,15 +81,15 @@ class Loop:
         self.struct.keep = sum(1 << i for i in range(SMALL) if passes(type, i + FIRST_SMALL, classic=classic))
         self.struct.keep_others = passes(type, SMALL, classic=classic)
 
-    def run(self, limit: int, turn: Callable[[], None] = lambda: None) -> PcapStats:
-        """Work through the capture, or `limit` packets of it; `turn` is called between chunks."""
+    def run(self, limit: int, flush: Callable[[], None] = lambda: None) -> PcapStats:
+        """Work through the capture, or `limit` packets of it; `flush` is called between chunks."""
         verdicts, progress, start = Counter[int](), Progress(self.reader), time.perf_counter_ns()
         while True:
             self.struct.budget = limit - self.struct.packets if limit else 1 << 62
             status = self.call(ctypes.addressof(self.struct))
             for sink in self.sinks:
                 sink.drain()
-            turn()
+            flush()
             if status == constant("FULL"):
                 self._count_verdicts(verdicts)
                 continue
@@ -130,7 +130,7 @@ def run_capture(
     out: str | None = None,
     limit: int = 0,
     link_type: int = ETHERNET,
-    turn: Callable[[], None] = lambda: None,
+    flush: Callable[[], None] = lambda: None,
 ) -> PcapStats:
     """Run one program on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
 
@@ -141,14 +141,14 @@ def run_capture(
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(path))
         if not out:
-            return Loop(reader, skb.clear().address, call, writes=writes, link_type=link_type).run(limit, turn)
+            return Loop(reader, skb.clear().address, call, writes=writes, link_type=link_type).run(limit, flush)
         from tcbpf.net.pcap import Writer
 
         writer = stack.enter_context(Writer(out, link_type=link_type))
         sink = Sink(lambda: writer, format=writer.format)
         loop = Loop(reader, skb.clear().address, call, writes=writes, link_type=link_type, sinks=[sink])
         loop.keep(sink, type, classic=classic)
-        return loop.run(limit, turn)
+        return loop.run(limit, flush)
 
 
 class Progress:

@@ -1,8 +1,8 @@
-"""A program on trial: run over captures with maps of its own, and gone. What a trial needs is kept from one to the next.
+"""One-shot runs: load a program, run it over captures with private maps, discard it.
 
-From a source to machine code every step of the line is a function of its input. `Ready` is what is left at the end: it is made
-of a Verified and nothing else, and kept under the name of all that went in, so that a second trial neither compiles nor
-verifies, and imports nothing that does.
+From a source to machine code every step of the line is a function of its input. `Prepared` is the result of the last step: it
+is made of a Verified and nothing else, and cached under the digest of all that went in, so that a second run neither compiles
+nor verifies, and imports no module that does.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import os
 
 from tcbpf import cache
 from tcbpf.datapath.capture.loop import run_capture
+from tcbpf.datapath.capture.prepared import Prepared
 from tcbpf.datapath.capture.reader import ETHERNET
 from tcbpf.native.env import Env, current_cpu
-from tcbpf.native.mapmemory import Picture, possible_cpus
+from tcbpf.native.mapmemory import possible_cpus
 from tcbpf.native.skb import Skb
 from tcbpf.vm.jit.cache import cpu
-from tcbpf.vm.jit.image import Image
 from tcbpf.vm.jit.pages import Pages
 
 TYPE_CHECKING = False
@@ -32,35 +32,13 @@ KIND = "programs"
 _LOOP = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
-class Ready:
-    """A verified program as machine code inside the packet loop, how its maps look when they are new, and the notes on it."""
-
-    def __init__(
-        self,
-        name: str,
-        type: str,
-        classic: bool,
-        writes: bool,
-        maps: tuple[Picture, ...],
-        loop: Image,
-        notes: tuple[str, ...] = (),
-    ) -> None:
-        self.name, self.type, self.classic, self.writes = name, type, classic, writes
-        self.maps, self.loop, self.notes = maps, loop, notes
-
-    def plain(self) -> tuple[object, ...]:
-        """Return it as a cache keeps it."""
-        maps = tuple((picture.name, picture.size, picture.pieces) for picture in self.maps)
-        return self.name, self.type, self.classic, self.writes, maps, self.loop.plain(), self.notes
-
-
-def find(made_from: bytes, link: Callable[[], tuple[Program, tuple[str, ...]]]) -> Ready | None:
-    """Return what a trial of a program needs, kept or made; None when the program needs a home (see `capture.make`).
+def prepare(made_from: bytes, link: Callable[[], tuple[Program, tuple[str, ...]]]) -> Prepared | None:
+    """Return a program prepared for one-shot runs, from the cache or built; None when it needs a home (see `build`).
 
     `link` returns the program and the notes on it; `made_from` is all that they are a function of, this package and the running
     kernel aside.
 
-    Raises:  what linking, verifying and compiling raise.
+    Raises:  the errors of linking, verifying and compiling.
     """
     kernel = os.uname()
     here = f"{kernel.release} {kernel.version} {possible_cpus()}".encode()
@@ -69,26 +47,25 @@ def find(made_from: bytes, link: Callable[[], tuple[Program, tuple[str, ...]]]) 
     if kept is not None:
         if not kept:
             return None
-        title, type, classic, writes, maps, loop, notes = kept
-        return Ready(title, type, classic, writes, tuple(Picture(*picture) for picture in maps), Image(*loop), notes)
-    from tcbpf.datapath.capture.build import make
+        return Prepared.from_cache(kept)
+    from tcbpf.datapath.capture.build import build  # here: a cached program needs no compiler and no verifier
 
-    made = make(*link())
-    cache.store(KIND, name, made.plain() if made else ())
+    made = build(*link())
+    cache.store(KIND, name, made.to_cache() if made else ())
     return made
 
 
-class Trial:
-    """A program that is ready, over new maps.
+class OneShot:
+    """A prepared program over new maps.
 
     Raises:  MapError for a map that there is no memory for.
     """
 
-    def __init__(self, ready: Ready) -> None:
-        self.ready, self.name, self.type = ready, ready.name, ready.type
-        self._maps = [picture.develop() for picture in ready.maps]
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared, self.name, self.type = prepared, prepared.name, prepared.type
+        self._maps = [picture.develop() for picture in prepared.maps]
         self._table = (ctypes.c_void_p * max(len(self._maps), 1))(*(made.address for made in self._maps))
-        self._pages = Pages(ready.loop)
+        self._pages = Pages(prepared.loop)
 
     def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = ETHERNET) -> PcapStats:
         """Run on every packet of a capture, as `Prog.run_pcap` does."""
@@ -98,8 +75,8 @@ class Trial:
             lambda at: int(loop(at, env.address, self._table)),
             Skb(),
             type=self.type,
-            writes=self.ready.writes,
-            classic=self.ready.classic,
+            writes=self.prepared.writes,
+            classic=self.prepared.classic,
             out=out,
             limit=limit,
             link_type=link_type,

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from tcbpf.errors import SysError
+from tcbpf.datapath.loading import Loading
+from tcbpf.errors import InputError, SysError, TcError
 
 if TYPE_CHECKING:
     from tcbpf.control.objects import TcObject
     from tcbpf.control.request import Request
-    from tcbpf.datapath.base import Prog, Run
+    from tcbpf.datapath.base import Prog, Replayed
+    from tcbpf.datapath.kernel.maps import KernelMap
     from tcbpf.datapath.kernel.netlink import Rtnetlink
     from tcbpf.datapath.kernel.progs import KernelProg
-    from tcbpf.datapath.loader import Loaded
     from tcbpf.maps.map import Map
-    from tcbpf.obj.program import MapSpec, Object, Program
+    from tcbpf.obj.program import MapSpec, Program
 
 
-class Kernel:
+class Kernel(Loading["KernelProg"]):
     """The live kernel. `netns` names the network namespace (as in /var/run/netns, or a path) that `apply` acts in.
 
     Raises:  SysError with EPERM where privilege is missing, saying which.
@@ -32,44 +33,20 @@ class Kernel:
     name = "kernel"
 
     def __init__(self, *, netns: str = "") -> None:
+        super().__init__()
         self.netns = netns or os.environ.get("TCBPF_NETNS", "")
-        self.warnings: list[str] = []  # the kernel's sentences beside a success, until read
-        self._loaded: list[tuple[Object, Loaded]] = []
         self._rtnl: Rtnetlink | None = None
 
-    @property
-    def maps(self) -> Mapping[str, Map]:
-        """The maps made or adopted by `load`, by name."""
-        return {name: found for _, loaded in self._loaded for name, found in loaded.maps.items()}
-
-    def load(self, obj: Object, *, section: str = "", program: str = "", pin_root: str = "") -> Prog:
-        """Link one program of `obj` and load it; programs of one Object share its maps."""
-        from tcbpf.datapath.loader import load
-
-        shared = {name: found for known, loaded in self._loaded if known is obj for name, found in loaded.maps.items()}
-        loaded = load(self, obj, section=section, program=program, pin_root=pin_root, maps=shared)
-        self._loaded.append((obj, loaded))
-        return loaded.prog
-
-    def map_create(self, spec: MapSpec) -> Map:
-        """Make a map."""
+    def _create(self, spec: MapSpec) -> KernelMap:
         from tcbpf.datapath.kernel.maps import create
-        from tcbpf.maps.map import Map
 
-        return Map(create(spec))
+        return create(spec)
 
-    def prog_load(self, program: Program, *, log_level: int = 0) -> KernelProg:
-        """Verify and load a program; maps that are still specifications are made."""
+    def _load(self, program: Program, log_level: int) -> KernelProg:
         from tcbpf.datapath.kernel.progs import load
-        from tcbpf.datapath.loader import new_map
         from tcbpf.maps.map import Map
 
-        live = [entry if isinstance(entry, Map) else new_map(self, entry.spec) for entry in program.maps]
-        return load(program, live, log_level=log_level)
-
-    def prog_run(self, prog: Prog, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
-        """Run a program on one packet."""
-        return prog.run(packet, ctx, repeat)
+        return load(program, [entry for entry in program.maps if isinstance(entry, Map)], log_level=log_level)
 
     def obj_pin(self, path: str, obj: Map | Prog) -> None:
         """Pin a map or a program below the bpf fs, which is mounted when it is not."""
@@ -109,7 +86,46 @@ class Kernel:
 
         if self._rtnl is None:
             self._rtnl = Rtnetlink(self.netns, self.warnings)
-        return rtnl.apply(self._rtnl, request)
+        try:
+            return rtnl.apply(self._rtnl, request)
+        except TcError as error:
+            if error.errno == errno.EPERM and os.geteuid() != 0:
+                error.hint = "It takes root or CAP_NET_ADMIN; --datapath user takes neither."
+            raise
+
+    def replay(self, path: str, dev: str, *, ingress: bool, out: str | None = None, limit: int = 0) -> Replayed:
+        """Refuse: the kernel's devices take packets, not captures.
+
+        Raises:  InputError.
+        """
+        raise InputError(
+            "a replay drives devices of the user datapath",
+            where="replay",
+            hint="--datapath user; on the kernel, send the packets with a tool such as tcpreplay",
+        )
+
+    def map_by_id(self, id: int) -> Map:
+        """Open the map of a number.
+
+        Raises:  SysError with ENOENT.
+        """
+        from tcbpf.datapath.kernel import syscall
+        from tcbpf.datapath.kernel.maps import adopt
+        from tcbpf.maps.map import Map
+        from tcbpf.uapi import bpf as uapi
+
+        return Map(adopt(syscall.fd_by_id(uapi.BPF_MAP_GET_FD_BY_ID, id)))
+
+    def prog_by_id(self, id: int) -> KernelProg:
+        """Open the program of a number.
+
+        Raises:  SysError with ENOENT.
+        """
+        from tcbpf.datapath.kernel import syscall
+        from tcbpf.datapath.kernel.progs import KernelProg
+        from tcbpf.uapi import bpf as uapi
+
+        return KernelProg(syscall.fd_by_id(uapi.BPF_PROG_GET_FD_BY_ID, id))
 
     def progs(self) -> Sequence[KernelProg]:
         """Return all programs of the kernel."""
@@ -136,18 +152,7 @@ class Kernel:
 
     def close(self) -> None:
         """Drop what only this object holds."""
-        for _, loaded in self._loaded:
-            for prog in (loaded.prog, *loaded.tails.values()):
-                prog.close()
-            for found in loaded.maps.values():
-                found.raw.close()
-        self._loaded.clear()
+        super().close()
         if self._rtnl is not None:
             self._rtnl.close()
             self._rtnl = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

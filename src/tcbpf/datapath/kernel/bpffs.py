@@ -8,7 +8,7 @@ import os
 import struct
 from contextlib import suppress
 
-from tcbpf.datapath.loader import BPFFS, WORK_DIR
+from tcbpf.datapath.pins import BPFFS, WORK_DIR
 from tcbpf.errors import SysError
 
 MAGIC = 0xCAFE4A11

@@ -115,6 +115,13 @@ class KernelProg:
         counted = {v - (1 << 32) if v >> 31 else v: n for v, n in verdicts.items()}
         return PcapStats(packets, total, counted, time.perf_counter_ns() - start, kept, skipped)
 
+    def assembly(self) -> str:
+        """Refuse: the kernel hands out machine code as bytes, which are not disassembled here.
+
+        Raises:  NotSupported.
+        """
+        raise NotSupported(f"{self.name}: the machine code of the kernel's JIT is not read here; --datapath user")
+
     def fileno(self) -> int:
         """Return the fd."""
         return self._fd

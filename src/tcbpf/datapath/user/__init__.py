@@ -14,31 +14,33 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from tcbpf.datapath import loader
-from tcbpf.datapath.base import Prog, Run
-from tcbpf.datapath.user import temp_home as private
+from tcbpf.datapath.loading import Loading
 from tcbpf.datapath.user.store import FileStore, MemoryStore, Store
+from tcbpf.datapath.user.temp_home import TempHome
 from tcbpf.errors import InputError, SysError
 from tcbpf.maps.map import Map
-from tcbpf.obj.program import MapSpec, Object, Program
+from tcbpf.tables.opcodes import LD_IMM64, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, PSEUDO_MAP_VALUE
 
 if TYPE_CHECKING:
-    from tcbpf.control.objects import TcObject
+    from tcbpf.control.objects import Bpf, TcObject
     from tcbpf.control.request import Request
-    from tcbpf.datapath.user.host import Host
+    from tcbpf.datapath.base import Prog, Replayed
+    from tcbpf.datapath.user.maps import UserMap
     from tcbpf.datapath.user.objects import Objects
     from tcbpf.datapath.user.prog import UserProg
+    from tcbpf.datapath.user.runtime import Runtime
+    from tcbpf.obj.program import HasSpec, MapSpec, Program
     from tcbpf.tc.state import State
     from tcbpf.vm.executable import Options
 
 
-class User:
+class User(Loading["UserProg"]):
     """The kernel side in this process; `home` (or TCBPF_HOME) names a directory whose state outlives it.
 
     Raises:  SysError when the home cannot be used.
@@ -47,15 +49,15 @@ class User:
     name = "user"
 
     def __init__(self, home: str = "", *, options: Options | None = None) -> None:
+        super().__init__()
         home = home or os.environ.get("TCBPF_HOME", "")
-        self._options, self._home, self._private = options, home, private.Directory()
+        self._options, self._home, self._temp_home = options, home, TempHome()
         self.store: Store = open_store(Path(home)) if home else MemoryStore()
-        self._loaded: list[tuple[Object, loader.Loaded]] = []
 
     @cached_property
     def home(self) -> Path:
         """The directory of what is kept in files."""
-        return Path(self._home) if self._home else self._private.path
+        return Path(self._home) if self._home else self._temp_home.path
 
     @cached_property
     def options(self) -> Options:
@@ -72,52 +74,42 @@ class User:
         return Objects(self.home, self.store)
 
     @cached_property
-    def host(self) -> Host:
+    def runtime(self) -> Runtime:
         """What running programs are given."""
-        from tcbpf.datapath.user.host import Host
+        from tcbpf.datapath.user.runtime import Runtime
+        from tcbpf.native.library import constant
 
-        return Host(self)
+        return Runtime(self.home, {constant("HOST_PROG"): self._open_called, constant("HOST_MAP"): self._open_inner})
 
-    @property
-    def maps(self) -> Mapping[str, Map]:
-        """The maps made or adopted by `load`, by name."""
-        return {name: found for _, loaded in self._loaded for name, found in loaded.maps.items()}
+    def _open_called(self, id: int) -> tuple[int, UserProg]:
+        """Open a program that another one tail-calls, and compile it; address 0 when no engine runs its type."""
+        from tcbpf.datapath.user.prog import runs_here
 
-    def load(self, obj: Object, *, section: str = "", program: str = "", pin_root: str = "") -> Prog:
-        """Link one program of `obj` and load it; programs of one Object share its maps."""
-        shared = {name: found for known, loaded in self._loaded if known is obj for name, found in loaded.maps.items()}
-        loaded = loader.load(self, obj, section=section, program=program, pin_root=pin_root, maps=shared)
-        self._loaded.append((obj, loaded))
-        return loaded.prog
+        found = self.prog_by_id(id)
+        return (found.executable.address if runs_here(found.type) else 0), found
 
-    def map_create(self, spec: MapSpec) -> Map:
-        """Make a map.
+    def _open_inner(self, id: int) -> tuple[int, UserMap]:
+        """Open a map that a running program found in a map of maps."""
+        found = self.objects.open_map(id)
+        return found.file.address, found
 
-        Raises:  MapError with the errno of bpf(BPF_MAP_CREATE).
-        """
-        return Map(self.objects.create_map(spec))
+    def _create(self, spec: MapSpec) -> UserMap:
+        return self.objects.create_map(spec)
 
-    def prog_load(self, program: Program, *, log_level: int = 0) -> UserProg:
-        """Verify and keep a program; maps that are still specifications are made.
-
-        Raises:  VerifierError; NotSupported, by name, for a helper that the runtime lacks.
-        """
+    def _load(self, program: Program, log_level: int) -> UserProg:
         from tcbpf.datapath.user.prog import UserProg
 
         program = self._by_index(program)
-        live = tuple(
-            self._live(program, entry if isinstance(entry, Map) else loader.new_map(self, entry.spec)) for entry in program.maps
-        )
-        return UserProg.load(self, replace(program, maps=live), log_level=log_level)
+        for entry in program.maps:
+            self._check_own(program, entry)
+        return UserProg.load(self.objects, self.runtime, self.options, program, log_level)
 
     def _by_index(self, program: Program) -> Program:
         """Return the program with the maps that it names by descriptor, BPF_LD_MAP_FD, among its maps; what is none stays."""
-        from tcbpf.datapath.user import progfile as p
-
-        index = {p.PSEUDO_MAP_FD: p.PSEUDO_MAP_IDX, p.PSEUDO_MAP_VALUE: p.PSEUDO_MAP_IDX_VALUE}
+        index = {PSEUDO_MAP_FD: PSEUDO_MAP_IDX, PSEUDO_MAP_VALUE: PSEUDO_MAP_IDX_VALUE}
         insns, maps, places = list(program.insns), list(program.maps), dict[int, int]()
         for pc, insn in enumerate(insns):
-            if insn.code != p.LD_IMM64 or insn.src not in index:
+            if insn.code != LD_IMM64 or insn.src not in index:
                 continue
             if insn.imm not in places:
                 with contextlib.suppress(OSError, InputError):
@@ -128,20 +120,15 @@ class User:
                 insns[pc] = insn._replace(src=index[insn.src], imm=places[insn.imm])
         return replace(program, insns=tuple(insns), maps=tuple(maps)) if places else program
 
-    def _live(self, program: Program, entry: Map) -> Map:
+    def _check_own(self, program: Program, entry: HasSpec) -> None:
         from tcbpf.datapath.user.maps import UserMap
 
-        if not isinstance(entry.raw, UserMap):
+        if not isinstance(entry, Map) or not isinstance(entry.raw, UserMap):
             raise InputError(
                 f"map {entry.spec.name} is not of the user datapath",
                 where=program.name,
                 hint="make it with map_create of the same datapath",
             )
-        return entry
-
-    def prog_run(self, prog: Prog, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
-        """Run a program on one packet."""
-        return prog.run(packet, ctx, repeat)
 
     def obj_pin(self, path: str, obj: Map | Prog) -> None:
         """Pin a map or a program."""
@@ -162,13 +149,12 @@ class User:
         Raises:  SysError: ENOENT; EACCES for a file that is neither a map nor a program.
         """
         from tcbpf.datapath.user import bpffs
-        from tcbpf.datapath.user.prog import UserProg
 
         fd = bpffs.open_pin(self.objects.root, path)
-        shelf = self.objects.progs if self.objects.is_program(fd) else self.objects.maps
-        fd = shelf.hold(fd)
+        files = self.objects.progs if self.objects.is_program(fd) else self.objects.maps
+        fd = files.hold(fd)
         try:
-            return UserProg.adopt(self, fd) if shelf is self.objects.progs else Map(self.objects.adopt_map(fd))
+            return self._adopt_prog(fd) if files is self.objects.progs else Map(self.objects.adopt_map(fd))
         except InputError as error:
             raise SysError(errno.EACCES, f"open {path}", error.what) from None
 
@@ -184,15 +170,37 @@ class User:
 
         Raises:  SysError with ENOENT.
         """
+        return self._adopt_prog(self.objects.progs.open(id))
+
+    def _adopt_prog(self, fd: int) -> UserProg:
         from tcbpf.datapath.user.prog import UserProg
 
-        return UserProg.adopt(self, self.objects.progs.open(id))
+        return UserProg.adopt(self.objects, self.runtime, self.options, fd)
 
     def apply(self, request: Request) -> tuple[TcObject, ...]:
         """Do one request of traffic control or on a device, all of it or nothing."""
         from tcbpf.datapath.user.attach import apply
 
-        return apply(self, request)
+        return apply(self.store, self._described, request)
+
+    def _described(self, options: Bpf, type: str) -> Bpf:
+        from tcbpf.datapath.user.attach import described
+
+        return described(self.objects, options, type, jited=self.options.engine == "jit")
+
+    def replay(self, path: str, dev: str, *, ingress: bool, out: str | None = None, limit: int = 0) -> Replayed:
+        """Receive (`ingress`) or transmit a capture's packets on a device, which counts as up.
+
+        `out` names a directory for what reached each device's stack (DEV-ingress.pcapng) and what left it
+        (DEV-egress.pcapng).
+
+        Raises:  TcError with ENODEV; InputError for a damaged capture; OSError for a full disk, and then `out` has
+                 nothing new.
+        """
+        from tcbpf.datapath.user.replay import Programs, replay
+
+        programs = Programs(self.prog_by_id, self.prog_load)
+        return replay(self.store, self.runtime, programs, path, dev, ingress=ingress, out=out, limit=limit)
 
     def progs(self) -> Sequence[UserProg]:
         """Return all programs of the home."""
@@ -216,33 +224,22 @@ class User:
 
     def trace_pipe(self) -> Iterator[str]:
         """Yield what bpf_trace_printk() writes, line by line; a line is read once."""
-        return self.host.trace.pipe()
+        return self.runtime.trace.pipe()
 
     def close(self) -> None:
         """Drop what only this object holds."""
-        for _, loaded in self._loaded:
-            for prog in (loaded.prog, *loaded.tails.values()):
-                prog.close()
-            for found in loaded.maps.values():
-                found.raw.close()
-        self._loaded.clear()
-        if "host" in self.__dict__:
-            self.host.close()
+        super().close()
+        if "runtime" in self.__dict__:
+            self.runtime.close()
         if self._home:
             self._sweep()
-        self._private.remove()
+        self._temp_home.remove()
         self.store.close()
 
     def _sweep(self) -> None:
         """Remove what nothing holds any more, where there are objects at all."""
         if "objects" in self.__dict__ or (self.home / "progs").exists() or (self.home / "maps").exists():
             self.objects.sweep()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def open_store(home: Path) -> Store:

@@ -14,7 +14,7 @@ import errno
 import os
 from pathlib import Path
 
-from tcbpf.datapath.loader import BPFFS
+from tcbpf.datapath.pins import BPFFS
 from tcbpf.datapath.user.object_files import link
 from tcbpf.errors import SysError
 

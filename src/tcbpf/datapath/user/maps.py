@@ -8,7 +8,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tcbpf.errors import MapError, SysError
 from tcbpf.maps.records import RawRecords
@@ -17,8 +17,13 @@ from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES, OF_MAPS, OF_PROGRAMS
 from tcbpf.uapi.bpf import BPF_F_RDONLY
 
-if TYPE_CHECKING:
-    from tcbpf.datapath.user.objects import Objects
+
+class Slots(Protocol):
+    """The home's answers for maps whose slots name programs or maps."""
+
+    def check_tail(self, file: MapFile, fd: int) -> int: ...  # the id of a program that the array may hold
+    def check_inner(self, file: MapFile, fd: int) -> int: ...  # the id of a map that the map of maps may hold
+    def empty(self, *ids: int) -> None: ...  # program arrays without a user
 
 
 class UserRecords:
@@ -52,8 +57,8 @@ class UserMap:
     bpf(2) does.
     """
 
-    def __init__(self, file: MapFile, objects: Objects) -> None:
-        self.file, self._objects = file, objects
+    def __init__(self, file: MapFile, slots: Slots) -> None:
+        self.file, self._slots = file, slots
 
     @property
     def spec(self) -> MapSpec:
@@ -123,7 +128,7 @@ class UserMap:
         """Let go; the map lives while something else holds it, but a program array loses its programs with its last user."""
         left = [self.file.id] if self.file.spec.type in OF_PROGRAMS and self.file.fileno() >= 0 else []
         self.file.close()
-        self._objects.empty(*left)
+        self._slots.empty(*left)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -145,7 +150,7 @@ class UserMap:
         asked = "update an element of"
         if len(value) != 4:
             raise MapError(errno.EINVAL, asked, self.spec.name, f"a descriptor has 4 bytes, not {len(value)}")
-        check = self._objects.check_tail if self.file.spec.type in OF_PROGRAMS else self._objects.check_inner
+        check = self._slots.check_tail if self.file.spec.type in OF_PROGRAMS else self._slots.check_inner
         try:
             return check(self.file, int.from_bytes(value, "little")).to_bytes(4, "little")
         except OSError as error:

@@ -3,12 +3,11 @@
 Of a kind ("maps", "progs") the file of object N is KIND/N in the home. It is held by
 
 - a process: every descriptor made here has the file's shared lock, which goes with the last copy of the descriptor,
-passed on,
-  inherited or not, and with a process that dies;
+  passed on or inherited, and with a process that dies;
 - a pin: a second hard link;
 - a program that names the map, a filter or action that names the program, a map that names the map or program.
 
-What nothing holds is swept by whoever comes next.
+The next process to open the home deletes the files that nothing holds.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def link(fd: int, path: Path) -> None:
     os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
 
 
-class Shelf:
+class ObjectFiles:
     """The objects of one kind in a home."""
 
     def __init__(self, directory: Path, word: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import UserMap
-from tcbpf.datapath.user.object_files import Shelf
+from tcbpf.datapath.user.object_files import ObjectFiles
 from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcbpfError
 from tcbpf.native.runtime import MapFile
@@ -34,7 +34,7 @@ class Objects:
 
     def __init__(self, home: Path, store: Store) -> None:
         self.store, self.root = store, home / "bpf"
-        self.maps, self.progs = Shelf(home / "maps", "map"), Shelf(home / "progs", "program")
+        self.maps, self.progs = ObjectFiles(home / "maps", "map"), ObjectFiles(home / "progs", "program")
 
     def create_map(self, spec: MapSpec) -> UserMap:
         """Make a map.

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.control.given import CB_WORDS, repeat_of
@@ -31,49 +30,67 @@ from tcbpf.verifier.verified import Verified
 from tcbpf.vm.executable import COMPILED, Executable, compile
 
 if TYPE_CHECKING:
-    from tcbpf.datapath.user import User
-
+    from tcbpf.datapath.user.objects import Objects
+    from tcbpf.datapath.user.runtime import Runtime
+    from tcbpf.native.runtime import MapFile
+    from tcbpf.vm.executable import Options
 
 LINK_LAYER = ("sched_cls", "sched_act")
 """The program types that BPF_PROG_TEST_RUN gives the link header: is_l2 in bpf_prog_test_run_skb()."""
 
 
 class UserProg:
-    """One program, by its file, which holds it; proved and compiled in every process that runs it."""
+    """One program, by its file, which holds it; verified and compiled in every process that runs it.
+
+    A program that this process loads is compiled then; one that it opens, when it first runs.
+    """
 
     def __init__(
-        self, dp: User, fd: int, record: progfile.ProgRecord, maps: tuple[Map, ...], verified: Verified | None
+        self,
+        runtime: Runtime,
+        options: Options,
+        fd: int,
+        record: progfile.ProgRecord,
+        maps: tuple[Map, ...],
+        files: list[MapFile] | None = None,
+        verified: Verified | None = None,
+        executable: Executable | None = None,
     ) -> None:
-        self._dp, self._fd, self.record, self.maps = dp, fd, record, maps
-        self._files = [raw(m).again() for m in maps]
-        if verified is not None:
-            self.__dict__["verified"] = verified
+        self._runtime, self._options, self._fd, self.record, self.maps = runtime, options, fd, record, maps
+        self._files = [raw(m).again() for m in maps] if files is None else files
+        self._verified, self._executable = verified, executable
 
     @classmethod
-    def load(cls, dp: User, program: Program, *, log_level: int = 0) -> UserProg:
-        """Verify a program over live maps and keep it.
+    def load(cls, objects: Objects, runtime: Runtime, options: Options, program: Program, log_level: int = 0) -> UserProg:
+        """Verify and compile a program over live maps, and keep it.
 
-        Raises:  VerifierError; NotSupported, by name, for a helper that the runtime lacks; SysError with EINVAL for a program
-                 array that serves others.
+        Raises:  VerifierError; NotSupported, by name, for a helper or an engine that is not here; SysError with EINVAL for a
+                 program array that serves others.
         """
         verified = proved(program, log_level)
         missing = sorted(verified.helpers - helpers().keys() - COMPILED)
         if missing:
             raise NotSupported(f"{program.name}: the user datapath has no helper bpf_{missing[0]}")
         maps = tuple(m for m in program.maps if isinstance(m, Map))
-        for used in maps:
-            if used.spec.type in OF_PROGRAMS:
-                dp.objects.claim(raw(used).file, f"load a program {program.name}", program.type, program.attach_type)
-        fd, record = dp.objects.create_prog(program, tuple(raw(m) for m in maps), verified.insns_processed)
-        return cls(dp, fd, record, maps, verified)
+        with contextlib.ExitStack() as undo:
+            files = [undo.enter_context(contextlib.closing(raw(m).again())) for m in maps]
+            executable = None
+            if runs_here(program.type):
+                executable = undo.enter_context(contextlib.closing(compile(verified, files, options)))
+            for used in maps:
+                if used.spec.type in OF_PROGRAMS:
+                    objects.claim(raw(used).file, f"load a program {program.name}", program.type, program.attach_type)
+            fd, record = objects.create_prog(program, tuple(raw(m) for m in maps), verified.insns_processed)
+            undo.pop_all()
+        return cls(runtime, options, fd, record, maps, files, verified, executable)
 
     @classmethod
-    def adopt(cls, dp: User, fd: int) -> UserProg:
+    def adopt(cls, objects: Objects, runtime: Runtime, options: Options, fd: int) -> UserProg:
         """Take a descriptor of a program's file, which is then this object's."""
         try:
-            head = dp.objects.head(fd)
-            maps = tuple(Map(dp.objects.named_map(id)) for id in head["maps"])
-            return cls(dp, fd, progfile.read(fd, maps, head), maps, None)
+            head = objects.head(fd)
+            maps = tuple(Map(objects.named_map(id)) for id in head["maps"])
+            return cls(runtime, options, fd, progfile.read(fd, maps, head), maps)
         except BaseException:
             os.close(fd)
             raise
@@ -106,7 +123,7 @@ class UserProg:
     @property
     def jited(self) -> bool:
         """Whether it runs as machine code."""
-        return self._dp.options.engine == "jit"
+        return self._options.engine == "jit"
 
     @property
     def insns_processed(self) -> int:
@@ -118,15 +135,22 @@ class UserProg:
         """The verifier's log."""
         return self.verified.log
 
-    @cached_property
+    @property
     def verified(self) -> Verified:
-        """The program, proved in this process."""
-        return proved(self.record.program)
+        """The program, verified in this process."""
+        if self._verified is None:
+            self._verified = proved(self.record.program)
+        return self._verified
 
-    @cached_property
+    @property
     def executable(self) -> Executable:
-        """The program, compiled in this process."""
-        return compile(self.verified, self._files, self._dp.options)
+        """The program, compiled in this process.
+
+        Raises:  NotSupported for one that was opened, where no engine here runs it.
+        """
+        if self._executable is None:
+            self._executable = compile(self.verified, self._files, self._options)
+        return self._executable
 
     def assembly(self) -> str:
         """Return the machine code that runs, in this processor's assembly text; it is new each time where it is blinded.
@@ -137,7 +161,7 @@ class UserProg:
 
         if not self.jited:
             raise NotSupported(f"{self.name} is interpreted: there is no machine code")
-        return Code(self.verified, [shape_of(file) for file in self._files], self._dp.options).text()[2]
+        return Code(self.verified, [shape_of(file) for file in self._files], self._options).text()[2]
 
     def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
         """Run on one packet, as BPF_PROG_TEST_RUN does; `repeat` runs see each other's changes to the packet.
@@ -147,13 +171,13 @@ class UserProg:
 
         Raises:  InputError for a packet that is not bytes, and for a context field that does not exist or does not fit.
         """
-        executable, env, skb = self._runnable(), self._dp.host.env(), self._dp.host.skb()
+        executable, env, skb = self._runnable(), self._runtime.env(), self._runtime.skb()
         times = repeat_of(repeat)
         skb.load(packet, ctx, link_header=self.link_header)
         start = time.perf_counter_ns()
         verdict = repeated(executable, skb, env, times)
         duration = (time.perf_counter_ns() - start) // times
-        self._dp.host.turn(env)
+        self._runtime.flush(env)
         out = bytes(skb.struct.mac_back) + skb.packet()  # a link header that was taken off comes back as zeros
         return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, out, reported(skb), duration)
 
@@ -166,7 +190,7 @@ class UserProg:
         """
         if not self._runnable().address:
             return self._step_pcap(path, out, limit, link_type)
-        env, skb = self._dp.host.env(), self._dp.host.skb()
+        env, skb = self._runtime.env(), self._runtime.skb()
         return run_capture(
             path,
             self._chunk(env),
@@ -177,7 +201,7 @@ class UserProg:
             limit=limit,
             classic=self.record.program.classic,
             link_type=link_type,
-            turn=lambda: self._dp.host.turn(env),
+            flush=lambda: self._runtime.flush(env),
         )
 
     def _passes(self, verdict: int) -> bool:
@@ -214,7 +238,7 @@ class UserProg:
     def _runnable(self) -> Executable:
         if self._fd < 0:
             raise SysError(errno.EBADF, f"run {self.name}", "it was closed")
-        if PROG_TYPES[self.type].context != "skb":
+        if not runs_here(self.type):
             raise NotSupported(f"{self.name}: the user datapath runs programs on struct __sk_buff, not {self.type}")
         return self.executable
 
@@ -227,8 +251,9 @@ class UserProg:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        if (made := self.__dict__.pop("executable", None)) is not None:
-            made.close()
+        if self._executable is not None:
+            self._executable.close()
+            self._executable = None
         for file in self._files:
             file.close()
         os.close(fd)
@@ -242,6 +267,11 @@ class UserProg:
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError, TypeError):
             self.close()
+
+
+def runs_here(type: str) -> bool:
+    """Tell whether the engines run programs of this type."""
+    return PROG_TYPES[type].context == "skb"
 
 
 def proved(program: Program, log_level: int = 0) -> Verified:

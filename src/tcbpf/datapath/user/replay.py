@@ -4,49 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcbpf.control.objects import Bpf
+from tcbpf.datapath.base import Replayed
 from tcbpf.datapath.capture.loop import Loop, Sink
 from tcbpf.datapath.capture.reader import open_reader
-from tcbpf.datapath.user.prog import UserProg
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import constant, function
 from tcbpf.net.pcap import Writer
 from tcbpf.tc.plan import Plan, add_counters, build
 
 if TYPE_CHECKING:
-    from tcbpf.datapath.user import User
+    from tcbpf.datapath.user.prog import UserProg
+    from tcbpf.datapath.user.runtime import Runtime
+    from tcbpf.datapath.user.store import Store
+    from tcbpf.obj.program import Program
 
 CLONES = 32  # buffers for packets in transit
 COUNTERS = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped")
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """What became of a capture's packets.
-
-    Units:   verdicts counts packets by the TC_ACT that the device's hook ended with; `devices` has the counters of
-             every device that a packet reached, by name; `lost` counts packets that reached no device, by cause.
-    """
-
-    packets: int
-    bytes: int
-    verdicts: Mapping[int, int]
-    duration_ns: int
-    devices: Mapping[str, Mapping[str, int]]
-    lost: Mapping[str, int]
-
-
 class Programs:
     """The programs of a Plan's filters, each opened and compiled once."""
 
-    def __init__(self, dp: User) -> None:
-        self.dp = dp
+    def __init__(self, open: Callable[[int], UserProg], load: Callable[[Program], UserProg]) -> None:
+        self.open, self.load = open, load
         self.by_id: dict[int, UserProg] = {}
         self.by_bytecode: dict[tuple[tuple[int, int, int, int], ...], UserProg] = {}
 
@@ -54,10 +41,10 @@ class Programs:
         """Return the address of a program's struct tcbpf_prog."""
         if options.bytecode:
             found = self.by_bytecode.get(options.bytecode) or self.by_bytecode.setdefault(
-                options.bytecode, classic(self.dp, options.bytecode)
+                options.bytecode, self.load(classic(options.bytecode))
             )
         else:
-            found = self.by_id.get(options.id) or self.by_id.setdefault(options.id, self.dp.prog_by_id(options.id))
+            found = self.by_id.get(options.id) or self.by_id.setdefault(options.id, self.open(options.id))
         if not found.executable.address:
             raise NotSupported("a replay needs machine code: use the jit engine")
         return found.executable.address
@@ -72,29 +59,31 @@ class Programs:
             found.close()
 
 
-def classic(dp: User, bytecode: tuple[tuple[int, int, int, int], ...]) -> UserProg:
-    """Return classic bytecode as a loaded program."""
+def classic(bytecode: tuple[tuple[int, int, int, int], ...]) -> Program:
+    """Return classic bytecode as a program."""
     from tcbpf.cbpf.conversion import as_program
     from tcbpf.cbpf.insn import Classic
 
-    return dp.prog_load(as_program([Classic(*insn) for insn in bytecode], type="sched_cls", name="classic"))
+    return as_program([Classic(*insn) for insn in bytecode], type="sched_cls", name="classic")
 
 
-def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = None, limit: int = 0) -> Replayed:
-    """Receive (`ingress`) or transmit a capture's packets on a device, which counts as up.
-
-    `out` names a directory for what reached each device's stack (DEV-ingress.pcapng) and what left it
-    (DEV-egress.pcapng).
-
-    Raises:  TcError with ENODEV; InputError for a damaged capture; OSError for a full disk, and then `out` has
-             nothing new.
-    """
-    state = dp.state()
+def replay(
+    store: Store,
+    runtime: Runtime,
+    programs: Programs,
+    path: str,
+    dev: str,
+    *,
+    ingress: bool,
+    out: str | None = None,
+    limit: int = 0,
+) -> Replayed:
+    """Send a capture through a device, and count what its packets did: see Datapath.replay."""
+    state = store.read()
     link = state.link(dev, "replay")
     state = state.with_link(replace(link, up=True))
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_reader(path))
-        programs = Programs(dp)
         stack.callback(programs.close)
         plan = build(state, programs)
         buffers = ctypes.create_string_buffer(CLONES * constant("BUFFER"))
@@ -102,10 +91,10 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
         names = {index: one.name for index, one in state.links.items()}
         own = link.name, "ingress" if ingress else "egress"
         sinks = attach_sinks(stack, plan, names, Path(out), own) if out else []
-        env = dp.host.env()
+        env = runtime.env()
         env.struct.net = ctypes.addressof(plan.net)
         stack.callback(lambda: setattr(env.struct, "net", 0))
-        skb = dp.host.skb().clear()
+        skb = runtime.skb().clear()
         call = function(
             "tcbpf_loop_device", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
         )
@@ -113,9 +102,9 @@ def replay(dp: User, path: str, dev: str, *, ingress: bool, out: str | None = No
         loop = Loop(
             reader, skb.address, lambda at: call(at, env.address, device, ingress), writes=programs.write(), sinks=sinks
         )
-        counts = loop.run(limit, lambda: dp.host.turn(env))
+        counts = loop.run(limit, lambda: runtime.flush(env))
         missed = sum(int(sink.struct.lost) for sink in sinks)
-    with dp.store.change() as change:
+    with store.change() as change:
         change.state = add_counters(plan, change.state)
     return Replayed(
         counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, device_counters(plan, names), lost(plan, missed)

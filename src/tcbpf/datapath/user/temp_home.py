@@ -1,7 +1,7 @@
 """The directory of a datapath without a home: in memory where there is such a file system, gone with the process.
 
 It is made when it is first needed and holds a locked file; directories whose lock is free belong to processes that
-died, and the next one removes them.
+died, and the next process that makes one removes them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from functools import cached_property
 from pathlib import Path
 
 PREFIX = "tcbpf-"
-
-
 ENOUGH = 1 << 30  # bytes: containers are often given 64 MiB of /dev/shm
 
 
 def base() -> Path:
-    """Return where private directories are made."""
+    """Return the directory to make them in."""
     memory = Path("/dev/shm")
     if os.access(memory, os.W_OK | os.X_OK):
         room = os.statvfs(memory)
@@ -30,8 +28,8 @@ def base() -> Path:
     return Path(tempfile.gettempdir())
 
 
-class Directory:
-    """One private directory."""
+class TempHome:
+    """One such directory."""
 
     def __init__(self) -> None:
         self._made = False
@@ -61,7 +59,7 @@ def _remove(path: Path, fd: int, owner: int) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove the private directories of this user whose owners died."""
+    """Remove the directories of this user whose processes died."""
     for entry in os.scandir(directory):
         if not entry.name.startswith(PREFIX) or not entry.is_dir(follow_symlinks=False):
             continue

@@ -1,7 +1,7 @@
-"""What a thread of this process gives a running program: a clock, a CPU, random numbers, and what C asks Python for.
+"""Per-thread services for running programs: clock, CPU, random numbers, and C's callbacks into Python.
 
 Tail calls and maps of maps name objects by id. The first time that machine code meets an id, which another process
-may just have put there, the runtime asks here; the object is opened, a program proved and compiled, and found in a
+may just have put there, it asks here: the object is opened, a program verified and compiled, and its address stays in a
 table from then on.
 """
 
@@ -11,27 +11,30 @@ import ctypes
 import errno
 import os
 import threading
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tcbpf.datapath.user.trace import Trace
 from tcbpf.errors import SysError
 from tcbpf.native.env import current_cpu
 from tcbpf.native.library import constant
 from tcbpf.native.runtime import Env, Skb
-from tcbpf.tables.progs import PROG_TYPES
 
-if TYPE_CHECKING:
-    from tcbpf.datapath.user import User
-    from tcbpf.datapath.user.maps import UserMap
-    from tcbpf.datapath.user.prog import UserProg
+
+class Closeable(Protocol):
+    """What holds an object open."""
+
+    def close(self) -> None: ...
+
+
+Opener = Callable[[int], tuple[int, Closeable]]
+"""The number of an object → the address of its C struct, and what holds it."""
 
 
 class Table:
-    """Addresses by id, in memory that C reads; grown tables are new memory, and the old stays for who still looks
-    there.
-    """
+    """Addresses by id, in memory that C reads. A grown table is new memory; the old stays for threads still reading it."""
 
     def __init__(self) -> None:
         self.arrays: list[Any] = [(ctypes.c_uint64 * 256)()]
@@ -53,19 +56,19 @@ class Table:
         return len(self.arrays[-1])
 
 
-class Host:
-    """The threads' environments of one datapath, and the objects that running programs reached by id."""
+class Runtime:
+    """The execution contexts of one datapath's threads, and the objects that running programs reached by id."""
 
-    def __init__(self, dp: User) -> None:
-        self._dp, self._local, self._lock = dp, threading.local(), threading.RLock()
-        self._table = {constant("HOST_PROG"): Table(), constant("HOST_MAP"): Table()}
-        self._held: dict[int, UserProg | UserMap] = {}
+    def __init__(self, home: Path, openers: Mapping[int, Opener]) -> None:
+        self._home, self._openers, self._local, self._lock = home, openers, threading.local(), threading.RLock()
+        self._table = {what: Table() for what in openers}
+        self._held: list[Closeable] = []
         self._failure: Exception | None = None
 
     @cached_property
     def trace(self) -> Trace:
         """Where bpf_trace_printk() writes to."""
-        return Trace(self._dp.home / "trace")
+        return Trace(self._home / "trace")
 
     @cached_property
     def task(self) -> str:
@@ -89,8 +92,8 @@ class Host:
             skb = self._local.skb = Skb()
         return skb
 
-    def turn(self, env: Env) -> None:
-        """Take what running programs left: trace lines; raise what went wrong while C was asking."""
+    def flush(self, env: Env) -> None:
+        """Write out the trace lines of a run; raise the exception of a callback that C could not carry."""
         if env.struct.trace and (lines := list(env.trace())):
             self.trace.write(
                 [
@@ -109,13 +112,14 @@ class Host:
         env.struct.maps, env.struct.n_maps = maps.address, len(maps)
 
     def _answer(self, env: Env, what: int, number: int) -> int:
-        """Answer what C asks: an address, 0 for none. An exception must not cross C: `turn` raises it."""
+        """Answer what C asks: an address, 0 for none. An exception must not cross C: `flush` raises it."""
         try:
             if what in (constant("HOST_TRACE"), constant("HOST_OUTPUT")):
-                self.turn(env)
+                self.flush(env)
                 return 0
             with self._lock:
-                address = self._open_prog(number) if what == constant("HOST_PROG") else self._open_map(number)
+                address, holder = self._openers[what](number)
+                self._held.append(holder)
                 self._table[what][number] = address
                 self._point(env)
             return address
@@ -126,20 +130,8 @@ class Host:
             self._failure = error
         return 0
 
-    def _open_prog(self, id: int) -> int:
-        found = self._dp.prog_by_id(id)
-        self._held[id] = found
-        if PROG_TYPES[found.type].context != "skb":
-            return 0
-        return found.executable.address
-
-    def _open_map(self, id: int) -> int:
-        found = self._dp.objects.open_map(id)
-        self._held[-id] = found
-        return found.file.address
-
     def close(self) -> None:
         """Let go of the objects that were reached by id."""
-        for found in self._held.values():
+        for found in self._held:
             found.close()
         self._held.clear()

@@ -1,0 +1,38 @@
+"""The end of the line for a one-shot run: the packet loop with a verified program in it, and templates of its maps."""
+
+from __future__ import annotations
+
+from tcbpf.native.mapmemory import Picture
+from tcbpf.vm.jit.image import Image
+
+TYPE_CHECKING = False  # typing takes longer to import than a small capture to run
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+
+class Prepared:
+    """A verified program as machine code inside the packet loop, the templates of its maps, and the notes on it."""
+
+    def __init__(
+        self,
+        name: str,
+        type: str,
+        classic: bool,
+        writes: bool,
+        maps: tuple[Picture, ...],
+        loop: Image,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.name, self.type, self.classic, self.writes = name, type, classic, writes
+        self.maps, self.loop, self.notes = maps, loop, notes
+
+    @classmethod
+    def from_cache(cls, kept: tuple[Any, ...]) -> Self:
+        """Return the program that `to_cache` took apart."""
+        name, type, classic, writes, maps, loop, notes = kept
+        return cls(name, type, classic, writes, tuple(Picture(*picture) for picture in maps), Image(*loop), notes)
+
+    def to_cache(self) -> tuple[object, ...]:
+        """Return it as a cache keeps it."""
+        maps = tuple((picture.name, picture.size, picture.pieces) for picture in self.maps)
+        return self.name, self.type, self.classic, self.writes, maps, self.loop.plain(), self.notes
