@@ -58,6 +58,13 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 the verdict is no, 2 a usage or input error."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None:  # it was closed: no other file gets its number, and writing to it fails
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    return guard(lambda: command(argv))
+
+
+def command(argv: list[str]) -> int:
+    """Run one command; raise what it raises."""
     if argv == ["--include-dir"]:
         from tcbpf.lang.c import INCLUDE
 
@@ -65,19 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb = VERBS.get(argv[0]) if argv else None
     if verb is not None and verb.grammar == "words":
-        return guard(lambda: import_module(verb.module).main(argv[1:]))
+        return int(import_module(verb.module).main(argv[1:]))
     if verb is not None and verb.fast:
         module = import_module(verb.fast)
         plain = module.read(argv[1:])
         if plain is not None:
-            return guard(lambda: module.main(plain))
+            return int(module.main(plain))
     parser = parser_of(verb)
     args, late = parser.parse_known_args(argv)
     if late and ("words" not in args or any(word.startswith("-") for word in late)):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
     if late:  # words of a verb that takes any number, behind an option
         args.words += late
-    return guard(lambda: import_module(VERBS[args.verb].module).main(args))
+    return int(import_module(VERBS[args.verb].module).main(args))
 
 
 def parser_of(verb: Verb | None) -> argparse.ArgumentParser:
@@ -115,9 +122,12 @@ def tc_main() -> int:
 def guard(run: Callable[[], int]) -> int:
     """Call `run` and return its status; print an exception as one line."""
     try:
-        return run()
+        try:
+            return run()
+        finally:  # behind argparse's help, too
+            flush_output()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        drop_output()
         return 141
     except KeyboardInterrupt:
         return 130
@@ -133,7 +143,29 @@ def guard(run: Callable[[], int]) -> int:
     except TcbpfError as error:
         return fail(error, 2)
     except OSError as error:
+        drop_output()
         return fail(f"{error.filename}: {error.strerror}" if error.filename else error, 2)
+
+
+def flush_output() -> None:
+    """Write out standard output.
+
+    Raises:  OSError that names it.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def drop_output() -> None:
+    """Discard standard output if it cannot be written; the interpreter would fail on it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(error: object, status: int) -> int:

@@ -128,6 +128,15 @@ def unpinned(obj: Object) -> Object:
     return replace(obj, maps={name: replace(spec, pinning=PIN_NONE) for name, spec in obj.maps.items()})
 
 
+def refuse_same_file(source: str, target: str) -> None:
+    """Refuse an output that would replace its input.
+
+    Raises:  InputError.
+    """
+    if target and os.path.isfile(target) and os.path.exists(source) and os.path.samefile(source, target):
+        raise InputError("the output would replace the input", where=target, hint="write to another file")
+
+
 def read_ctx(text: str) -> dict[str, Any]:
     """Return the context fields of "mark=7,cb=1:2:3:4:5".
 

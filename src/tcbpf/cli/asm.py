@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tcbpf import files as newfile
+from tcbpf.cli.arguments import refuse_same_file
 from tcbpf.errors import InputError
 from tcbpf.isa import Insn, assemble, encode, listing
 
@@ -38,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Assemble, and write the chosen form."""
+    refuse_same_file(args.file, args.out)
     insns = program(*read_text(args.file), args.section)
     if not insns:
         raise InputError("no instruction", where=args.file, hint="a program is at least `exit`")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcbpf import filekind
 from tcbpf.cli.arguments import add_json, read_object, unpinned
+from tcbpf.cli.output import colours
 from tcbpf.errors import InputError
 from tcbpf.isa import Insn, decode, encode, listing
 from tcbpf.tables.insns import Kind, op_of
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([block.as_json() for block in blocks], indent=2))
         return 0
-    paint = Paint(sys.stdout.isatty())
+    paint = Paint(colours(sys.stdout))
     for i, block in enumerate(blocks):
         if i:
             print()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from tcbpf.tables.actions import ACTIONS
@@ -9,7 +10,7 @@ from tcbpf.tables.actions import ACTIONS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, TextIO
 
 
 def one_line(value: Any) -> str:
@@ -19,6 +20,14 @@ def one_line(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(one_line(v) for v in value) + "]"
     return value.hex(" ") if isinstance(value, (bytes, bytearray)) else str(value)
+
+
+def colours(stream: TextIO) -> bool:
+    """Tell whether to write colours and cursor movements: to a terminal that has them, unless NO_COLOR is set.
+
+    Source:  no-color.org.
+    """
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def verdict_name(verdict: int) -> str:

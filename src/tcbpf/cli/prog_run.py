@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
+from tcbpf import filekind
 from tcbpf import files as newfile
-from tcbpf.cli.arguments import add_datapath, add_json, add_program, load_program, read_ctx
+from tcbpf.cli.arguments import add_datapath, add_json, add_program, load_program, read_ctx, refuse_same_file
 from tcbpf.cli.output import verdict_name
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
+from tcbpf.net.pcap import read
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_program(parser)
-    parser.add_argument("--data-in", required=True, metavar="FILE|HEX", help="the packet: raw bytes in a file, or hex digits")
+    parser.add_argument("--data-in", required=True, metavar="FILE|HEX", help="a capture, a packet's bytes, or hex digits")
+    parser.add_argument("--packet", type=int, metavar="N", help="packet N of a capture (1)")
     parser.add_argument("--data-out", metavar="FILE", help="write the packet as the program left it")
     parser.add_argument("--ctx", default="", metavar="FIELD=N,...", help="context fields before the run: mark=7,cb=1:2:3:4:5")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run N times and report the mean duration")
@@ -26,7 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run once (or `repeat` times) and print verdict, context and packet."""
-    packet = read_packet(args.data_in)
+    refuse_same_file(args.data_in, args.data_out)
+    packet = read_packet(args.data_in, args.packet)
     with open_datapath(args.datapath) as dp:
         run = load_program(dp, args).run(packet, read_ctx(args.ctx), args.repeat)
     if args.data_out:
@@ -53,17 +58,37 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_packet(text: str) -> bytes:
-    """Return the bytes of a file or of hex digits (blanks and colons allowed).
+def read_packet(text: str, number: int | None = None) -> bytes:
+    """Return packet `number` (by default the first) of a capture, the bytes of a file, or those of hex digits.
 
-    Raises:  InputError when it is neither.
+    Blanks and colons are allowed between the digits.
+
+    Raises:  InputError when it is none of them, has no such packet, or a number was given for a single packet.
     """
-    if Path(text).is_file():
+    kind = filekind.of_path(text) if os.path.isfile(text) else ""
+    if kind in filekind.CAPTURES:
+        return packet_of(text, 1 if number is None else number)
+    if number is not None:
+        raise InputError("--packet chooses a packet of a capture", where="--data-in", hint="a pcap or pcapng file")
+    if kind:
         return Path(text).read_bytes()
     try:
         return bytes.fromhex(text.replace(":", ""))
     except ValueError:
         raise InputError(f"{text[:40]!r} is neither a file nor hex digits", where="--data-in") from None
+
+
+def packet_of(path: str, number: int) -> bytes:
+    """Return a packet of a capture, counted from 1.
+
+    Raises:  InputError.
+    """
+    last = 0
+    for packet in read(path):
+        last = packet.number
+        if last == number:
+            return packet.data
+    raise InputError(f"no packet {number}", where=path, hint=f"1 to {last}" if last else "the capture is empty")
 
 
 def hexdump(packet: bytes, *, before: bytes) -> list[str]:

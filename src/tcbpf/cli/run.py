@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 
 from tcbpf.cli import fast_args
-from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, WHICH, Source, add, unpinned
+from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, WHICH, Source, add, refuse_same_file, unpinned
 from tcbpf.datapath.choose import chosen_name, open_datapath
 
 TYPE_CHECKING = False
@@ -49,6 +49,7 @@ def read(words: Sequence[str]) -> SimpleNamespace | None:
 
 def main(args: Any) -> int:
     """Run, and print verdict counts and the rate."""
+    refuse_same_file(args.capture, args.out)
     source, datapath, maps = Source(args.program), chosen_name(args.datapath), {}
     with ExitStack() as stack:
         prog: OneShot | Prog | None = None

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 
 from tcbpf.cli import fast_args
-from tcbpf.cli.arguments import DATAPATH, JSON
+from tcbpf.cli.arguments import DATAPATH, JSON, refuse_same_file
 from tcbpf.datapath.choose import chosen_name, open_datapath
 
 TYPE_CHECKING = False
@@ -50,6 +50,7 @@ def main(args: Any) -> int:
     """Run a filter over a capture."""
     from tcbpf.datapath.capture.reader import link_type
 
+    refuse_same_file(args.capture, args.out)
     datapath, link = chosen_name(args.datapath), link_type(args.capture)
     raw = bytecode(args.filter, args.link_type or link, args.optimize)
     with ExitStack() as stack:

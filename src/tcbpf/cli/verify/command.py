@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tcbpf.cli.arguments import add_datapath, add_json, read_object
-from tcbpf.cli.output import table
+from tcbpf.cli.output import colours, table
 from tcbpf.cli.verify.html import write_page
 from tcbpf.cli.verify.report import Report, failing_path
 from tcbpf.datapath.choose import chosen_name, open_datapath
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """Show the current program on a terminal, and erase the line afterwards."""
-    if not sys.stderr.isatty():
+    if not colours(sys.stderr):
         yield
         return
     print(f"\r\x1b[Kverifying {what} …", end="", file=sys.stderr, flush=True)
@@ -168,7 +168,7 @@ def show(report: Report, args: argparse.Namespace) -> None:
     """Print one report for a person."""
     error = report.error
     word = "accept" if report.accepted else "reject"
-    if sys.stdout.isatty():
+    if colours(sys.stdout):
         word = f"\x1b[{32 if report.accepted else 31};1m{word}\x1b[0m"
     print(
         f"{report.listed.section} {report.listed.name}: {word}, {len(report.program.insns)} instructions, "
