@@ -30,8 +30,8 @@ LONG = {
 }
 """Modules that may be longer, and why."""
 
-LEFT: frozenset[str] = frozenset({"opcode", "constant", "size", "datapath", "circle"})
-"""Rules whose faults are reported and do not fail the check yet."""
+LEFT: tuple[str, ...] = ("src/tcbpf/datapath/", "src/tcbpf/cli/tc/request.py")
+"""Places whose faults are reported and do not fail the check yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,8 +429,8 @@ def main() -> int:
     root = Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).resolve().parent.parent
     found = faults(root)
     for fault in found:
-        print(f"{'left: ' if fault.rule in LEFT else ''}{fault}")
-    return 1 if any(fault.rule not in LEFT for fault in found) else 0
+        print(f"{'left: ' if fault.where.startswith(LEFT) else ''}{fault}")
+    return 1 if any(not fault.where.startswith(LEFT) for fault in found) else 0
 
 
 if __name__ == "__main__":
