@@ -161,4 +161,4 @@ def test_the_check_fails_on_a_copy_of_this_checkout_with_faults(tmp_path: Path) 
     (tmp_path / "README.md").write_text("FIX" + "ME\n")
     status, after = told()
     assert status == 1
-    assert {line.removeprefix("left: ").split(": ")[1] for line in after - before} == {"circle", "constant", "opcode", "word"}
+    assert {line.split(": ")[1] for line in after - before} == {"circle", "constant", "opcode", "word"}

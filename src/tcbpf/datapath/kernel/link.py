@@ -16,8 +16,7 @@ from tcbpf.datapath.kernel.netlink import FLAGS, Rtnetlink
 from tcbpf.errors import NotSupported, TcError
 from tcbpf.tc.kinds.device import DEVICES, ETHER, LOOPBACK, kind_of
 from tcbpf.uapi import netlink as uapi
-
-ARPHRD_LOOPBACK = 772
+from tcbpf.uapi.packet import ARPHRD_LOOPBACK
 
 
 def apply(rtnl: Rtnetlink, op: Op, link: Link, asked: str) -> tuple[Link, ...]:

@@ -28,16 +28,15 @@ from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Program
 from tcbpf.tables.helpers import CONVERTED, Helper
 from tcbpf.tables.maps import OF_PROGRAMS
+from tcbpf.tables.opcodes import ALU64, CALL, EXIT, JMP, LD_IMM64, MAX_INSNS, MAX_INSNS_UNPRIVILEGED, MOV
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
 from tcbpf.uapi import bpf as uapi
 from tcbpf.uapi.packet import ETH_P_IP, ETH_P_IPV6
 
-LD_IMM64, CALL = 0x18, 0x85
 REPORTED = ("mark", "priority", "ingress_ifindex", "ifindex", "tstamp", "wire_len", "gso_segs", "hwtstamp")
 """The context fields that BPF_PROG_TEST_RUN gives back, beside cb."""
 
-MAX_INSNS, MAX_INSNS_UNPRIVILEGED = 1_000_000, 4096
 _ETHERTYPE = 12
 _ABOUT_BTF = re.compile(r"^(?!exception callback).*(func_info|line_info|btf|BTF)")
 _CB = struct.Struct("<5I")
@@ -197,7 +196,7 @@ def _load_or_say_why(request: syscall.Load) -> tuple[int, str]:
 
 def converted(insn: Insn) -> Helper | None:
     """Return the row of a call that only the kernel's own conversion of classic programs makes."""
-    return CONVERTED.at(insn.imm) if insn.code == CALL else None
+    return CONVERTED.at(insn.imm) if insn.code == JMP | CALL else None
 
 
 def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:
@@ -225,7 +224,7 @@ def with_ids(insns: list[Insn], kfuncs: Sequence[str]) -> list[Insn]:
         return insns
     btf = kernel_btf()
     for pc, insn in enumerate(insns):
-        if insn.code == CALL and insn.src == uapi.BPF_PSEUDO_KFUNC_CALL and 0 <= insn.imm < len(kfuncs):
+        if insn.code == JMP | CALL and insn.src == uapi.BPF_PSEUDO_KFUNC_CALL and 0 <= insn.imm < len(kfuncs):
             row = btf.find(kfuncs[insn.imm], Kind.FUNC)
             if row is None:
                 raise NotSupported(f"this kernel has no function {kfuncs[insn.imm]}")
@@ -263,7 +262,7 @@ def unpack_ctx(raw: bytes) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def packet_sizes() -> tuple[Mapping[int, int], int]:
     """Return what BPF_PROG_TEST_RUN takes here, as probed: the shortest frame by EtherType (0: any other), the longest."""
-    fd, _ = syscall.prog_load(syscall.Load(PROG_TYPES["sched_cls"].number, encode([Insn(0xB7), Insn(0x95)])))
+    fd, _ = syscall.prog_load(syscall.Load(PROG_TYPES["sched_cls"].number, encode([Insn(ALU64 | MOV), Insn(JMP | EXIT)])))
     if fd < 0:
         raise syscall.failure(-fd, uapi.BPF_PROG_LOAD)
     try:

@@ -18,15 +18,12 @@ from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcbpfError
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program
-from tcbpf.tables.maps import INDEXED, MAP_TYPES, OF_MAPS, OF_PROGRAMS
+from tcbpf.tables.maps import INDEXED, INNER_MAP, MAP_TYPES, OF_MAPS, OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user.store import Store
     from tcbpf.tc.state import State
-
-
-BPF_F_INNER_MAP = 1 << 12
 
 
 class Objects:
@@ -197,7 +194,7 @@ class Objects:
 def same_shape(template: MapSpec, inner: MapSpec) -> bool:
     """Tell whether a map may stand where a program expects the template."""
     alike = all(getattr(template, name) == getattr(inner, name) for name in ("type", "key_size", "value_size", "flags"))
-    if template.type in INDEXED and not template.flags & BPF_F_INNER_MAP:
+    if template.type in INDEXED and not template.flags & INNER_MAP:
         return alike and template.max_entries == inner.max_entries
     return alike
 

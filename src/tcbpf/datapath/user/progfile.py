@@ -14,10 +14,9 @@ from typing import Any
 from tcbpf.errors import InputError
 from tcbpf.isa.insn import Insn, decode, encode
 from tcbpf.obj.program import Func, HasSpec, Line, Program
+from tcbpf.tables.opcodes import LD_IMM64, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, PSEUDO_MAP_VALUE
 
 FORMAT = "tcbpf program 1"
-LD_IMM64 = 0x18
-PSEUDO_MAP_FD, PSEUDO_MAP_VALUE, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE = 1, 2, 5, 6
 
 
 @dataclass(frozen=True)
