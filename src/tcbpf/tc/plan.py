@@ -17,6 +17,7 @@ from tcbpf.errors import NotSupported
 from tcbpf.native.library import constant, struct
 from tcbpf.tc.block import CLSACT_EGRESS, CLSACT_INGRESS, shared_block
 from tcbpf.tc.kinds.action import ACTIONS
+from tcbpf.tc.kinds.device import kind_of
 from tcbpf.tc.kinds.filter import FILTERS
 from tcbpf.tc.kinds.qdisc import QDISCS
 from tcbpf.tc.qdisc import INGRESS_HANDLE
@@ -26,7 +27,6 @@ from tcbpf.uapi.tc import TC_H_ROOT
 Programs = Callable[[Bpf], int]
 """Returns the address of the struct tcbpf_prog of a filter's or action's program."""
 
-DEV_KINDS = frozenset({"dummy", "veth", "ifb", "lo"})  # kinds with a TCBPF_DEV_* of their own; the others are as dummy
 HARD_HEADER = 14
 
 
@@ -89,7 +89,8 @@ def device(plan: Plan, link: Link) -> Any:
     """Return the struct of a device, nothing attached to it yet."""
     one = struct("tcbpf_dev")()
     one.ifindex, one.mtu, one.hard_header_len = link.index, link.mtu, HARD_HEADER
-    one.kind = constant(f"DEV_{link.kind.upper()}" if link.kind in DEV_KINDS else "DEV_DUMMY")
+    kind = kind_of(link)
+    one.kind = constant(f"DEV_{kind.name.upper()}" if kind.user or kind.fixed else "DEV_DUMMY")
     one.flags = constant("DEV_UP") if link.up else 0
     one.address[:] = bytes.fromhex(link.address.replace(":", ""))
     plan.kept.append(one)
