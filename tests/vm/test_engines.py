@@ -353,7 +353,7 @@ def test_the_interpreter_notices_a_wrong_proof():
     for wrong in (Insn(0x79, 0, 10, 8), Insn(0x79, 0, 10, -520)):
         with pytest.raises(InternalError, match="outside every region"):
             run(verified(wrong, EXIT), Options(engine="interp"))
-    with pytest.raises(InternalError, match="no map"):
+    with pytest.raises(InternalError, match="does not point to a map"):
         run(verified(mov(1, 0), mov(2, 0), call(1), EXIT), Options(engine="interp"))
 
 

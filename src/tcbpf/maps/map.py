@@ -24,7 +24,7 @@ _PREFIX_SIZE = 4  # of struct bpf_lpm_trie_key's prefixlen
 
 
 class RawMap(Protocol):
-    """What a datapath gives for one map: bpf(2)'s element commands on bytes.
+    """A datapath's map: bpf(2)'s element commands on bytes.
 
     Units:   keys are spec.key_size bytes. Values are spec.value_size bytes, or for a per-CPU type that size rounded up to 8
              times the number of possible CPUs (SPEC 61).
@@ -69,7 +69,7 @@ class Map:
 
     @property
     def spec(self) -> MapSpec:
-        """What the map is."""
+        """The map's specification."""
         return self.raw.spec
 
     # --- typed -------------------------------------------------------------------------------------------------------

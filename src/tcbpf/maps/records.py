@@ -1,4 +1,4 @@
-"""What programs put out, in a ring buffer or through a perf event array, as Python reads it."""
+"""Records that programs write to a ring buffer or a perf event array, read from Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAUSE_S = 0.001  # between two looks at an empty buffer
 
 
 class RawRecords(Protocol):
-    """What a datapath gives for reading one map; a perf event array takes records from when this is made until it is closed."""
+    """A datapath's reader of one map; a perf event array takes records from when this is made until it is closed."""
 
     @property
     def lost(self) -> int: ...  # records that found no room
@@ -48,7 +48,7 @@ class Records:
 
     @property
     def lost(self) -> int:
-        """How many records found no room, of those that were read so far."""
+        """Number of records dropped so far because the buffer was full."""
         return self._raw.lost
 
     def close(self) -> None:

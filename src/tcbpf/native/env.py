@@ -1,4 +1,4 @@
-"""One thread of execution: what a running program gets from its surroundings (struct tcbpf_env)."""
+"""The execution context of a running program: clock, CPU, random numbers, trace, callbacks (struct tcbpf_env)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Env:
 
     @property
     def host(self) -> Host | None:
-        """Who answers for C."""
+        """The callback that C asks for what it cannot do itself."""
         return self._answer
 
     @host.setter
@@ -93,7 +93,7 @@ class Env:
             self.struct.random[i] = mixed ^ mixed >> 31
 
     def trace(self) -> Iterator[Trace]:
-        """Take what bpf_trace_printk() printed since the last call."""
+        """Drain the lines that bpf_trace_printk() wrote since the last call."""
         raw = ctypes.string_at(self._trace.text, self._trace.used)
         self._trace.used = 0
         at = 0
@@ -105,12 +105,12 @@ class Env:
 
     @property
     def lost(self) -> int:
-        """Lines that found no room."""
+        """Lines dropped because the buffer was full."""
         return int(self._trace.lost)
 
 
 def _owner() -> int:
-    """Who holds a map's lock: this process, and its pid namespace in the upper half."""
+    """Return the owner word of a map lock: this process's id, and its pid namespace in the upper half."""
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino & 0x7FFFFFFF
     except OSError:

@@ -1,4 +1,4 @@
-"""The runtime's shared library as Python sees it: its structs, its functions, its helpers."""
+"""The runtime's shared library through ctypes: its structs, constants, functions and helpers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 from functools import cache
 
-from tcbpf import cache as kept
+from tcbpf import cache as disk
 from tcbpf.errors import NotSupported
 
 TYPE_CHECKING = False
@@ -40,9 +40,9 @@ class _Helper(ctypes.Structure):
 
 @cache
 def _artifacts() -> str:
-    """Return the directory of the runtime's files, built first when they must be; which is known by this package's identity."""
-    name = kept.name_of(kept.identity())
-    place, about = kept.load(KIND, name) or ("", b"")
+    """Return the directory of the runtime's files, building them if needed; cached by this package's identity."""
+    name = disk.name_of(disk.identity())
+    place, about = disk.load(KIND, name) or ("", b"")
     if about != _about(place):
         from tcbpf.native import build
 
@@ -50,17 +50,17 @@ def _artifacts() -> str:
             place = build.build()
         except build.BuildError as error:
             raise NotSupported(f"the runtime does not compile here: {error}") from error
-        kept.store(KIND, name, (place, _about(place)))
+        disk.store(KIND, name, (place, _about(place)))
     return place
 
 
 def _about(place: str) -> bytes:
-    return b"".join(kept.file_identity(os.path.join(place, file)) for file in ("stamp", LIBRARY))
+    return b"".join(disk.file_identity(os.path.join(place, file)) for file in ("stamp", LIBRARY))
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """Return the runtime's shared library, built first when it must be.
+    """Return the runtime's shared library, building it if needed.
 
     Raises:  NotSupported when it cannot be built here.
     """
@@ -68,12 +68,12 @@ def library() -> ctypes.CDLL:
 
 
 def bitcode() -> bytes:
-    """Return the runtime's LLVM bitcode, built first when it must be."""
+    """Return the runtime's LLVM bitcode, building it if needed."""
     return _artifact("runtime.bc")
 
 
 def stamp() -> bytes:
-    """Return the hash of what the runtime was built from."""
+    """Return the hash of the sources that the runtime was built from."""
     return _artifact("stamp")
 
 
@@ -100,7 +100,7 @@ def constant(name: str) -> int:
 
 @cache
 def address(symbol: str) -> int:
-    """Return where the exported `symbol` lies.
+    """Return the address of an exported symbol.
 
     Raises:  AttributeError when the runtime has no such symbol.
     """
@@ -131,7 +131,7 @@ def helper(name: str) -> int:
 
 
 def kfunc(name: str) -> int:
-    """Return the address of a kernel function, of the same shape as a helper's.
+    """Return the address of a kernel function, which has a helper's signature.
 
     Raises:  NotSupported when the runtime lacks it.
     """

@@ -1,4 +1,4 @@
-"""A map of the user datapath: one memory file that processes share (src/maps has the rules)."""
+"""A user-datapath map: one memory file that processes share (src/maps has its layout)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of a map of the user datapath, whatever the map is (src/maps has the rules), and pictures of new maps."""
+"""The memory of a user-datapath map (src/maps has its layout), and templates from which equal maps are created cheaply."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MapMemory:
         return self._fd
 
     def close(self) -> None:
-        """Let go of memory and descriptor. Machine code that uses the map must be gone."""
+        """Unmap and close. Machine code that uses the map must be gone."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self.address = 0
@@ -42,15 +42,15 @@ class MapMemory:
             os.close(fd)
 
 
-class Picture:
-    """A map as it is when it is new: a size, and the bytes at each offset where they are not zero."""
+class MapTemplate:
+    """The content of a new map: its size, and the bytes at each offset where they are not zero."""
 
     def __init__(self, name: str, size: int, pieces: tuple[tuple[int, bytes], ...]) -> None:
         self.name, self.size, self.pieces = name, size, pieces
 
     @classmethod
-    def of(cls, new: MapMemory, name: str) -> Picture:
-        """Return the picture of a new map in anonymous memory."""
+    def of(cls, new: MapMemory, name: str) -> MapTemplate:
+        """Return the template of a new map in anonymous memory."""
         fd, pieces, end = new.fileno(), [], 0
         size = os.fstat(fd).st_size
         while end < size:
@@ -64,8 +64,8 @@ class Picture:
             pieces.append((start, os.pread(fd, end - start, start)))
         return cls(name, size, tuple(pieces))
 
-    def develop(self) -> MapMemory:
-        """Return a new map that looks like it, with a seed of its own.
+    def instantiate(self) -> MapMemory:
+        """Create a map from the template, with a seed of its own.
 
         Raises:  MapError ENOMEM when the map is larger than the memory that is left.
         """
@@ -80,7 +80,7 @@ class Picture:
 
 
 def begin(head: Any) -> None:
-    """Give a new map's head what differs from map to map."""
+    """Fill in what differs between equal maps: seed and creation time."""
     head.seed = 0 if head.s.flags & BPF_F_ZERO_SEED else int.from_bytes(os.urandom(4), "little")
     head.load_time = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 

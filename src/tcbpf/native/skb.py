@@ -1,4 +1,4 @@
-"""A packet for a program: its bytes, its context fields, and what came of them (struct tcbpf_skb)."""
+"""A packet as a program's context: its bytes and fields, before and after a run (struct tcbpf_skb)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BYTES = {1: ctypes.c_uint8, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 
 
 class Skb:
-    """A packet buffer with room before and behind, used again and again."""
+    """A reusable packet buffer with head room and tail room."""
 
     def __init__(self) -> None:
         self.struct: Any = struct("tcbpf_skb")()

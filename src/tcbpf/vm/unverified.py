@@ -20,7 +20,7 @@ from tcbpf.tables.opcodes import CALL, JMP, MAX_REG, X
 from tcbpf.vm.cfg import Block, Slots, blocks_of, slots_of, target
 from tcbpf.vm.interp.machine import FRAME, FRAMES, Machine, Stopped
 from tcbpf.vm.interp.memory import Memory, Region
-from tcbpf.vm.jit.body import HIDDEN, Body
+from tcbpf.vm.jit.body import IMPLICIT_ARGS, Body
 from tcbpf.vm.jit.elf_image import link
 from tcbpf.vm.jit.llvmtext import INTRINSICS
 from tcbpf.vm.jit.pages import ENTRY, Pages
@@ -175,7 +175,7 @@ class CheckedBody(Body):
         out.emit(f"store i64 {deeper}, ptr {depth}")
         args = ", ".join(f"i64 {self.read(reg)}" for reg in range(1, 6))
         fp = out.value(f"add i64 {self.read(MAX_REG)}, {FRAME}")
-        result = out.value(f"call i64 @f{pc + 1 + insn.imm}({args}, i64 {fp}, {HIDDEN})")
+        result = out.value(f"call i64 @f{pc + 1 + insn.imm}({args}, i64 {fp}, {IMPLICIT_ARGS})")
         out.emit(f"store i64 {out.value(f'sub i64 {deeper}, 1')}, ptr {depth}")
         good, bad = out.label(), out.label()
         stopped = out.value(f"icmp ne i64 {out.value(f'load i64, ptr {fault}')}, 0")
@@ -193,19 +193,19 @@ def ir(program: Checked) -> str:
     arguments = ", ".join(f"i64 %a{reg}" for reg in range(1, 6))
     text = [INTRINSICS]
     for start in program.functions:
-        head = f"define internal i64 @f{start}({arguments}, i64 %fp, {HIDDEN}) noinline"
+        head = f"define internal i64 @f{start}({arguments}, i64 %fp, {IMPLICIT_ARGS}) noinline"
         text.append(CheckedBody(program.insns, program.ops, start).text(head))
     return (
         "\n".join(text)
         + f"""
-define i64 @prog({HIDDEN}) {{
+define i64 @prog({IMPLICIT_ARGS}) {{
   %mem = ptrtoint ptr %ctx to i64
   %len.at = getelementptr i8, ptr %env, i64 {_AT["mem_len"]}
   %len = load i64, ptr %len.at
   %stack.at = getelementptr i8, ptr %env, i64 {_AT["stack"]}
   %stack = load i64, ptr %stack.at
   %fp = add i64 %stack, {FRAME}
-  %r = call i64 @f0(i64 %mem, i64 %len, i64 0, i64 0, i64 0, i64 %fp, {HIDDEN})
+  %r = call i64 @f0(i64 %mem, i64 %len, i64 0, i64 0, i64 0, i64 %fp, {IMPLICIT_ARGS})
   ret i64 %r
 }}
 """

@@ -21,7 +21,7 @@ from tcbpf.datapath.user import User
 from tcbpf.errors import NotSupported
 from tcbpf.lang import compile
 from tcbpf.lang.compiler import Compiler
-from tcbpf.native.mapmemory import Picture
+from tcbpf.native.mapmemory import MapTemplate
 from tcbpf.native.runtime import MapFile
 from tcbpf.net.generate import generate
 from tcbpf.net.pcap import read
@@ -279,7 +279,7 @@ def test_a_picture_of_a_map_is_the_map(row: tuple[str, int, int, int]) -> None:
     if type == "array":
         spec = replace(spec, max_entries=1, contents=b"x" * 100, frozen=True)
     one = MapFile.create(spec)
-    two = Picture.of(one, "m").develop()
+    two = MapTemplate.of(one, "m").instantiate()
     differs = ("seed", "load_time")
     assert one.struct.seed != two.struct.seed
     for name in differs:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tcbpf.datapath.capture.prepared import Prepared
 from tcbpf.native.library import helpers
-from tcbpf.native.mapmemory import Picture
+from tcbpf.native.mapmemory import MapTemplate
 from tcbpf.native.runtime import MapFile
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.helpers import HELPERS
@@ -14,11 +14,10 @@ from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.maps import having
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
-from tcbpf.vm.executable import COMPILED, Options
+from tcbpf.vm.engine import COMPILED, Options
 from tcbpf.vm.jit.jit import Code, shape_of
 
-PRINTING = frozenset({"trace_printk", "trace_vprintk"})
-"""Helpers that write to a home's trace."""
+PRINTING = frozenset(row.name for row in HELPERS if row.prints)
 
 
 def build(program: Program, notes: tuple[str, ...] = ()) -> Prepared | None:
@@ -36,11 +35,11 @@ def build(program: Program, notes: tuple[str, ...] = ()) -> Prepared | None:
     try:
         maps += map(MapFile.create, specs)
         loop = Code(verified, [shape_of(made) for made in maps], Options()).image("loop")
-        pictures = tuple(Picture.of(made, made.spec.name) for made in maps)
+        templates = tuple(MapTemplate.of(made, made.spec.name) for made in maps)
     finally:
         for made in maps:
             made.close()
-    return Prepared(program.name, program.type, program.classic, verified.writes_packet, pictures, loop, notes)
+    return Prepared(program.name, program.type, program.classic, verified.writes_packet, templates, loop, notes)
 
 
 def whole(spec: MapSpec) -> MapSpec:

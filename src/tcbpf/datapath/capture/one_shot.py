@@ -63,7 +63,7 @@ class OneShot:
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared, self.name, self.type = prepared, prepared.name, prepared.type
-        self._maps = [picture.develop() for picture in prepared.maps]
+        self._maps = [template.instantiate() for template in prepared.maps]
         self._table = (ctypes.c_void_p * max(len(self._maps), 1))(*(made.address for made in self._maps))
         self._pages = Pages(prepared.loop)
 

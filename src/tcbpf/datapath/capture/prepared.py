@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcbpf.native.mapmemory import Picture
+from tcbpf.native.mapmemory import MapTemplate
 from tcbpf.vm.jit.image import Image
 
 TYPE_CHECKING = False  # typing takes longer to import than a small capture to run
@@ -19,7 +19,7 @@ class Prepared:
         type: str,
         classic: bool,
         writes: bool,
-        maps: tuple[Picture, ...],
+        maps: tuple[MapTemplate, ...],
         loop: Image,
         notes: tuple[str, ...] = (),
     ) -> None:
@@ -30,9 +30,9 @@ class Prepared:
     def from_cache(cls, kept: tuple[Any, ...]) -> Self:
         """Return the program that `to_cache` took apart."""
         name, type, classic, writes, maps, loop, notes = kept
-        return cls(name, type, classic, writes, tuple(Picture(*picture) for picture in maps), Image(*loop), notes)
+        return cls(name, type, classic, writes, tuple(MapTemplate(*template) for template in maps), Image(*loop), notes)
 
     def to_cache(self) -> tuple[object, ...]:
         """Return it as a cache keeps it."""
-        maps = tuple((picture.name, picture.size, picture.pieces) for picture in self.maps)
-        return self.name, self.type, self.classic, self.writes, maps, self.loop.plain(), self.notes
+        maps = tuple((template.name, template.size, template.pieces) for template in self.maps)
+        return self.name, self.type, self.classic, self.writes, maps, self.loop.to_cache(), self.notes

@@ -3,8 +3,8 @@
  * Nothing here is a pointer into another process: a map is a file (offsets only), everything else lives in one process.
  * Python learns the layout from tcbpf_layout (layout.c), never from a second definition.
  *
- * C11 with __int128 and attributes (gnu11), without libc: memcpy, memset, memcmp, memmove, atomics and system calls only. All sizes in bytes, all times in
- * nanoseconds. An errno is returned negative; a helper returns it as a u64.
+ * GNU C11 (__int128, attributes) without libc: memcpy, memset, memcmp, memmove, atomics and system calls only. All sizes
+ * in bytes, all times in nanoseconds. An errno is returned negative; a helper returns it as a u64.
  */
 #ifndef TCBPF_H
 #define TCBPF_H

@@ -182,13 +182,13 @@ class ProgramMachine(Machine):
             self.maps.append(Values(f"inner@{found:x}", found))
 
     def _check(self, row: Helper) -> None:
-        """Refuse memory arguments that are not the program's, maps that are no maps."""
+        """Reject memory arguments outside of the program's memory, and map arguments that do not point to a map."""
         shape: Any = None
         for number, argument in enumerate(row.args, 1):
             value = self.regs[number]
             if argument.type is ArgType.CONST_MAP_PTR:
                 if all(values.address != value for values in self.maps):
-                    raise AccessError(f"R{number} of {row.name} is no map")
+                    raise AccessError(f"R{number} of {row.name} does not point to a map")
                 shape = struct("tcbpf_map").from_address(value).s
             elif argument.type is ArgType.CTX and value != self.ctx and (value or not argument.mod & Mod.MAYBE_NULL):
                 raise AccessError(f"R{number} of {row.name} is not the context")
@@ -283,7 +283,7 @@ _failures: list[Exception] = []  # what a program that C called could not raise
 
 
 def _run_native(fn: int, ctx: int, env: int, maps: int) -> int:
-    """Call a tcbpf_fn, which may be an interpreter's: what stopped that one stops this one."""
+    """Call a tcbpf_fn. If it is interpreted and raised, re-raise its exception here."""
     result = int(ENTRY(fn)(ctx, env, maps))
     if _failures:
         raise _failures.pop()
@@ -303,12 +303,11 @@ class Interp:
         self.values = [Values(m.spec.name, m.address) for m in maps]
         self._table = (ctypes.c_void_p * max(len(maps), 1))(*(m.address for m in maps))
         self._entry = ENTRY(self._called)
-        self.failure: Exception | None = None
         self.prog = struct("tcbpf_prog")()
         self.prog.fn = ctypes.cast(self._entry, ctypes.c_void_p).value
         self.prog.maps, self.prog.n_maps = self.maps_address, len(maps)
         self.prog.type = PROG_TYPES[verified.program.type].number
-        self.prog.flags = 1 if verified.writes_packet else 0
+        self.prog.flags = constant("PROG_WRITES") if verified.writes_packet else 0
         _interps[self.address] = self
         for insn, op in zip(verified.program.insns, self.ops, strict=True):
             if op is not None and op.kind is Kind.CALL:
@@ -356,7 +355,6 @@ class Interp:
         try:
             return self._run(ctx, env)
         except Exception as error:  # must not cross C; kept for who called
-            self.failure = error
             _failures[:] = [error]
             return MASK
 

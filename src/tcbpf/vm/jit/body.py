@@ -20,8 +20,8 @@ from tcbpf.vm.jit.llvmtext import Llvm, Writer
 REGS = 12
 AX = 11
 
-HIDDEN = "ptr %ctx, ptr %env, ptr %maps"
-"""What every function takes after the program's own arguments."""
+IMPLICIT_ARGS = "ptr %ctx, ptr %env, ptr %maps"
+"""Arguments that every call passes after the program's own: context, environment, maps."""
 
 _RMW = {"ADD": "add", "OR": "or", "AND": "and", "XOR": "xor", "XCHG": "xchg"}
 

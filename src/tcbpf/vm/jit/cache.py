@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from tcbpf import cache as files
+from tcbpf import cache as disk
 from tcbpf.vm.jit.image import Image
 
 KIND = "code"
@@ -22,29 +22,31 @@ SOURCES = (
     "../cfg",
     "../frames",
     "../../tables/insns",
+    "../../tables/maps",
+    "../../tables/opcodes",
 )
 
 
 def key(*parts: bytes) -> str:
     """Return the name of what is made from `parts`, from these sources, for this CPU."""
-    return files.name_of(_sources(), cpu(), *parts)
+    return disk.name_of(_sources(), cpu(), *parts)
 
 
 def load(name: str) -> Image | None:
     """Return the image of that name, or None."""
-    kept = files.load(KIND, name)
+    kept = disk.load(KIND, name)
     return None if kept is None else Image(*kept)
 
 
 def store(name: str, image: Image) -> None:
     """Keep an image."""
-    files.store(KIND, name, image.plain())
+    disk.store(KIND, name, image.to_cache())
 
 
 @cache
 def _sources() -> bytes:
     """Return a hash of the files that decide what code is written, and of the compiler's release."""
-    here, sha = os.path.dirname(__file__), files.sha256(files.file_identity(files.installed(files.LLVM)))
+    here, sha = os.path.dirname(__file__), disk.sha256(disk.file_identity(disk.installed(disk.LLVM)))
     for name in SOURCES:
         with open(os.path.join(here, f"{name}.py"), "rb") as file:
             sha.update(file.read())

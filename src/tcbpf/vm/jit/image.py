@@ -15,8 +15,8 @@ class Image:
     def __init__(self, text: bytes, data: bytes, entries: dict[str, int]) -> None:
         self.text, self.data, self.entries = text, data, entries
 
-    def plain(self) -> tuple[bytes, bytes, dict[str, int]]:
-        """Return what it is made from, as a cache keeps it."""
+    def to_cache(self) -> tuple[bytes, bytes, dict[str, int]]:
+        """Return its parts as a cache stores them."""
         return self.text, self.data, self.entries
 
     @property

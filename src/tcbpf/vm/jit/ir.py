@@ -25,14 +25,12 @@ from tcbpf.verifier.verified import Aux, Region, Subprog, Verified
 from tcbpf.vm.cfg import Block, Slots, slots_of, target
 from tcbpf.vm.context import place
 from tcbpf.vm.frames import after, offsets_at
-from tcbpf.vm.jit.body import Body
+from tcbpf.vm.jit.body import IMPLICIT_ARGS, Body
 from tcbpf.vm.jit.llvmtext import INTRINSICS
 
-ENTRY_HIDDEN = "ptr noalias %ctx, ptr noalias %env, ptr noalias readonly %maps"
-HIDDEN = "ptr %ctx, ptr noalias %env, ptr noalias readonly %maps"
-"""What a function takes beside its own arguments. One of those may be the context again, except in the entry function."""
-
-PASSED = "ptr %ctx, ptr %env, ptr %maps"
+ENTRY_PARAMS = "ptr noalias %ctx, ptr noalias %env, ptr noalias readonly %maps"
+IMPLICIT_PARAMS = "ptr %ctx, ptr noalias %env, ptr noalias readonly %maps"
+"""Parameters that follow a function's own. One of those may be the context again, except in the entry function."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,9 @@ def module(source: Source, loop: bool = False) -> str:
     arguments = ", ".join(f"i64 %a{reg}" for reg in range(1, 6))
     for i, subprog in enumerate(source.subprogs):
         head = (
-            f"define i64 @prog({ENTRY_HIDDEN})" if i == 0 else f"define internal i64 @f{subprog.start}({arguments}, {HIDDEN})"
+            f"define i64 @prog({ENTRY_PARAMS})"
+            if i == 0
+            else f"define internal i64 @f{subprog.start}({arguments}, {IMPLICIT_PARAMS})"
         )
         text.append(ProgramBody(source, ops, subprog).text(head))
     if loop:
@@ -389,7 +389,7 @@ class ProgramBody(Body):
         out.emit(f"br i1 {out.value(f'icmp ult i64 {i}, {nr}')}, label %{body}, label %{done}")
         out.start(body)
         out.emit(f"store i64 {out.value(f'add i64 {i}, 1')}, ptr {at}")
-        said = out.value(f"call i64 {callback}(i64 {i}, i64 {context}, i64 0, i64 0, i64 0, {PASSED})")
+        said = out.value(f"call i64 {callback}(i64 {i}, i64 {context}, i64 0, i64 0, i64 0, {IMPLICIT_ARGS})")
         out.emit(f"br i1 {out.value(f'icmp eq i64 {said}, 0')}, label %{head}, label %{done}")
         out.start(done)
         ran = out.value(f"load i64, ptr {at}")
@@ -398,7 +398,7 @@ class ProgramBody(Body):
     def call_local(self, pc: int, insn: Insn) -> None:
         arguments = ", ".join(f"i64 {self.read(reg)}" for reg in range(1, 6))
         where = target(pc, insn, Op(Kind.CALL_LOCAL))
-        self.clobber(self.out.value(f"call i64 @f{where}({arguments}, {PASSED})"))
+        self.clobber(self.out.value(f"call i64 @f{where}({arguments}, {IMPLICIT_ARGS})"))
 
 
 _INDEXED = {row.number for row in MAP_TYPES if row.indexed}

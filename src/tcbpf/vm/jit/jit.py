@@ -18,7 +18,7 @@ from tcbpf.isa.insn import encode
 from tcbpf.native.library import bitcode, constant, library, offset_of, size_of, stamp, struct
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier.verified import Region, Verified
-from tcbpf.vm.jit import cache as kept
+from tcbpf.vm.jit import cache as code_cache
 from tcbpf.vm.jit.image import Image
 from tcbpf.vm.jit.pages import ENTRY, Pages
 
@@ -116,11 +116,11 @@ class Code:
         if hard or not options.cache:  # blinded code is new each time, or it would not be blind
             return self._compile(entry, hard)
         about = f"{entry} {options.count}".encode()
-        name = kept.key(about, encode(self.verified.program.insns), self._facts(), *self.shapes, _stamp())
-        image = kept.load(name)
+        name = code_cache.key(about, encode(self.verified.program.insns), self._facts(), *self.shapes, _stamp())
+        image = code_cache.load(name)
         if image is None:
             image = self._compile(entry, hard)
-            kept.store(name, image)
+            code_cache.store(name, image)
         return image
 
     def text(self) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import llvmlite.binding as llvm
 
 from tcbpf.errors import InternalError, NotSupported
-from tcbpf.vm.jit import memfuncs as plain
+from tcbpf.vm.jit import memfuncs
 
 MACHINES = ("x86_64",)
 
@@ -73,8 +73,8 @@ def _optimized(text: str, exported: Sequence[str], bitcode: bytes, speed: int) -
         module.link_in(_runtime(bitcode, roots), preserve=True)
     _keep(module, exported)
     _optimize(module, machine, speed)
-    if any(f.is_declaration and f.name.removeprefix("llvm.").startswith(plain.NAMES) for f in module.functions):
-        module.link_in(llvm.parse_assembly(plain.TEXT))
+    if any(f.is_declaration and f.name.removeprefix("llvm.").startswith(memfuncs.NAMES) for f in module.functions):
+        module.link_in(llvm.parse_assembly(memfuncs.TEXT))
     return module
 
 

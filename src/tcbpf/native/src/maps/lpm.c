@@ -7,7 +7,7 @@
 #include "types.h"
 
 #define INTERMEDIATE 0x20000000u
-enum { LPM_PREFIX = 12, LPM_DATA = 16, LPM_RETRIES = 64, LPM_MAX_DATA = 256 };
+enum { LPM_PREFIX = 12, LPM_DATA = 16, LPM_RETRIES = 64, LPM_MAX_DATA = 256, LPM_MAX_VALUE = (4 << 20) - 280 };
 
 static ALWAYS u32 *child_of(u8 *slot, u32 bit) { return (u32 *)slot + (bit ? 2 : 0); }
 static ALWAYS u32 prefix_of(const u8 *slot) { return *(const u32 *)(slot + LPM_PREFIX); }
@@ -347,7 +347,7 @@ static s64 lpm_check(const struct tcbpf_shape *s)
 
     if (err)
         return err;
-    if (s->key_size < 5 || s->key_size > 4 + LPM_MAX_DATA || s->value_size > KMALLOC_MAX)
+    if (s->key_size < 5 || s->key_size > 4 + LPM_MAX_DATA || s->value_size > LPM_MAX_VALUE)
         return -EINVAL;
     return s->max_entries > MAX_SLOTS / 4 ? -ENOMEM : 0;
 }
