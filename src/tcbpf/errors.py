@@ -4,6 +4,7 @@ TcbpfError
 ├─ InputError        your text, file or command is wrong: where, what, and what would be right
 │  ├─ ObjectError    an object file is damaged or needs something unknown: section and offset
 │  ├─ AsmError       assembly text: line and column
+│  ├─ CaptureError   a capture that is cut or damaged: what its packets before that gave
 │  ├─ FilterError    a classic filter that every kernel refuses: the instruction and the rule
 │  └─ CompileError   a source file: the compiler's own words
 ├─ VerifierError     pc, reason, the kernel's words, source line, log
@@ -16,6 +17,10 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class TcbpfError(Exception):
@@ -40,6 +45,12 @@ class ObjectError(InputError):
         self.path, self.section, self.offset = path, section, offset
         place = f"{section}+{offset:#x}" if section and offset is not None else section
         super().__init__(what, where=": ".join(part for part in (path, place) if part), hint=hint)
+
+
+class CaptureError(InputError):
+    """A capture is cut short or damaged; `stats` is what its packets up to there gave, None where nothing was counted."""
+
+    stats: Any = None
 
 
 class AsmError(InputError):

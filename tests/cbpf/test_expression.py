@@ -6,13 +6,15 @@ import ctypes
 import ctypes.util
 import random
 import shutil
+import struct
 import subprocess
+import sys
 
 import pytest
 
 from cbpf.filters import expressions
 from tcbpf.cbpf import Classic, listing, to_bytes, to_dd, to_lines
-from tcbpf.cbpf.expression import compile_expression, link_type_name
+from tcbpf.cbpf.expression import SWAPPED, compile_expression
 from tcbpf.errors import InputError
 from tcbpf.tables.cbpf import CLASSIC, SKF_AD_OFF, U32
 
@@ -66,6 +68,36 @@ def test_errors():
     with pytest.raises(InputError, match="no link type 'FOO'"):
         compile_expression("ip", link_type="FOO")
     assert compile_expression("ip", link_type="ETHERNET") == compile_expression("ip")
-    with pytest.raises(InputError, match="libpcap has no name for link type 65000"):
-        link_type_name(65000)
-    assert [link_type_name(number) for number in (1, 101, 113)] == ["EN10MB", "RAW", "LINUX_SLL"]
+    with pytest.raises(InputError, match="ifindex not supported on Ethernet when reading savefiles"):
+        compile_expression("ifindex 1", link_type=1)
+
+
+OF_CAPTURES = (
+    "ip",
+    "ip6",
+    "ip6 and udp port 53",
+    "tcp port 80",
+    "host 10.0.0.1",
+    "inbound",
+    "ifindex 3",
+    "vlan",
+    "len > 100",
+    "arp",
+)
+
+
+@tcpdump
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("link", [0, 1, 9, 12, 50, 101, 104, 105, 108, 109, 113, 119, 127, 192, 228, 229, 276, 65000])
+def test_of_a_capture_it_is_what_tcpdump_runs_on_it(tmp_path, order, link):
+    """libpcap compiles another program for a file: other families of NULL, no metadata that only the kernel has."""
+    (tmp_path / "x").write_bytes(struct.pack(order + "IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, link))
+    swapped = SWAPPED if (order == "<") != (sys.byteorder == "little") else 0
+    for text in OF_CAPTURES:
+        done = subprocess.run(["tcpdump", "-ddd", "-r", str(tmp_path / "x"), text], capture_output=True, text=True)
+        if done.returncode:
+            with pytest.raises(InputError) as caught:
+                compile_expression(text, link_type=link | swapped)
+            assert caught.value.what in done.stderr
+        else:
+            assert to_lines(compile_expression(text, link_type=link | swapped)) == done.stdout, text

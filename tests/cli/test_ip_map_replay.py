@@ -185,9 +185,10 @@ def test_what_replay_refuses(capsys: Capture, capture: str, tmp_path: Path) -> N
     assert said == "tcbpf: replay: no device 'em7' (there are lo, em1)"
     assert "No such file" in refused(capsys, 2, "replay", str(tmp_path / "none"), "--dev", "em1", "--ingress")
     (tmp_path / "cut").write_bytes(Path(capture).read_bytes()[:-1])
-    said = refused(capsys, 2, "replay", str(tmp_path / "cut"), "--dev", "em1", "--ingress", "--out", str(tmp_path / "out"))
-    assert "packet 10, offset" in said and "cut short" in said
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert main(["replay", str(tmp_path / "cut"), "--dev", "em1", "--ingress", "--out", str(tmp_path / "out"), "--json"]) == 3
+    shown = capsys.readouterr()
+    assert "packet 10, offset" in shown.err and "cut short" in shown.err and json.loads(shown.out)["packets"] == 9
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["em1-ingress.pcapng"]
     assert "user datapath" in refused(capsys, 2, "replay", capture, "--dev", "em1", "--ingress", "--datapath", "kernel")
 
 

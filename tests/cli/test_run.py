@@ -14,6 +14,7 @@ import pytest
 
 from tcbpf.cli import main
 from tcbpf.lang import compile_c
+from tcbpf.net.pcap import read
 
 ROOT = Path(__file__).parents[2]
 GUARD, MIXED, DNS = (str(ROOT / "examples" / name) for name in ("dns_guard.c", "captures/mixed.pcapng", "captures/dns.pcapng"))
@@ -146,8 +147,7 @@ def pcap(link_type: int) -> bytes:
 
 def test_bad_captures(capsys: Capture, on: list[str], tmp_path: Path) -> None:
     cases = {
-        "cut": (Path(DNS).read_bytes()[:3000], "packet 24, offset 2836: cut short"),
-        "raw": (pcap(101), "link type 101 (raw IP) is not Ethernet"),
+        "cooked": (pcap(113), "packets of link type 113 (Linux cooked) are not what a device hands to a classifier"),
         "text": (b"hello there", "is not a capture"),
         "none": (None, "No such file or directory"),
     }
@@ -156,6 +156,27 @@ def test_bad_captures(capsys: Capture, on: list[str], tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(raw)
         said = refused(capsys, "run", GUARD, str(tmp_path / name), "--out", str(tmp_path / "out"), *on)
         assert words in said and str(tmp_path / name) in said and not (tmp_path / "out").exists()
+
+
+def test_of_a_capture_that_is_cut_the_packets_before_count(capsys: Capture, on: list[str], tmp_path: Path) -> None:
+    (tmp_path / "cut").write_bytes(Path(DNS).read_bytes()[:3000])
+    words = ("run", GUARD, str(tmp_path / "cut"), *on)
+    assert main([*words, "--json", "--out", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert "packet 24, offset 2836: cut short" in said.err and said.err.count("\n") == 1
+    assert report["packets"] == sum(report["verdicts"].values()) == 23
+    assert report["kept"] == len(list(read(tmp_path / "out"))) == report["verdicts"]["0"]
+    assert main(words) == 3 and "23 packets" in capsys.readouterr().out
+    assert main([*words, "--limit", "23"]) == 0
+
+
+def test_packets_that_the_capture_cut_are_told(capsys: Capture, on: list[str], tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(pcap(1) + struct.pack("<IIII", 1, 1, 20, 1500) + bytes(20))
+    assert main(["run", GUARD, str(tmp_path / "x"), *on]) == 0
+    assert "1 of them were cut by the capture: skb->len is what was captured" in capsys.readouterr().out
+    assert main(["run", GUARD, str(tmp_path / "x"), "--json", *on]) == 0
+    assert json.loads(capsys.readouterr().out)["cut"] == 1
 
 
 def test_bad_objects(capsys: Capture, on: list[str], tmp_path: Path) -> None:

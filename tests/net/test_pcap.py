@@ -95,7 +95,7 @@ DAMAGED: list[tuple[bytes, str]] = [
     (NG + enhanced_block(FRAME, 0, 60, interface=3), "interface 3 is not described"),
     (NG + struct.pack("<II", 6, 7), "a block length of 7 is damage"),
     (NG + block("<", 6, struct.pack("<5I", 0, 0, 0, 99, 99)), "a captured length of 99 in a block of 20 bytes"),
-    (pcap("<", 0xA1B2C3D4, (0, 0, FRAME), link=113), "packet 1: link type 113 (Linux cooked) is not Ethernet"),
+    (pcap("<", 0xA1B2C3D4, (0, 0, FRAME), link=113), "packet 1: packets of link type 113 (Linux cooked) are not"),
 ]
 
 

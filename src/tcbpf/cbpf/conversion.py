@@ -61,17 +61,19 @@ class Converted:
     origin: tuple[int, ...]
 
 
-def convert(program: Sequence[Classic], *, length: str = "len") -> Converted:
+def convert(program: Sequence[Classic], *, length: str = "len", loops: bool = False) -> Converted:
     """Return the extended program of a classic one; `length` is the context field that its length loads read.
+
+    With `loops` a jump may go backwards, as those of protochain do; no packet is so long that they exhaust may_goto.
 
     Raises:  FilterError when the classic one would not load.
     """
-    check(program)
+    check(program, loops=loops)
     live = _reachable(program)
     blocks = [_block(insn, length) if pc in live else [] for pc, insn in enumerate(program)]
     starts = [3]
     for pc, block in enumerate(blocks):
-        starts.append(starts[pc] + len(block) + (_jump_size(program[pc]) if pc in live else 0))
+        starts.append(starts[pc] + len(block) + (_jump_size(program[pc], pc) if pc in live else 0))
     insns = [_mov(A, 0), _mov(X, 0), Insn(bpf.ALU64 | bpf.MOV | bpf.X, CTX, 1)]
     origin = [-1] * 3
     for pc in sorted(live):
@@ -82,21 +84,31 @@ def convert(program: Sequence[Classic], *, length: str = "len") -> Converted:
 
 
 def _reachable(program: Sequence[Classic]) -> set[int]:
-    """Return the reachable instructions; jumps only go forward."""
-    live = {0}
-    for pc, insn in enumerate(program):
-        row = CLASSIC.at(insn.code)
+    """Return the reachable instructions."""
+    live, ahead = set[int](), [0]
+    while ahead:
+        pc = ahead.pop()
+        if pc in live:
+            continue
+        live.add(pc)
+        row = CLASSIC.at(program[pc].code)
         assert row is not None
-        if pc in live and row.name != "ret":
-            live.update(targets(pc, insn) or (pc + 1,))
+        if row.name != "ret":
+            ahead += targets(pc, program[pc]) or (pc + 1,)
     return live
 
 
 def as_program(
-    program: Sequence[Classic], *, type: str = "socket_filter", name: str = "filter", length: str = "len"
+    program: Sequence[Classic],
+    *,
+    type: str = "socket_filter",
+    name: str = "filter",
+    length: str = "len",
+    loops: bool = False,
 ) -> Program:
-    """Return a classic filter as a Program that any datapath loads; `length` as for convert()."""
-    return Program(name=name, type=type, insns=convert(program, length=length).insns, license="GPL", classic=True)
+    """Return a classic filter as a Program that any datapath loads; `length` and `loops` as for convert()."""
+    insns = convert(program, length=length, loops=loops).insns
+    return Program(name=name, type=type, insns=insns, license="GPL", classic=True)
 
 
 def over_capture(program: Sequence[Classic]) -> Program:
@@ -106,7 +118,7 @@ def over_capture(program: Sequence[Classic]) -> Program:
 
     Differs: a shift by an X of more than 31 takes five bits of it, as the kernel's does; tcpdump -r shifts everything out.
     """
-    return as_program(program, type="sched_cls", length="wire_len")
+    return as_program(program, type="sched_cls", length="wire_len", loops=True)
 
 
 def _mov(reg: int, k: int) -> Insn:
@@ -206,12 +218,12 @@ def _extension(insn: Classic) -> list[Insn]:
     ]
 
 
-def _jump_size(insn: Classic) -> int:
+def _jump_size(insn: Classic, pc: int) -> int:
     """Return how many slots _jumps() gives."""
     row = CLASSIC.at(insn.code)
     assert row is not None
     if row.mode is Mode.LABEL:
-        return 1
+        return 1 if targets(pc, insn)[0] > pc else 4
     if not row.branch:
         return 0
     return 1 if insn.jf == 0 or (insn.jt == 0 and row.name in _OPPOSITE) else 2
@@ -222,7 +234,11 @@ def _jumps(insn: Classic, pc: int, starts: Sequence[int], at: int) -> list[Insn]
     row = CLASSIC.at(insn.code)
     assert row is not None
     if row.mode is Mode.LABEL:
-        return [Insn(bpf.JMP, off=starts[pc + 1 + insn.k] - at - 1)]
+        (to,) = targets(pc, insn)
+        if to > pc:
+            return [Insn(bpf.JMP, off=starts[to] - at - 1)]
+        back = Insn(bpf.JMP, off=starts[to] - at - 2)
+        return [Insn(bpf.JMP | bpf.JCOND, off=1), back, _mov(A, 0), Insn(bpf.JMP | bpf.EXIT)]
     if not row.branch:
         return []
     in_register = row.mode is Mode.REG_X or insn.k >> 31

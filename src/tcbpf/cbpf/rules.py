@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcbpf.cbpf.insn import Classic
+from tcbpf.cbpf.insn import Classic, targets
 from tcbpf.cbpf.reach import too_far
 from tcbpf.errors import FilterError
-from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MAX_INSNS, MEM_WORDS, SKF_AD_OFF, U32, Mode
+from tcbpf.tables.cbpf import ALU_XOR_X, CLASSIC, EXTENSIONS, MAX_INSNS, MEM_WORDS, SKF_AD_OFF, Mode
 
 _ALL = (1 << MEM_WORDS) - 1
 
 
-def check(program: Sequence[Classic]) -> None:
-    """Check that the kernel would load `program`.
+def check(program: Sequence[Classic], *, loops: bool = False) -> None:
+    """Check that the kernel would load `program`; with `loops`, that libpcap would run it, where `ja` may go backwards.
 
     Raises:  FilterError with the first instruction that breaks a rule, and the rule's name.
     """
     if not 0 < len(program) <= MAX_INSNS:
         raise FilterError(f"{len(program)} instructions", rule="length", hint=f"1 to {MAX_INSNS}")
     for pc, insn in enumerate(program):
-        _check_one(pc, insn, len(program))
+        _check_one(pc, insn, len(program), loops)
     last = CLASSIC.at(program[-1].code)
     if last is None or last.name != "ret":
         raise FilterError("the last instruction is not ret", pc=len(program) - 1, rule="end")
@@ -39,7 +39,7 @@ def check(program: Sequence[Classic]) -> None:
         )
 
 
-def _check_one(pc: int, insn: Classic, size: int) -> None:
+def _check_one(pc: int, insn: Classic, size: int, loops: bool) -> None:
     """Check one instruction by itself."""
     row = CLASSIC.at(insn.code)
     if row is None or not row.loads:
@@ -55,9 +55,11 @@ def _check_one(pc: int, insn: Classic, size: int) -> None:
         off = insn.k - SKF_AD_OFF
         if off != ALU_XOR_X and EXTENSIONS.at(off) is None:
             raise FilterError(f"no extension at SKF_AD_OFF + {off}", pc=pc, rule="extension")
-    if row.mode is Mode.LABEL and insn.k >= size - pc - 1:
-        where = "backwards" if insn.k > U32 - MAX_INSNS else "out of the program"
-        raise FilterError(f"ja goes {where}", pc=pc, rule="jump", hint=_room(size - pc - 2))
+    if row.mode is Mode.LABEL and insn.k >= size - pc - 1 and not (loops and targets(pc, insn)[0] <= pc):
+        if targets(pc, insn)[0] <= pc:
+            hint = f"{_room(size - pc - 2)}; protochain makes such loops: tcpdump and `tcbpf cbpf run` run them, no kernel does"
+            raise FilterError("ja goes backwards", pc=pc, rule="jump", hint=hint)
+        raise FilterError("ja goes out of the program", pc=pc, rule="jump", hint=_room(size - pc - 2))
     if row.branch:
         for name, skip in (("jt", insn.jt), ("jf", insn.jf)):
             if pc + 1 + skip >= size:
@@ -74,7 +76,14 @@ def _check_memory(program: Sequence[Classic]) -> None:
 
     The kernel's rule ignores `ret`: the instruction after it inherits the words stored before it.
     """
-    stored_at = [_ALL] * len(program)
+    stored_at, before = [_ALL] * len(program), list[int]()
+    while stored_at != before:  # once, and again for jumps that go backwards
+        before = list(stored_at)
+        _walk_memory(program, stored_at)
+
+
+def _walk_memory(program: Sequence[Classic], stored_at: list[int]) -> None:
+    """Follow the program once, taking from `stored_at` what is not stored on some way to an instruction."""
     stored = 0
     for pc, insn in enumerate(program):
         stored &= stored_at[pc]
@@ -85,6 +94,6 @@ def _check_memory(program: Sequence[Classic]) -> None:
         elif row.mode is Mode.MEM and not stored >> insn.k & 1:
             raise FilterError(f"M[{insn.k}] is loaded before every path has stored it", pc=pc, rule="uninitialised")
         elif row.mode is Mode.LABEL or row.branch:
-            for skip in (insn.k,) if row.mode is Mode.LABEL else (insn.jt, insn.jf):
-                stored_at[pc + 1 + skip] &= stored
+            for target in targets(pc, insn):
+                stored_at[target] &= stored
             stored = _ALL

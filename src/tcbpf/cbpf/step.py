@@ -56,7 +56,7 @@ def step(
     if row.name == "ret":
         return replace(after, pc=state.pc, result=state.a if row.mode is Mode.REG_A else insn.k)
     if row.mode is Mode.LABEL:
-        return replace(after, pc=after.pc + insn.k)
+        return replace(after, pc=(after.pc + insn.k) & U32)
     if row.branch:
         operand = state.x if row.mode is Mode.REG_X else insn.k
         condition = JUMP.at((row.code & OPERATION) >> 4)

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from tcbpf.errors import CompileError, InternalError, TcbpfError, VerifierError
+from tcbpf.errors import CaptureError, CompileError, InternalError, TcbpfError, VerifierError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 1 the verdict is no, 2 a usage or input error."""
+    """Run one command and return its exit status.
+
+    Returns: 0 done; 1 the verdict is no; 2 a usage or input error; 3 a capture is cut short or damaged, what came before that
+             having been reported.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is None:  # it was closed: no other file gets its number, and writing to it fails
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
@@ -138,6 +142,8 @@ def guard(run: Callable[[], int]) -> int:
         where = "".join(f"{part}: " for part in (error.path, error.section) if part)
         hint = f" (tcbpf verify {error.path} shows why)" if error.path else ""
         return fail(f"{where}the verifier refuses it: {error}{hint}", 2)
+    except CaptureError as error:
+        return fail(error, 3)
     except InternalError:
         raise
     except TcbpfError as error:

@@ -11,6 +11,7 @@ from tcbpf.cli.output import rate, table, verdict_name
 from tcbpf.control.objects import Link
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.choose import open_datapath
+from tcbpf.datapath.result import whole_or_not
 from tcbpf.errors import InputError, TcError
 
 
@@ -32,7 +33,9 @@ def main(args: argparse.Namespace) -> int:
     """Replay, and print the verdicts and the devices' counters."""
     with open_datapath(args.datapath, home=args.home, lasting=True) as dp:
         try:
-            done = dp.replay(args.capture, args.dev, ingress=args.ingress, out=args.out, limit=args.limit)
+            done, fault = whole_or_not(
+                lambda: dp.replay(args.capture, args.dev, ingress=args.ingress, out=args.out, limit=args.limit)
+            )
         except TcError as error:
             names = ", ".join(link.name for link in dp.apply(Request(Op.SHOW, Link(""))) if isinstance(link, Link))
             raise InputError(f"no device {args.dev!r}", where="replay", hint=f"there are {names}") from error
@@ -51,6 +54,8 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(report))
     else:
         show(report)
+    if fault is not None:
+        raise fault
     return 0
 
 

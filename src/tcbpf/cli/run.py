@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from tcbpf.cli import fast_args
 from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, WHICH, Source, add, refuse_same_file, unpinned
 from tcbpf.datapath.choose import chosen_name, open_datapath
+from tcbpf.datapath.result import whole_or_not
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ ROWS = (
     PROGRAM
     | WHICH
     | {
-        "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file of Ethernet frames"},
+        "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file of Ethernet frames or IP packets (-: standard input)"},
         "--out": {"metavar": "FILE", "help": "write the packets that pass, as the program left them, to this pcapng or .pcap"},
         "--limit": {"type": int, "default": 0, "metavar": "N", "help": "stop after N packets"},
         "--maps": {"action": "store_true", "help": "print the maps afterwards"},
@@ -59,7 +60,7 @@ def main(args: Any) -> int:
             dp = stack.enter_context(open_datapath(datapath))
             prog = dp.load(unpinned(source.object), section=args.section, program=args.name)
         stack.callback(prog.close)
-        stats = prog.run_pcap(args.capture, out=args.out, limit=args.limit)
+        stats, fault = whole_or_not(lambda: prog.run_pcap(args.capture, out=args.out, limit=args.limit))
         if args.maps:
             from tcbpf.tables.maps import OF_PROGRAMS
 
@@ -72,6 +73,7 @@ def main(args: Any) -> int:
         "verdicts": {str(verdict): count for verdict, count in sorted(stats.verdicts.items())},
         "duration_ns": stats.duration_ns,
         "skipped": stats.skipped,
+        "cut": stats.cut,
     }
     if args.out:
         report["kept"] = stats.kept
@@ -81,8 +83,10 @@ def main(args: Any) -> int:
         if args.maps:
             report["maps"] = {name: [{"key": k, "value": v} for k, v in items] for name, items in maps.items()}
         print(json.dumps(report, default=str))
-        return 0
-    show(report, maps)
+    else:
+        show(report, maps)
+    if fault is not None:
+        raise fault
     return 0
 
 
@@ -124,5 +128,8 @@ def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None
         + (f", {report['kept']} kept" if "kept" in report else "")
         + (f"; {report['skipped']} not run: larger or smaller than this datapath takes" if report["skipped"] else "")
     )
+    if report["cut"]:
+        lengths = "skb->len is what was captured, skb->wire_len what was on the wire"
+        print(f"{report['cut']} of them were cut by the capture: {lengths}")
     for name, items in maps.items():
         table(("key", "value"), [(one_line(k), one_line(v)) for k, v in items], title=f"map {name}")

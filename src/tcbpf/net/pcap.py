@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from tcbpf.errors import InputError
+from tcbpf.errors import CaptureError, InputError
 from tcbpf.files import NewFile
 
 LINKTYPE_ETHERNET = 1
@@ -23,23 +23,33 @@ LINK_TYPES = {
     0: "BSD loopback",
     1: "Ethernet",
     9: "PPP",
+    12: "raw IP",
+    50: "PPP over serial",
+    51: "PPPoE",
     101: "raw IP",
+    104: "Cisco HDLC",
     105: "IEEE 802.11",
     108: "OpenBSD loopback",
     113: "Linux cooked",
+    119: "802.11 Prism",
     127: "802.11 radiotap",
+    192: "PPI",
     195: "IEEE 802.15.4",
     228: "raw IPv4",
     229: "raw IPv6",
     276: "Linux cooked v2",
 }
 
-PCAP_US, PCAP_NS = 0xA1B2C3D4, 0xA1B23C4D
+IP_LINKS = frozenset({12, 101, 228, 229})
+"""Link types whose packets begin with the IP header, as those of a tun, ipip or WireGuard device do."""
+
+PCAP_US, PCAP_NS, PCAP_MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34  # the last is Kuznetzov's, with longer record headers
 SHB, IDB, OPB, SPB, EPB = 0x0A0D0D0A, 1, 2, 3, 6  # pcapng block types
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 OPT_IF_NAME, OPT_TSRESOL, OPT_TSOFFSET, OPT_EPB_FLAGS = 2, 9, 14, 2
 MAX_CAPLEN = 0x40000  # 256 KiB, as tcpdump; more is a damaged length
-MAX_BLOCK = 4 * MAX_CAPLEN
+MAX_BLOCK = 64 << 20  # of a block that is read; others may have any length
+NS_BITS = (1 << 64) - 1  # time stamps go round, as the runtime's do
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +82,24 @@ class Interface:
 
 
 def read(path: str | os.PathLike[str], *, link_type: int | None = LINKTYPE_ETHERNET) -> Iterator[Packet]:
-    """Yield the packets of a pcap or pcapng file, all of `link_type` (None: any).
+    """Yield the packets of a pcap or pcapng file, all of `link_type` (None: any); "-" is standard input.
 
-    Raises:  InputError naming the packet and the offset for a file that is cut short or damaged, or of another link
-             type.
+    Raises:  CaptureError naming the packet and the offset where the file is cut short or damaged; InputError for a file that is
+             no capture, or a packet of another link type.
     """
-    with open(path, "rb") as file:
+    with open("/dev/stdin" if path == "-" else path, "rb") as file:
         source = _Source(file, os.fspath(path))
         magic = source.take(4, "file header")
         if magic == b"\x0a\x0d\x0d\x0a":
             packets = _read_pcapng(source)
-        elif (order := _pcap_order(magic)) is not None:
-            packets = _read_pcap(source, *order)
+        elif (kind := _pcap_kind(magic)) is not None:
+            packets = _read_pcap(source, *kind)
         else:
-            raise source.wrong(0, f"is not a capture: it starts with {magic.hex()}", "a pcap or pcapng file is needed")
+            raise InputError(
+                f"is not a capture: it starts with {magic.hex()}",
+                where=f"{source.path}: offset 0",
+                hint="a pcap or pcapng file is needed",
+            )
         for packet in packets:
             if link_type is not None and packet.link_type != link_type:
                 raise foreign_link_type(source.path, packet.link_type, packet=packet.number, wanted=link_type)
@@ -96,9 +110,10 @@ def foreign_link_type(path: str, link_type: int, *, packet: int = 0, wanted: int
     """Return the error for a capture whose link type the datapath does not accept."""
     name = LINK_TYPES.get(link_type, "unknown")
     return InputError(
-        f"link type {link_type} ({name}) is not {LINK_TYPES.get(wanted, str(wanted))}",
+        f"packets of link type {link_type} ({name}) are not what a device hands to a classifier",
         where=f"{path}: packet {packet}" if packet else path,
-        hint=f'packets of link type {wanted} are needed: record on an Ethernet device, not on "any"',
+        hint=f'{LINK_TYPES.get(wanted, wanted)} is: record on the device itself, not on "any"; '
+        "of a file of several interfaces, tshark -Y frame.interface_id==N -w FILE keeps one",
     )
 
 
@@ -113,43 +128,52 @@ class _Source:
         data = self.file.read(size)
         if len(data) < size:
             what = f"cut short: {what} needs {size} bytes, {len(data)} are left"
-            raise self.wrong(self.offset, what, "the recording was interrupted; copy it again, or keep the packets before")
+            raise self.wrong(self.offset, what, "the recording was interrupted, or not all of it was copied")
         self.offset += size
         return data
+
+    def skip(self, size: int, what: str) -> None:
+        """Pass over `size` bytes, which are `what`, however many."""
+        while size:
+            size -= len(self.take(min(size, 1 << 20), what))
 
     def at_end(self) -> bool:
         """Tell whether the file is at its end."""
         return not self.file.peek(1)
 
-    def wrong(self, offset: int, what: str, hint: str = "") -> InputError:
+    def wrong(self, offset: int, what: str, hint: str = "") -> CaptureError:
         """Return the error for a fault at `offset`."""
         packet = f"packet {self.number + 1}, " if offset else ""
-        return InputError(what, where=f"{self.path}: {packet}offset {offset}", hint=hint)
+        return CaptureError(what, where=f"{self.path}: {packet}offset {offset}", hint=hint)
 
 
-def _pcap_order(magic: bytes) -> tuple[str, int] | None:
-    """Return byte order and nanoseconds per tick for a pcap magic number, or None."""
+def _pcap_kind(magic: bytes) -> tuple[str, int] | None:
+    """Return the byte order and the number that a pcap magic tells, or None."""
     for order in "<", ">":
         (number,) = struct.unpack(order + "I", magic)
-        if number in (PCAP_US, PCAP_NS):
-            return order, 1000 if number == PCAP_US else 1
+        if number in (PCAP_US, PCAP_NS, PCAP_MODIFIED):
+            return order, number
     return None
 
 
-def _read_pcap(source: _Source, order: str, tick_ns: int) -> Iterator[Packet]:
-    major, _minor, _zone, _figs, _snaplen, network = struct.unpack(order + "HHiIII", source.take(20, "file header"))
-    if major != 2:
-        raise source.wrong(4, f"pcap version {major} is not known", "version 2.4 is needed")
+def _read_pcap(source: _Source, order: str, magic: int) -> Iterator[Packet]:
+    major, minor, _zone, _figs, snaplen, network = struct.unpack(order + "HHiIII", source.take(20, "file header"))
+    if (major, minor) != (543, 0) and major != 2:
+        raise InputError(f"pcap version {major} is not known", where=source.path, hint="version 2.4 is needed")
     link_type = network & 0xFFFF  # the upper half tells of a frame check sequence
-    record = struct.Struct(order + "IIII")
+    record = struct.Struct(order + ("IIII8x" if magic == PCAP_MODIFIED else "IIII"))
+    longest = snaplen if 0 < snaplen < 1 << 31 else MAX_CAPLEN
     while not source.at_end():
         start = source.offset
-        seconds, ticks, caplen, wire_len = record.unpack(source.take(16, "packet header"))
+        seconds, ticks, caplen, wire_len = record.unpack(source.take(record.size, "packet header"))
+        if major == 543 or minor < 3 or (minor == 3 and caplen > wire_len):  # old versions have them the other way round
+            caplen, wire_len = wire_len, caplen
         if caplen > MAX_CAPLEN:
             raise source.wrong(start, f"a captured length of {caplen} bytes is damage", f"at most {MAX_CAPLEN} are possible")
-        data = source.take(caplen, "packet")
+        data = source.take(caplen, "packet")[:longest]
         source.number += 1
-        yield Packet(data, seconds * 1_000_000_000 + ticks * tick_ns, wire_len, link_type, 0, source.number)
+        ts_ns = seconds * 1_000_000_000 + ticks * (1 if magic == PCAP_NS else 1000)
+        yield Packet(data, ts_ns, wire_len, link_type, 0, source.number)
 
 
 def _read_pcapng(source: _Source) -> Iterator[Packet]:
@@ -171,11 +195,17 @@ def _read_pcapng(source: _Source) -> Iterator[Packet]:
             (kind,) = struct.unpack(order + "I", head)
             (length,) = struct.unpack(order + "I", source.take(4, "block length"))
             rest = 8
-        if length < rest + 4 or length % 4 or length > MAX_BLOCK:
+        if length < rest + 4 or length % 4:
             raise source.wrong(
                 start, f"a block length of {length} is damage", "it is a multiple of 4, header and trailer included"
             )
-        body = source.take(length - rest - 4, "block")
+        body = b""
+        if kind not in (SHB, IDB, OPB, SPB, EPB):
+            source.skip(length - rest - 4, "block")
+        elif length > MAX_BLOCK:
+            raise source.wrong(start, f"a block of {length} bytes is damage", f"at most {MAX_BLOCK} are possible")
+        else:
+            body = source.take(length - rest - 4, "block")
         (again,) = struct.unpack(order + "I", source.take(4, "block trailer"))
         if again != length:
             raise source.wrong(
@@ -222,7 +252,7 @@ def _packet(source: _Source, start: int, order: str, kind: int, body: bytes, int
         raise source.wrong(start, f"a captured length of {caplen} in a block of {len(body)} bytes is damage")
     interface = interfaces[index]
     ticks = high << 32 | low
-    ts_ns = interface.offset * 1_000_000_000 + ticks * 1_000_000_000 // interface.ticks if kind != SPB else 0
+    ts_ns = interface.offset * 1_000_000_000 + ticks * 1_000_000_000 // interface.ticks & NS_BITS
     direction = ""
     if kind == EPB:
         for code, value in _options(order, body[head + (caplen + 3 & ~3) :]):
@@ -256,18 +286,41 @@ class Writer:
         path: str | os.PathLike[str],
         *,
         format: str = "",
-        link_type: int = LINKTYPE_ETHERNET,
+        link_type: int | None = LINKTYPE_ETHERNET,
         interfaces: tuple[str, ...] = ("",),
         snaplen: int = MAX_CAPLEN,
     ) -> None:
-        self.format, self.count = format or format_of_name(path), 0
+        self.format, self.count, self.path = format or format_of_name(path), 0, path
+        self._snaplen = snaplen
+        self._links: list[int] = [] if link_type is None else [link_type] * len(interfaces)
         self._file = NewFile(path)
-        self._file.write(capture_header(self.format, link_type, interfaces, snaplen))
+        if link_type is not None:
+            self._file.write(capture_header(self.format, link_type, interfaces, snaplen))
+
+    def interface(self, link_type: int) -> int:
+        """Return the index of an interface of that link type, described now when there was none.
+
+        Raises:  InputError for a second link type in a pcap, which has one.
+        """
+        if link_type in self._links:
+            return self._links.index(link_type)
+        if not self._links:
+            self._file.write(capture_header(self.format, link_type, ("",), self._snaplen))
+        elif self.format == "pcapng":
+            self._file.write(interface_block(link_type, "", self._snaplen))
+        else:
+            what = f"link types {self._links[0]} and {link_type} do not fit one pcap"
+            raise InputError(
+                what, where=os.fspath(self.path), hint="a name that ends in .pcapng asks for the format that holds both"
+            )
+        self._links.append(link_type)
+        return len(self._links) - 1
 
     def write(self, data: bytes, ts_ns: int = 0, *, wire_len: int = 0, interface: int = 0, direction: str = "") -> None:
         """Append one packet."""
         if self.format == "pcap":
-            head = struct.pack("<IIII", *divmod(ts_ns, 1_000_000_000), len(data), wire_len or len(data))
+            seconds, rest = divmod(ts_ns, 1_000_000_000)
+            head = struct.pack("<IIII", seconds & 0xFFFFFFFF, rest, len(data), wire_len or len(data))
             self.append(head + data, 1)
         else:
             self.append(enhanced_block(data, ts_ns, wire_len or len(data), interface, direction), 1)
@@ -283,6 +336,8 @@ class Writer:
 
     def close(self) -> None:
         """Publish the file."""
+        if not self._links:
+            self.interface(LINKTYPE_ETHERNET)
         self._file.keep()
 
     def discard(self) -> None:
@@ -309,10 +364,13 @@ def capture_header(format: str, link_type: int, interfaces: tuple[str, ...], sna
     if format == "pcap":
         return struct.pack("<IHHiIII", PCAP_NS, 2, 4, 0, 0, snaplen, link_type)
     blocks = [_block(SHB, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1))]
-    for name in interfaces:
-        options = (_option(OPT_IF_NAME, name.encode()) if name else b"") + _option(OPT_TSRESOL, b"\x09") + _option(0, b"")
-        blocks.append(_block(IDB, struct.pack("<HHI", link_type, 0, snaplen) + options))
-    return b"".join(blocks)
+    return b"".join([*blocks, *(interface_block(link_type, name, snaplen) for name in interfaces)])
+
+
+def interface_block(link_type: int, name: str, snaplen: int) -> bytes:
+    """Return the Interface Description Block of an interface whose time stamps are nanoseconds."""
+    options = (_option(OPT_IF_NAME, name.encode()) if name else b"") + _option(OPT_TSRESOL, b"\x09") + _option(0, b"")
+    return _block(IDB, struct.pack("<HHI", link_type, 0, snaplen) + options)
 
 
 def enhanced_block(data: bytes, ts_ns: int, wire_len: int, interface: int = 0, direction: str = "") -> bytes:

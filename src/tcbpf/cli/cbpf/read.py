@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tcbpf import cbpf
-from tcbpf.cbpf.expression import compile_expression, link_type_name
+from tcbpf.cbpf.expression import compile_expression
 from tcbpf.cbpf.text import is_bytecode
 
 
@@ -23,5 +23,4 @@ def read_filter(text: str, *, link_type: str | int = "EN10MB", optimize: bool = 
         return cbpf.parse(text, path=path) if is_bytecode(text) else cbpf.assemble(text, path=path)
     if is_bytecode(text) and "," in text:
         return cbpf.parse(text)
-    link = link_type_name(link_type) if isinstance(link_type, int) else link_type
-    return compile_expression(text, link_type=link, optimize=optimize)
+    return compile_expression(text, link_type=link_type, optimize=optimize)

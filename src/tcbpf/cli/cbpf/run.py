@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from tcbpf.cli import fast_args
 from tcbpf.cli.arguments import DATAPATH, JSON, refuse_same_file
 from tcbpf.datapath.choose import chosen_name, open_datapath
+from tcbpf.datapath.result import whole_or_not
+from tcbpf.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,30 +17,34 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
     from typing import Any
 
-    from tcbpf.datapath.base import Prog
+    from tcbpf.cli.fast_args import Rows
     from tcbpf.datapath.capture.one_shot import OneShot
+    from tcbpf.datapath.capture.prepared import Prepared
+    from tcbpf.datapath.result import PcapStats
     from tcbpf.obj.program import Program
 
 # Imports inside functions are for start-up time: a warm run needs no more than the cache and the packet loop.
 
-ROWS = (
-    {
-        "filter": {
-            "metavar": "FILTER",
-            "help": "an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)",
-        },
-        "--link-type": {"default": "", "metavar": "TYPE", "help": "of an expression (the capture's)"},
-        "-O0 -O --no-optimize": {
-            "dest": "optimize",
-            "action": "store_false",
-            "help": "do not optimise an expression (-O: as tcpdump has it)",
-        },
-        "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file"},
-        "--out": {"metavar": "FILE", "help": "write the packets that match to this pcapng or .pcap"},
-    }
-    | JSON
-    | DATAPATH
-)
+ETHERNET = 1
+TYPE = "sched_cls"  # of over_capture()
+RET_0 = bytes([6, 0, 0, 0, 0, 0, 0, 0])
+
+OWN: Rows = {
+    "filter": {
+        "metavar": "FILTER",
+        "help": "an expression, bytecode, or a file of bytecode or of bpf_asm text (-: standard input)",
+    },
+    "--link-type": {"default": "", "metavar": "TYPE", "help": "of an expression (the capture's)"},
+    "-O0 -O --no-optimize": {
+        "dest": "optimize",
+        "action": "store_false",
+        "help": "do not optimise an expression (-O: as tcpdump has it)",
+    },
+    "capture": {"metavar": "CAPTURE", "help": "a pcap or pcapng file (-: standard input)"},
+    "--out": {"metavar": "FILE", "help": "write the packets that match to this pcapng or .pcap"},
+    "--limit": {"type": int, "default": 0, "metavar": "N", "help": "stop after N packets"},
+}
+ROWS: Rows = OWN | JSON | DATAPATH
 
 
 def read(words: Sequence[str]) -> SimpleNamespace | None:
@@ -48,29 +54,49 @@ def read(words: Sequence[str]) -> SimpleNamespace | None:
 
 def main(args: Any) -> int:
     """Run a filter over a capture."""
-    from tcbpf.datapath.capture.reader import link_type
-
     refuse_same_file(args.capture, args.out)
-    datapath, link = chosen_name(args.datapath), link_type(args.capture)
-    raw = bytecode(args.filter, args.link_type or link, args.optimize)
-    with ExitStack() as stack:
-        prog: OneShot | Prog | None = one_shot(raw) if datapath == "user" else None
-        if prog is None:
-            prog = stack.enter_context(open_datapath(datapath)).prog_load(program_of(raw))
-        stack.callback(prog.close)
-        stats = prog.run_pcap(args.capture, out=args.out, link_type=link)
+    datapath = chosen_name(args.datapath)
+    stats, fault = whole_or_not(lambda: (one_shot if datapath == "user" else on_datapath)(args, datapath))
     matches = stats.packets - stats.verdicts.get(0, 0)
     if args.json:
         import json
 
-        print(
-            json.dumps({"packets": stats.packets, "matches": matches, "bytes": stats.bytes, "duration_ns": stats.duration_ns})
-        )
+        report = {"packets": stats.packets, "matches": matches, "bytes": stats.bytes, "duration_ns": stats.duration_ns}
+        print(json.dumps({**report, "skipped": stats.skipped}))
     else:
         from tcbpf.cli.output import rate
 
-        print(f"{matches} of {stats.packets} packets match, {rate(stats.packets, stats.duration_ns)}")
+        print(
+            f"{matches} of {stats.packets} packets match, {rate(stats.packets, stats.duration_ns)}"
+            + (f"; {stats.skipped} not run: larger or smaller than this datapath takes" if stats.skipped else "")
+        )
+    if fault is not None:
+        raise fault
     return 0
+
+
+def one_shot(args: Any, datapath: str) -> PcapStats:
+    """Run over packets of any link type, the filter compiled for each one that comes."""
+    from tcbpf.datapath.capture.one_shot import OneShot, run_one_shots
+
+    with ExitStack() as stack:
+        made: dict[int, OneShot] = {}
+        text = bytecode(args.filter, ETHERNET, args.optimize) if args.filter == "-" else b""  # of which there is but one
+
+        def chosen(link: int) -> OneShot:
+            if link not in made:
+                raw = text or bytecode(args.filter, args.link_type or link, args.optimize)
+                made[link] = stack.enter_context(OneShot(prepared(raw)))
+            return made[link]
+
+        return run_one_shots(args.capture, chosen, type=TYPE, classic=True, out=args.out, limit=args.limit)
+
+
+def on_datapath(args: Any, datapath: str) -> PcapStats:
+    """Run over Ethernet frames."""
+    raw = bytecode(args.filter, args.link_type or ETHERNET, args.optimize)
+    with open_datapath(datapath) as dp, dp.prog_load(program_of(raw)) as prog:
+        return prog.run_pcap(args.capture, out=args.out, limit=args.limit)
 
 
 def bytecode(text: str, link_type: str | int, optimize: bool) -> bytes:
@@ -85,8 +111,15 @@ def bytecode(text: str, link_type: str | int, optimize: bool) -> bytes:
         return to_bytes(read_filter(text, link_type=link_type, optimize=optimize))
     from tcbpf.cbpf import expression
 
-    name = expression.link_type_name(link_type) if isinstance(link_type, int) else link_type
-    return expression.bytecode(text, link_type=name, optimize=optimize)
+    try:
+        return expression.bytecode(text, link_type=link_type, optimize=optimize)
+    except InputError as error:
+        if error.what != expression.REJECTS_ALL or not isinstance(link_type, int):
+            raise
+        import sys
+
+        print(f"{text!r} {expression.REJECTS_ALL.removeprefix('expression ')} of link type {link_type}", file=sys.stderr)
+        return RET_0
 
 
 def is_expression(text: str) -> bool:
@@ -101,9 +134,10 @@ def program_of(raw: bytes) -> Program:
     return over_capture(from_bytes(raw))
 
 
-def one_shot(raw: bytes) -> OneShot | None:
-    """Return the filter as a one-shot run; None when it needs a whole datapath."""
-    from tcbpf.datapath.capture.one_shot import OneShot, prepare
+def prepared(raw: bytes) -> Prepared:
+    """Return the filter as machine code over captures."""
+    from tcbpf.datapath.capture.one_shot import prepare
 
-    prepared = prepare(b"classic " + raw, lambda: (program_of(raw), ()))
-    return OneShot(prepared) if prepared else None
+    found = prepare(b"classic " + raw, lambda: (program_of(raw), ()))
+    assert found is not None, "a classic filter needs no home"
+    return found

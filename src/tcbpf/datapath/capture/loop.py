@@ -8,8 +8,9 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 
-from tcbpf.datapath.capture.reader import ETHERNET, Buffer, Reader, open_reader
+from tcbpf.datapath.capture.reader import END, ETHERNET, FULL, IP_LINKS, LINKTYPE, MORE, SWAPPED, Buffer, Reader, open_reader
 from tcbpf.datapath.result import PcapStats
+from tcbpf.errors import CaptureError, InputError
 from tcbpf.native.library import constant, struct
 
 TYPE_CHECKING = False
@@ -55,23 +56,19 @@ class Sink:
 
 
 class Loop:
-    """struct tcbpf_loop over a capture; `call` runs it on one chunk and returns its status, `keep` chooses what sinks get."""
+    """struct tcbpf_loop over a capture; `keep` chooses what sinks get.
+
+    `choose` returns for a link type what runs the loop on one chunk and returns its status, and whether that stores to packets.
+    """
 
     def __init__(
-        self,
-        reader: Reader,
-        skb: int,
-        call: Callable[[int], int],
-        *,
-        writes: bool,
-        link_type: int = ETHERNET,
-        sinks: Iterable[Sink] = (),
+        self, reader: Reader, skb: int, choose: Callable[[int], tuple[Callable[[int], int], bool]], sinks: Iterable[Sink] = ()
     ) -> None:
-        self.reader, self.call, self.sinks = reader, call, tuple(sinks)
+        self.reader, self.choose, self.sinks = reader, choose, tuple(sinks)
         self.struct: Any = struct("tcbpf_loop")()
-        self.struct.skb, self.struct.writes = skb, writes
+        self.struct.skb = skb
         setattr(self.struct, "in", ctypes.addressof(reader.capture))
-        self.struct.timed, self.struct.linktype = bool(self.sinks), link_type
+        self.struct.timed = bool(self.sinks)
 
     def keep(self, sink: Sink, type: str, *, classic: bool = False) -> None:
         """Let a sink have the packets that a program of that type, or a classic filter, lets pass."""
@@ -82,30 +79,60 @@ class Loop:
         self.struct.keep_others = passes(type, SMALL, classic=classic)
 
     def run(self, limit: int, flush: Callable[[], None] = lambda: None) -> PcapStats:
-        """Work through the capture, or `limit` packets of it; `flush` is called between chunks."""
+        """Work through the capture, or `limit` packets of it; `flush` is called between chunks.
+
+        Raises:  CaptureError, whose `stats` are what came before, for a capture that is cut short or damaged.
+        """
         verdicts, progress, start = Counter[int](), Progress(self.reader), time.perf_counter_ns()
-        while True:
+        fault: InputError | None = None
+        status = LINKTYPE
+        while status in (MORE, FULL, LINKTYPE):
+            try:
+                if status == LINKTYPE:
+                    paused = time.perf_counter_ns()
+                    call = self._begin_link()
+                    start += time.perf_counter_ns() - paused
+                    if self.reader.status != MORE:
+                        status = self.reader.status
+                        break
+                elif status == MORE and not self.reader.fill():
+                    break
+            except CaptureError as error:
+                fault = error
+                break
             self.struct.budget = limit - self.struct.packets if limit else 1 << 62
-            status = self.call(ctypes.addressof(self.struct))
+            status = call(ctypes.addressof(self.struct))
             for sink in self.sinks:
                 sink.drain()
             flush()
-            if status == constant("FULL"):
+            if status == FULL:
                 self._count_verdicts(verdicts)
-                continue
-            if status != constant("MORE") or (limit and self.struct.packets >= limit):
-                break
-            if not self.reader.fill():
+            if limit and self.struct.packets >= limit:
                 break
             progress.tell()
         progress.clear()
         self._count_verdicts(verdicts)
-        if status not in (constant("END"), constant("MORE")):
-            self.reader.fail(status, self.struct.linktype)
+        done, duration = self.struct, time.perf_counter_ns() - start
+        if fault is None and status not in (END, MORE, FULL, LINKTYPE):
+            fault = self.reader.fault(status, done.packets)
         for sink in self.sinks:  # of several captures none gets its name when another cannot be written
             sink.flush()
-        done, duration = self.struct, time.perf_counter_ns() - start
-        return PcapStats(done.packets, done.bytes, verdicts, duration, done.kept)
+        stats = PcapStats(done.packets, done.bytes, verdicts, duration, done.kept, cut=done.cut)
+        if isinstance(fault, CaptureError):
+            fault.stats = stats
+        if fault is not None:
+            raise fault
+        return stats
+
+    def _begin_link(self) -> Callable[[int], int]:
+        """Go on to the link type of the next packet; without one to the capture's, for `choose` to judge, and C to say why."""
+        link = self.reader.next_link()
+        if link is None:
+            capture = self.reader.capture
+            link = int(capture.interfaces[0].linktype) if capture.n_interfaces else ETHERNET
+        self.struct.linktype = link
+        call, self.struct.writes = self.choose(link)
+        return call
 
     def _count_verdicts(self, verdicts: Counter[int]) -> None:
         """Take the loop's counts of verdicts over."""
@@ -121,34 +148,53 @@ class Loop:
 
 def run_capture(
     path: str,
-    call: Callable[[int], int],
+    choose: Callable[[int], tuple[Callable[[int], int], bool]],
     skb: Skb,
     *,
     type: str,
-    writes: bool,
     classic: bool = False,
     out: str | None = None,
     limit: int = 0,
-    link_type: int = ETHERNET,
     flush: Callable[[], None] = lambda: None,
 ) -> PcapStats:
-    """Run one program on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
+    """Run programs of one type, one for each link type, on a capture's packets; those that pass are written to `out`.
 
-    A packet of another link type than Ethernet has no protocol: only its bytes and its lengths.
-
-    Raises:  InputError for a damaged capture, naming packet and offset; OSError for a full disk.
+    Raises:  CaptureError, whose `stats` are what came before, for a capture that is cut short or damaged: `out` then holds the
+             packets before that; InputError for a file that is none; OSError for a full disk, and then there is no `out`.
     """
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(path))
+        start = skb.clear().address
         if not out:
-            return Loop(reader, skb.clear().address, call, writes=writes, link_type=link_type).run(limit, flush)
+            return Loop(reader, start, choose).run(limit, flush)
         from tcbpf.net.pcap import Writer
 
-        writer = stack.enter_context(Writer(out, link_type=link_type))
+        writer = stack.enter_context(Writer(out, link_type=None))
         sink = Sink(lambda: writer, format=writer.format)
-        loop = Loop(reader, skb.clear().address, call, writes=writes, link_type=link_type, sinks=[sink])
+
+        def begin(link: int) -> tuple[Callable[[int], int], bool]:
+            chosen = choose(link)
+            sink.struct.interface = writer.interface(link % SWAPPED)
+            return chosen
+
+        loop = Loop(reader, start, begin, [sink])
         loop.keep(sink, type, classic=classic)
-        return loop.run(limit, flush)
+        try:
+            return loop.run(limit, flush)
+        except CaptureError:
+            writer.close()
+            raise
+
+
+def taken(path: str, link: int) -> None:
+    """Return when packets of a link type are what a device hands to a classifier.
+
+    Raises:  InputError for those of which it is not known what comes first in them.
+    """
+    if link != ETHERNET and link not in IP_LINKS:
+        from tcbpf.net.pcap import foreign_link_type
+
+        raise foreign_link_type(path, link % SWAPPED)
 
 
 class Progress:

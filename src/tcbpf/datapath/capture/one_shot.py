@@ -11,9 +11,8 @@ import ctypes
 import os
 
 from tcbpf import cache
-from tcbpf.datapath.capture.loop import run_capture
+from tcbpf.datapath.capture.loop import run_capture, taken
 from tcbpf.datapath.capture.prepared import Prepared
-from tcbpf.datapath.capture.reader import ETHERNET
 from tcbpf.native.env import Env, current_cpu
 from tcbpf.native.mapmemory import possible_cpus
 from tcbpf.native.skb import Skb
@@ -67,20 +66,19 @@ class OneShot:
         self._table = (ctypes.c_void_p * max(len(self._maps), 1))(*(made.address for made in self._maps))
         self._pages = Pages(prepared.loop)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = ETHERNET) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
         """Run on every packet of a capture, as `Prog.run_pcap` does."""
-        env, loop = Env(cpu=current_cpu()), _LOOP(self._pages.entries["loop"])
-        return run_capture(
-            path,
-            lambda at: int(loop(at, env.address, self._table)),
-            Skb(),
-            type=self.type,
-            writes=self.prepared.writes,
-            classic=self.prepared.classic,
-            out=out,
-            limit=limit,
-            link_type=link_type,
-        )
+
+        def of_device(link: int) -> OneShot:
+            taken(path, link)
+            return self
+
+        return run_one_shots(path, of_device, type=self.type, classic=self.prepared.classic, out=out, limit=limit)
+
+    def chunk(self, env: Env) -> Callable[[int], int]:
+        """Return what runs the packet loop, a struct at an address, on one chunk."""
+        loop = _LOOP(self._pages.entries["loop"])
+        return lambda at: int(loop(at, env.address, self._table))
 
     def close(self) -> None:
         """Drop code and maps."""
@@ -93,3 +91,19 @@ class OneShot:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def run_one_shots(
+    path: str, one: Callable[[int], OneShot], *, type: str, classic: bool, out: str | None = None, limit: int = 0
+) -> PcapStats:
+    """Run on every packet of a capture the program for its link type.
+
+    Raises:  what `run_capture` raises.
+    """
+    env = Env(cpu=current_cpu())
+
+    def choose(link: int) -> tuple[Callable[[int], int], bool]:
+        chosen = one(link)
+        return chosen.chunk(env), chosen.prepared.writes
+
+    return run_capture(path, choose, Skb(), type=type, classic=classic, out=out, limit=limit)

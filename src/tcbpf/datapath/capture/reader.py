@@ -14,7 +14,7 @@ import threading
 from contextlib import contextmanager
 from queue import SimpleQueue
 
-from tcbpf.errors import InputError, InternalError
+from tcbpf.errors import CaptureError, InputError
 from tcbpf.native.library import constant, function, struct
 
 TYPE_CHECKING = False
@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
 CHUNK = 1 << 20  # two of them stay in a core's cache
-FIRST = 1 << 16  # a chunk that holds a first packet
 ROOM = 1 << 19  # in front of a chunk; a record is rarely as large
 LARGEST = 64 << 20  # a record that needs more is damage
+MAGIC, HEADER = 4, 24  # of a pcap
 UNKNOWN_SIZE = 1 << 62  # of a pipe, until it ends
-ETHERNET = 1  # LINKTYPE_ETHERNET
+ETHERNET, IP_LINKS = 1, frozenset({12, 101, 228, 229})  # LINKTYPE_ numbers; DLT_RAW, _RAW, _IPV4, _IPV6
+SWAPPED = constant("LINK_SWAPPED")
+END, MORE, FULL, TRUNCATED, BAD, LINKTYPE = map(constant, ("END", "MORE", "FULL", "TRUNCATED", "BAD", "LINKTYPE"))
+NO_CAPTURE, VERSION = constant("NO_CAPTURE"), constant("PCAP_VERSION")
+DAMAGE = {
+    constant("LENGTH"): "a packet's length is impossible",
+    constant("BLOCK"): "a block's length is impossible, or its two copies differ",
+    constant("NO_INTERFACE"): "a packet's interface is not described",
+    constant("MANY_INTERFACES"): "more than 1024 interfaces are described",
+}
 
 
 class Buffer:
@@ -53,6 +62,10 @@ class Ahead:
     def first(self) -> tuple[Buffer, int]:
         """Return the first chunk."""
         return self.buffers[0], self._read(self.buffers[0])
+
+    def more(self, got: int) -> int:
+        """Add to the first chunk, which has `got` bytes; return how many came."""
+        return self.file.readinto(self.buffers[0].view[ROOM + got :]) or 0  # type: ignore[attr-defined]
 
     def next(self) -> tuple[Buffer, int]:
         """Return the chunk after the last one; `free` then gives that one's buffer back."""
@@ -99,9 +112,14 @@ class Reader:
         self.capture: Any = struct("tcbpf_capture")()
         self.buffer, got = self.ahead.first()
         self._at(self.buffer, ROOM, got, 0)
-        status = function("tcbpf_capture_open", ctypes.c_uint32, ctypes.c_void_p)(ctypes.addressof(self.capture))
-        if status not in (constant("END"), constant("MORE")):
-            self.fail(status)
+        while got < HEADER and (more := self.ahead.more(got)):  # a pipe gives what it has
+            got += more
+            self._at(self.buffer, ROOM, got, 0)
+        self.packet: Any = struct("tcbpf_packet")()
+        self._next = function("tcbpf_capture_next", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
+        self.status = function("tcbpf_capture_open", ctypes.c_uint32, ctypes.c_void_p)(ctypes.addressof(self.capture))
+        if self.status == BAD or got < MAGIC:
+            raise self.fault(self.status, 0)
 
     def _at(self, buffer: Buffer, start: int, size: int, window: int) -> None:
         """Point the capture at `size` bytes of a buffer, which stand at `window` in the file."""
@@ -115,67 +133,75 @@ class Reader:
         Raises:  InputError for a record that cannot be one; OSError.
         """
         capture, last, start = self.capture, self.buffer, self.start
-        window = capture.window + capture.pos
-        rest = last.view[start + capture.pos : start + capture.size]
-        if capture.window + capture.size >= self.size:
+        end, passed = capture.window + capture.size, capture.window + capture.pos
+        if end >= self.size:
             return False
+        rest = last.view[start + capture.pos : start + capture.size]  # nothing of a block to pass over
         chunk, got = self.ahead.next()
-        if not got:
-            self.size = capture.file_size = capture.window + capture.size
-            return not self.is_file  # once more, for C to say how a pipe ended
+        while got and end + got <= passed:
+            end += got
+            self.ahead.free()
+            chunk, got = self.ahead.next()
+        skip = max(0, passed - end)
+        if not got:  # once more, for C to say how it ended
+            self.size = capture.file_size = end
+            if not rest:
+                self._at(chunk, ROOM, 0, end)
+                capture.pos = skip
+            return True
         if len(rest) <= ROOM:
             chunk.view[ROOM - len(rest) : ROOM] = rest
-            self._at(chunk, ROOM - len(rest), len(rest) + got, window)
+            self._at(chunk, ROOM - len(rest) + skip, len(rest) + got - skip, passed)
         else:
-            self._at(self._joined(rest, chunk.view[ROOM : ROOM + got]), 0, len(rest) + got, window)
+            self._at(self._joined(rest, chunk.view[ROOM : ROOM + got]), 0, len(rest) + got, passed)
         self.ahead.free()
         return True
 
     def _joined(self, rest: memoryview, more: memoryview) -> Buffer:
         """Return a buffer of its own for a record larger than the room in front of a chunk."""
         if len(rest) > LARGEST:
-            raise InputError(f"a record of more than {LARGEST} bytes is damage", where=self.path)
+            raise CaptureError(f"a record of more than {LARGEST} bytes is damage", where=self.path)
         made = Buffer(len(rest) + len(more))
         made.view[: len(rest)] = rest
         made.view[len(rest) :] = more
         return made
 
-    def fail(self, status: int, link_type: int | None = None) -> None:
-        """Raise the error of a status that ends the loop over packets of `link_type` (None: any)."""
-        if not self.is_file:
-            raise InputError("the capture is damaged or cut short", where=self.path, hint="save it to a file to see where")
-        from tcbpf.net.pcap import read
+    def next_link(self) -> int | None:
+        """Return the link type of the next packet, which stays the next; None when there is none: `status` says why."""
+        capture, packet = self.capture, self.packet
+        while self.status == MORE:
+            self.status = self._next(ctypes.addressof(capture), ctypes.addressof(packet))
+            if self.status == MORE and packet.data:
+                capture.pos = packet.data - capture.base - packet.head
+                return int(capture.interfaces[packet.interface].linktype)
+            if self.status == MORE and not self.fill():
+                self.status = END
+        return None
 
-        # The plain reader finds the fault again and has the words for it; the loop only knows that there is one.
-        for _ in read(self.path, link_type=link_type):
-            pass
-        raise InternalError(f"{self.path}: the packet loop stopped with status {status} on a sound capture")
+    def fault(self, status: int, packets: int) -> InputError:
+        """Return the error of a status that ends the loop after `packets`."""
+        if self.is_file:
+            from tcbpf.net.pcap import read
 
-
-def link_type(path: str) -> int:
-    """Return the link type of a capture file's first packet; a pipe, which can be read but once, is taken for Ethernet's.
-
-    Raises:  InputError for a damaged capture.
-    """
-    if not os.path.isfile(path):
-        return ETHERNET
-    packet = struct("tcbpf_packet")()
-    following = function("tcbpf_capture_next", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
-    with open_reader(path, chunk=FIRST) as reader:
-        status = constant("MORE")
-        while status == constant("MORE") and not packet.data:
-            status = following(ctypes.addressof(reader.capture), ctypes.addressof(packet))
-            if status == constant("MORE") and not packet.data and not reader.fill():
-                break
-        if status not in (constant("END"), constant("MORE")):
-            reader.fail(status)
-        return int(reader.capture.interfaces[packet.interface].linktype) if packet.data else ETHERNET
+            try:  # the plain reader finds the fault again and has its figures; the loop only knows that there is one
+                for _ in read(self.path, link_type=None):
+                    pass
+            except InputError as error:
+                return error
+        capture = self.capture
+        at, damage = capture.window + capture.pos, capture.error if status == BAD else 0
+        if damage == NO_CAPTURE and not packets:
+            return InputError("is not a capture", where=self.path, hint="a pcap or pcapng file is needed")
+        if damage == VERSION:
+            return InputError("another version of pcap than 2", where=self.path, hint="version 2.4 is needed")
+        what = DAMAGE.get(damage, "the capture is damaged") if damage else "the capture is cut short"
+        return CaptureError(what, where=f"{self.path}: packet {packets + 1}, offset {at}")
 
 
 @contextmanager
 def open_reader(path: str, *, chunk: int = CHUNK) -> Iterator[Reader]:
-    """Open a capture file, or a pipe."""
-    with open(path, "rb", buffering=0) as file:
+    """Open a capture file or a pipe; "-" is standard input."""
+    with open(os.dup(0) if path == "-" else path, "rb", buffering=0) as file:
         reader = Reader(file, path, chunk)
         try:
             yield reader

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Self
 
 from tcbpf.control.given import numbers_of, packet_of, repeat_of
@@ -20,7 +21,7 @@ from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.datapath.kernel.log import reason
 from tcbpf.datapath.kernel.maps import adopt, kernel_name
-from tcbpf.errors import InputError, NotSupported, SysError, VerifierError
+from tcbpf.errors import CaptureError, InputError, NotSupported, SysError, VerifierError
 from tcbpf.isa.insn import Insn, encode
 from tcbpf.maps.map import Map
 from tcbpf.obj.btf import Kind
@@ -85,34 +86,39 @@ class KernelProg:
         signed = verdict - (1 << 32) if verdict >> 31 else verdict
         return Run(signed, test.packet, unpack_ctx(test.ctx) if skb else {}, test.duration_ns)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = 1) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
         """Run on every packet of a capture, one BPF_PROG_TEST_RUN each; packets that it does not take are skipped.
 
-        Raises:  NotSupported for a link type other than Ethernet.
+        Raises:  CaptureError, whose `stats` are what came before, for a capture that is cut short or damaged; InputError for
+                 packets that are no Ethernet frames.
         """
-        from tcbpf.net.pcap import LINKTYPE_ETHERNET, Writer, read
+        from tcbpf.net.pcap import Writer, read
 
-        if link_type != LINKTYPE_ETHERNET:
-            raise NotSupported(f"BPF_PROG_TEST_RUN takes Ethernet frames, not packets of link type {link_type}")
         test, verdicts, skb = self._tester(0), Counter[int](), self.type != "xdp"
-        packets = total = kept = skipped = 0
+        packets = total = skipped = cut = 0
+        fault: CaptureError | None = None
         start = time.perf_counter_ns()
         with ExitStack() as stack:
             writer = stack.enter_context(Writer(out)) if out else None
-            for record in read(path):
-                if limit and packets + skipped == limit:
-                    break
-                if untaken(record.data):
-                    skipped += 1
-                    continue
-                verdict = test.run(record.data, pack_ctx({"wire_len": record.wire_len}, 0) if skb else None)
-                packets, total = packets + 1, total + len(record.data)
-                verdicts[verdict] += 1
-                if writer and passes(self.type, verdict, classic=self.classic):
-                    writer.write(test.packet, record.ts_ns)
-                    kept += 1
+            try:
+                for record in islice(read(path), limit or None):
+                    if untaken(record.data):
+                        skipped += 1
+                        continue
+                    verdict = test.run(record.data, pack_ctx({"wire_len": record.wire_len}, 0) if skb else None)
+                    packets, total, cut = packets + 1, total + record.wire_len, cut + (len(record.data) < record.wire_len)
+                    verdicts[verdict] += 1
+                    if writer and passes(self.type, verdict, classic=self.classic):
+                        writer.write(test.packet, record.ts_ns)
+            except CaptureError as error:
+                fault = error
         counted = {v - (1 << 32) if v >> 31 else v: n for v, n in verdicts.items()}
-        return PcapStats(packets, total, counted, time.perf_counter_ns() - start, kept, skipped)
+        kept = writer.count if writer else 0
+        stats = PcapStats(packets, total, counted, time.perf_counter_ns() - start, kept, skipped, cut)
+        if fault is not None:
+            fault.stats = stats
+            raise fault
+        return stats
 
     def assembly(self) -> str:
         """Refuse: the kernel hands out machine code as bytes, which are not disassembled here.

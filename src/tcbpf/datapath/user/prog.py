@@ -7,24 +7,22 @@ import ctypes
 import errno
 import os
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.control.given import CB_WORDS, repeat_of
 from tcbpf.datapath.base import PcapStats, Run
-from tcbpf.datapath.capture.loop import run_capture
+from tcbpf.datapath.capture.loop import run_capture, taken
 from tcbpf.datapath.user import progfile
 from tcbpf.datapath.user.maps import UserMap
 from tcbpf.errors import NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
-from tcbpf.net.pcap import LINKTYPE_ETHERNET, Writer, read
 from tcbpf.obj.program import Program
 from tcbpf.tables.maps import OF_PROGRAMS
-from tcbpf.tables.progs import PROG_TYPES, passes
+from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
 from tcbpf.verifier.verified import Verified
 from tcbpf.vm.executable import COMPILED, Executable, compile
@@ -181,48 +179,33 @@ class UserProg:
         out = bytes(skb.struct.mac_back) + skb.packet()  # a link header that was taken off comes back as zeros
         return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, out, reported(skb), duration)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, link_type: int = LINKTYPE_ETHERNET) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
         """Run on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
 
-        A packet of another link type than Ethernet has no protocol: only its bytes and its lengths.
+        Packets are Ethernet frames, or IP packets as a device without a link header has them; a classic filter takes any, which
+        then have no protocol: only their bytes and their lengths.
 
-        Raises:  InputError for a damaged capture, naming packet and offset; OSError for a full disk.
+        Raises:  CaptureError, whose `stats` are what came before, for a capture that is cut short or damaged; InputError for a
+                 file that is none, or of another link type; OSError for a full disk.
         """
-        if not self._runnable().address:
-            return self._step_pcap(path, out, limit, link_type)
         env, skb = self._runtime.env(), self._runtime.skb()
+        call, writes = self._chunk(env), self.verified.writes_packet
+
+        def choose(link: int) -> tuple[Callable[[int], int], bool]:
+            if not self.record.program.classic:
+                taken(path, link)
+            return call, writes
+
         return run_capture(
             path,
-            self._chunk(env),
+            choose,
             skb,
             type=self.type,
-            writes=self.verified.writes_packet,
             out=out,
             limit=limit,
             classic=self.record.program.classic,
-            link_type=link_type,
             flush=lambda: self._runtime.flush(env),
         )
-
-    def _passes(self, verdict: int) -> bool:
-        return passes(self.type, verdict, classic=self.record.program.classic)
-
-    def _step_pcap(self, path: str, out: str | None, limit: int, link_type: int) -> PcapStats:
-        """Run on every packet of a capture with an engine that has no machine code."""
-        verdicts, packets, total, start = Counter[int](), 0, 0, time.perf_counter_ns()
-        foreign = {} if link_type == LINKTYPE_ETHERNET else {"protocol": 0, "pkt_type": 0}
-        with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(Writer(out, link_type=link_type)) if out else None
-            for record in read(path, link_type=link_type):
-                if limit and packets == limit:
-                    break
-                run = self.run(record.data, {"wire_len": max(record.wire_len, len(record.data)), **foreign})
-                packets, total = packets + 1, total + record.wire_len
-                verdicts[run.verdict] += 1
-                if writer and self._passes(run.verdict):
-                    writer.write(run.packet, record.ts_ns)
-            kept = writer.count if writer else 0
-        return PcapStats(packets, total, verdicts, time.perf_counter_ns() - start, kept)
 
     def _chunk(self, env: Any) -> Any:
         """Return what runs the packet loop with this program in it."""

@@ -14,9 +14,10 @@ from tcbpf.control.objects import Bpf
 from tcbpf.datapath.base import Replayed
 from tcbpf.datapath.capture.loop import Loop, Sink
 from tcbpf.datapath.capture.reader import open_reader
+from tcbpf.datapath.result import whole_or_not
 from tcbpf.errors import NotSupported
 from tcbpf.native.library import constant, function
-from tcbpf.net.pcap import Writer
+from tcbpf.net.pcap import LINKTYPE_ETHERNET, Writer, foreign_link_type
 from tcbpf.tc.plan import Plan, add_counters, build
 
 if TYPE_CHECKING:
@@ -99,16 +100,25 @@ def replay(
             "tcbpf_loop_device", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
         )
         device = ctypes.addressof(plan.devices[link.index])
-        loop = Loop(
-            reader, skb.address, lambda at: call(at, env.address, device, ingress), writes=programs.write(), sinks=sinks
-        )
-        counts = loop.run(limit, lambda: runtime.flush(env))
+        writes = programs.write()
+
+        def choose(link: int) -> tuple[Callable[[int], int], bool]:
+            if link != LINKTYPE_ETHERNET:
+                raise foreign_link_type(path, link)
+            return lambda at: call(at, env.address, device, ingress), writes
+
+        loop = Loop(reader, skb.address, choose, sinks)
+        counts, fault = whole_or_not(lambda: loop.run(limit, lambda: runtime.flush(env)))
         missed = sum(int(sink.struct.lost) for sink in sinks)
     with store.change() as change:
         change.state = add_counters(plan, change.state)
-    return Replayed(
+    done = Replayed(
         counts.packets, counts.bytes, counts.verdicts, counts.duration_ns, device_counters(plan, names), lost(plan, missed)
     )
+    if fault is not None:
+        fault.stats = done
+        raise fault
+    return done
 
 
 def attach_sinks(

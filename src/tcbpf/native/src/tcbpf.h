@@ -262,7 +262,7 @@ struct tcbpf_result { u32 classid, chain; };     /* TC classification's by-produ
 s32 tcbpf_classify(struct tcbpf_env *env, const struct tcbpf_hook *hook, struct tcbpf_skb *skb, struct tcbpf_result *res);
 
 /* Where packets end: a buffer of capture records, drained by Python. */
-enum { TCBPF_PCAP_US = 1, TCBPF_PCAP_NS, TCBPF_PCAPNG };
+enum { TCBPF_PCAP_US = 1, TCBPF_PCAP_NS, TCBPF_PCAPNG, TCBPF_PCAP_MODIFIED };
 struct tcbpf_sink {
     u8 *buf;
     u64 size, used;
@@ -313,7 +313,7 @@ enum tcbpf_status {
     TCBPF_FULL,                 /* the output or the table of verdicts is: drain it, go on */
     TCBPF_TRUNCATED,            /* the file ends inside the record at `pos` */
     TCBPF_BAD,                  /* the record at `pos` is damaged; `error` says how */
-    TCBPF_LINKTYPE,             /* the record at `pos` belongs to an interface that is not Ethernet */
+    TCBPF_LINKTYPE,             /* the record at `pos` is of another link type than the loop's; `error` is which */
     TCBPF_STOPPED,              /* env.refused is set */
 };
 
@@ -326,20 +326,24 @@ enum tcbpf_damage {
     TCBPF_PCAP_VERSION,         /* a pcap of another major version than 2 */
 };
 
-struct tcbpf_interface { u32 linktype, snaplen; u64 ticks; s64 offset; };    /* ticks per second; offset in seconds */
-#define TCBPF_INTERFACES 64
+/* tsresol: a tick is 10^-n s, or with 0x80 set 2^-n; offset in seconds. linktype: LINKTYPE_, and whether its header is swapped. */
+struct tcbpf_interface { u32 linktype, snaplen, tsresol, pad; s64 offset; };
+#define TCBPF_LINK_SWAPPED 0x10000
+#define TCBPF_INTERFACES 1024
+enum { TCBPF_LENGTHS_SWAPPED = 1, TCBPF_LENGTHS_EITHER };
 #define TCBPF_MAX_CAPLEN 262144 /* a window of the file holds at least one record of this size */
 
 struct tcbpf_capture {
     const u8 *base;             /* the file, or the window of it from `window` on */
     u64 size, pos;              /* bytes at base; where the next record starts, from base */
     u64 window, file_size;      /* offset of base in the file; the file's size */
-    u32 format, swapped;        /* TCBPF_PCAP_US, _NS or TCBPF_PCAPNG; byte order other than the host's */
+    u32 format, swapped;        /* TCBPF_PCAP_US, _NS, _MODIFIED or TCBPF_PCAPNG; byte order other than the host's */
     u32 n_interfaces, error;    /* error: enum tcbpf_damage */
+    u32 lengths, pad;           /* TCBPF_LENGTHS_* of an old pcap */
     struct tcbpf_interface interfaces[TCBPF_INTERFACES];
 };
 
-struct tcbpf_packet { const u8 *data; u32 caplen, len; u32 time[2]; u32 interface, pad; u64 ns; };
+struct tcbpf_packet { const u8 *data; u32 caplen, len; u32 time[2]; u32 interface, head; u64 ns; };     /* head: of the record, before data */
 
 /* Read the file header: format, byte order, interfaces[0] of a pcap. */
 u32 tcbpf_capture_open(struct tcbpf_capture *c);
@@ -358,7 +362,8 @@ struct tcbpf_loop {
     u32 keep;                   /* bit v + 1 of TC_ACT v: which verdicts (-1 to 30) are written to `out` */
     u32 keep_others;            /* whether every other verdict is */
     u32 timed;                  /* set skb.ns on every packet */
-    u32 linktype, pad;          /* what every packet must be of; only Ethernet's are looked at for protocol and type */
+    u32 linktype, pad;          /* what every packet must be of: an interface's */
+    u64 cut;                    /* packets of which the capture, or the buffer, left out an end */
     u64 small[32];              /* packets by verdict -1 to 30, at v + 1 */
     struct tcbpf_verdict verdicts[TCBPF_VERDICTS];       /* the others, by hash */
 };

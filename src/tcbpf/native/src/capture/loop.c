@@ -1,7 +1,7 @@
 /* The packet loop: read, lay out, run, count, keep. */
 #include "../base.h"
 
-#define LINKTYPE_ETHERNET 1
+enum { LINKTYPE_ETHERNET = 1, DLT_RAW = 12, LINKTYPE_RAW = 101, LINKTYPE_IPV4 = 228, LINKTYPE_IPV6 = 229 };
 enum { SMALL = 32, VERDICTS_FULL = TCBPF_VERDICTS * 3 / 4 };
 
 /* Rows of the table in use; Python empties it when it is full. */
@@ -50,6 +50,27 @@ static ALWAYS void lay_out(struct tcbpf_skb *skb, const struct tcbpf_packet *p, 
     tcbpf_skb_set(skb, data, len, p->len > len ? p->len : len);
 }
 
+/* EtherType of an IP packet, as a device that carries nothing else (tun, WireGuard) tells it; 0 for other link types. */
+static u16 ip_protocol(const struct tcbpf_skb *skb, u32 linktype)
+{
+    u32 version = skb->u.len ? skb->data[0] >> 4 : 0;
+
+    switch (linktype) {
+    case LINKTYPE_IPV4: return swap16(ETH_P_IP);
+    case LINKTYPE_IPV6: return swap16(ETH_P_IPV6);
+    case DLT_RAW: case LINKTYPE_RAW: return version == 4 ? swap16(ETH_P_IP) : version == 6 ? swap16(ETH_P_IPV6) : 0;
+    }
+    return 0;
+}
+
+/* A frame without an Ethernet header: the network header comes first, and eth_type_trans() has nothing to say. */
+static COLD void lay_out_other(struct tcbpf_skb *skb, u32 linktype)
+{
+    skb->u.pkt_type = skb->mac_len = 0;
+    skb->network = 0;
+    skb->u.protocol = ip_protocol(skb, linktype);
+}
+
 typedef u32 (*step_fn)(struct tcbpf_env *env, struct tcbpf_skb *skb, const void *what, tcbpf_fn fn);
 
 static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step_fn step, const void *what, tcbpf_fn fn)
@@ -61,13 +82,12 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
     struct tcbpf_sink *out = loop->out;
     struct tcbpf_net *net = env->net;
     u32 status = TCBPF_MORE, others = verdicts_used(loop);
-    u64 budget = loop->budget, packets = 0, bytes = 0;
+    u64 budget = loop->budget, packets = 0, bytes = 0, cut = 0;
 
     if (net)
         net->pressed = 0;
     for (; budget; budget--) {
         struct tcbpf_packet p;
-        u64 before = in->pos;
         u32 verdict;
 
         if (unlikely(others >= VERDICTS_FULL || (out && !sink_has_room(out)) || (net && net->pressed))) {
@@ -82,16 +102,15 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
         if (unlikely(status != TCBPF_MORE || !p.data))
             break;
         if (unlikely(in->interfaces[p.interface].linktype != loop->linktype)) {
-            in->pos = before;
+            in->pos = (u64)(p.data - in->base) - p.head;
             in->error = in->interfaces[p.interface].linktype;
             status = TCBPF_LINKTYPE;
             break;
         }
         lay_out(skb, &p, loop->writes);
-        if (unlikely(loop->linktype != LINKTYPE_ETHERNET)) {      /* no header that eth_type_trans() knows */
-            skb->u.protocol = skb->u.pkt_type = skb->mac_len = 0;
-            skb->network = 0;
-        }
+        if (unlikely(loop->linktype != LINKTYPE_ETHERNET))
+            lay_out_other(skb, loop->linktype);
+        cut += skb->cut != 0;
         skb->u.mark = mark;
         skb->u.priority = priority;
         skb->u.ingress_ifindex = iif;
@@ -115,6 +134,7 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
     skb->u.priority = priority;
     loop->packets += packets;
     loop->bytes += bytes;
+    loop->cut += cut;
     return status;
 }
 
