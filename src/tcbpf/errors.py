@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+ENOTSUPP = 524
+"""The kernel's own errno, which bpf(2) lets out and libc has no words for."""
+
+
 class TcbpfError(Exception):
     """Base of all errors that tcbpf raises on purpose; `str()` gives one readable line."""
 
@@ -116,7 +120,7 @@ class SysError(TcbpfError, OSError):
 
     def __init__(self, errno: int, asked: str, detail: str = "") -> None:
         self.asked, self.detail = asked, detail
-        OSError.__init__(self, errno, os.strerror(errno))
+        OSError.__init__(self, errno, "Operation is not supported" if errno == ENOTSUPP else os.strerror(errno))
 
     def __str__(self) -> str:
         return f"{self.asked}: {self.strerror}" + (f" ({self.detail})" if self.detail else "")

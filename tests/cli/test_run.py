@@ -265,3 +265,44 @@ def test_without_privilege(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "Operation not permitted" in done.stderr and "CAP_BPF" in done.stderr and "--datapath user" in done.stderr
+
+
+UNLISTED = {
+    "RINGBUF": "__uint(max_entries, 4096);",
+    "PERF_EVENT_ARRAY": "__uint(max_entries, 4); __uint(key_size, 4); __uint(value_size, 4);",
+    "QUEUE": "__uint(max_entries, 4); __type(value, __u32);",
+    "STACK": "__uint(max_entries, 4); __type(value, __u32);",
+    "BLOOM_FILTER": "__uint(max_entries, 4); __type(value, __u32);",
+    "SK_STORAGE": "__uint(max_entries, 0); __uint(map_flags, 1); __type(key, int); __type(value, __u32);",
+}
+
+
+@pytest.mark.parametrize("type", UNLISTED)
+def test_maps_without_elements_to_list(capsys: Capture, on: list[str], tmp_path: Path, type: str) -> None:
+    (tmp_path / "x.c").write_text(
+        f"""
+        #include <linux/bpf.h>
+        #include <bpf/bpf_helpers.h>
+        struct {{ __uint(type, BPF_MAP_TYPE_{type}); {UNLISTED[type]} }} events SEC(".maps");
+        struct {{
+            __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64);
+        }} n SEC(".maps");
+        SEC("tc") int p(struct __sk_buff *skb)
+        {{
+            __u32 k = 0;
+            __u64 *v = bpf_map_lookup_elem(&n, &k);
+            asm volatile("" :: "r"(&events));
+            if (v) (*v)++;
+            return 0;
+        }}
+        char _license[] SEC("license") = "GPL";
+        """
+    )
+    words = ("run", str(tmp_path / "x.c"), DNS, "--maps", *on)
+    shown = out(capsys, *words)
+    assert f"map events is a {type.lower()}, which has no elements to list" in shown and "packets" in shown
+    report = json.loads(out(capsys, *words, "--json"))
+    assert report["maps"]["events"] is None and report["maps"]["n"] == [{"key": 0, "value": report["packets"]}]
+    if on[1] == "kernel":
+        compared = out(capsys, "diff", str(tmp_path / "x.c"), DNS)
+        assert "identical" in compared and "not the contents of events" in compared

@@ -12,7 +12,8 @@ from typing import Any
 from tcbpf.cli.arguments import add_json, add_program, read_object, unpinned
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.datapath.kernel.progs import untaken
-from tcbpf.errors import InputError
+from tcbpf.errors import InputError, MapError
+from tcbpf.maps.map import UNLISTED
 from tcbpf.net.pcap import read
 from tcbpf.obj import programs
 from tcbpf.obj.link import choose, tail_section
@@ -39,6 +40,7 @@ class Outcome:
 
     packets: int = 0
     skipped: int = 0
+    unlisted: tuple[str, ...] = ()
     difference: Difference | None = None
 
 
@@ -84,6 +86,7 @@ def show(args: argparse.Namespace, path: str, name: str, outcome: Outcome) -> No
                     "capture": path,
                     "packets": outcome.packets,
                     "skipped": outcome.skipped,
+                    "unlisted": outcome.unlisted,
                     "identical": diff is None,
                     "difference": diff
                     and {"packet": diff.packet, "what": diff.what, "user": repr(diff.user), "kernel": repr(diff.kernel)},
@@ -92,6 +95,7 @@ def show(args: argparse.Namespace, path: str, name: str, outcome: Outcome) -> No
         )
         return
     skipped = f", {outcome.skipped} outside what BPF_PROG_TEST_RUN takes" if outcome.skipped else ""
+    skipped += f", not the contents of {', '.join(outcome.unlisted)}" if outcome.unlisted else ""
     if diff is None:
         print(f"{path}: {name}: identical, {outcome.packets} packets{skipped}")
         return
@@ -128,7 +132,9 @@ def compare(obj: Object, path: str, name: str, limit: int = 0) -> Outcome:
                         outcome.difference = Difference(number, what, x, y)
                         return outcome
             for map, x, y in map_pairs(ours, theirs):
-                if x != y:
+                if x is None or y is None:
+                    outcome.unlisted += (map,)
+                elif x != y:
                     outcome.difference = Difference(0, f"map {map}", *only_different(x, y))
                     break
     finally:
@@ -150,19 +156,18 @@ def pairs(a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
 def map_pairs(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield the contents of each map of both programs, raw, in no order."""
     for x, y in zip(ours.maps, theirs.maps, strict=True):
-        if MAP_TYPES[x.spec.type].values in ("bytes", "map"):
-            yield x.spec.name, contents(x.raw), contents(y.raw)
+        listed = MAP_TYPES[x.spec.type].values in ("bytes", "map")
+        yield x.spec.name, *((contents(x), contents(y)) if listed else (None, None))
 
 
-def contents(raw: Any) -> dict[bytes, bytes]:
-    """Return all elements of a raw map."""
-    found, key = {}, raw.next_key(None)
-    while key is not None:
-        value = raw.lookup(key)
-        if value is not None:
-            found[key] = value
-        key = raw.next_key(key)
-    return found
+def contents(map: Any) -> dict[bytes, bytes] | None:
+    """Return all elements of a map, raw; None when its type has none to list."""
+    try:
+        return {key: value for key in map.raw_keys() if (value := map.raw.lookup(key)) is not None}
+    except MapError as error:
+        if error.errno not in UNLISTED:
+            raise
+        return None
 
 
 def only_different(x: dict[bytes, bytes], y: dict[bytes, bytes]) -> tuple[str, str]:

@@ -14,8 +14,9 @@ from tcbpf.cli.arguments import add_datapath, add_json
 from tcbpf.cli.output import one_line, table
 from tcbpf.datapath.base import Datapath
 from tcbpf.datapath.choose import chosen_name, open_datapath
-from tcbpf.errors import InputError, MapError, NotSupported
+from tcbpf.errors import ENOTSUPP, InputError, MapError, NotSupported
 from tcbpf.maps.map import BPF_ANY, BPF_EXIST, BPF_NOEXIST, Map
+from tcbpf.maps.records import READABLE
 from tcbpf.obj.program import MapSpec
 from tcbpf.tables.maps import MAP_TYPES
 
@@ -36,7 +37,6 @@ KEY and VALUE are numbers, addresses or JSON, by the map's BTF; with --hex, byte
   pin MAP PATH                    give it a name in the bpf fs
   unpin PATH                      take the name away
 """
-ENOTSUPP = 524  # the kernel's own, which bpf(2) lets out
 FLAGS = {"any": BPF_ANY, "noexist": BPF_NOEXIST, "exist": BPF_EXIST}
 
 
@@ -131,6 +131,10 @@ def records(found: Map, args: argparse.Namespace, words: list[str]) -> int:
 
 def element(found: Map, args: argparse.Namespace, words: list[str]) -> int:
     """Run dump, lookup, update or delete."""
+    if not found.spec.key_size:
+        verbs = "records" if found.spec.type in READABLE else "push" if found.spec.type == "bloom_filter" else "push, peek, pop"
+        how = f"tcbpf map {verbs}"
+        raise InputError(f"a {found.spec.type} has no keys", where=f"map {args.what} {found.spec.name}", hint=how)
     if args.what == "dump":
         finish(words)
         return dump(found, args)

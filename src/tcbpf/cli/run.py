@@ -52,6 +52,7 @@ def main(args: Any) -> int:
     """Run, and print verdict counts and the rate."""
     refuse_same_file(args.capture, args.out)
     source, datapath, maps = Source(args.program), chosen_name(args.datapath), {}
+    types: dict[str, str] = {}
     with ExitStack() as stack:
         prog: OneShot | Prog | None = None
         if datapath == "user" and not args.maps and not any(name.startswith("TCBPF_JIT_") for name in os.environ):
@@ -64,7 +65,8 @@ def main(args: Any) -> int:
         if args.maps:
             from tcbpf.tables.maps import OF_PROGRAMS
 
-            maps = {m.spec.name: list(m.items()) for m in dp.maps.values() if m.spec.type not in OF_PROGRAMS}
+            maps = {m.spec.name: m.listing() for m in dp.maps.values() if m.spec.type not in OF_PROGRAMS}
+            types = {m.spec.name: m.spec.type for m in dp.maps.values()}
     report: dict[str, Any] = {
         "program": prog.name,
         "datapath": datapath,
@@ -81,10 +83,12 @@ def main(args: Any) -> int:
         import json
 
         if args.maps:
-            report["maps"] = {name: [{"key": k, "value": v} for k, v in items] for name, items in maps.items()}
+            report["maps"] = {
+                name: None if items is None else [{"key": k, "value": v} for k, v in items] for name, items in maps.items()
+            }
         print(json.dumps(report, default=str))
     else:
-        show(report, maps)
+        show(report, maps, types)
     if fault is not None:
         raise fault
     return 0
@@ -110,7 +114,7 @@ def one_shot(source: Source, section: str, name: str) -> OneShot | None:
     return OneShot(prepared)
 
 
-def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None:
+def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]] | None], types: dict[str, str]) -> None:
     """Print the report for a person."""
     from tcbpf.cli.output import one_line, rate, table, verdict_name
 
@@ -132,4 +136,10 @@ def show(report: dict[str, Any], maps: dict[str, list[tuple[Any, Any]]]) -> None
         lengths = "skb->len is what was captured, skb->wire_len what was on the wire"
         print(f"{report['cut']} of them were cut by the capture: {lengths}")
     for name, items in maps.items():
+        if items is None:
+            from tcbpf.maps.records import READABLE
+
+            records = ": tcbpf map records takes what is in one" if types[name] in READABLE else ""
+            print(f"map {name} is a {types[name]}, which has no elements to list{records}")
+            continue
         table(("key", "value"), [(one_line(k), one_line(v)) for k, v in items], title=f"map {name}")

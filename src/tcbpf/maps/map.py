@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from tcbpf.cpus import possible_cpus as possible_cpus
-from tcbpf.errors import InputError, MapError
+from tcbpf.errors import ENOTSUPP, InputError, MapError
 from tcbpf.maps.records import READABLE, RawRecords, Records, decoder
 from tcbpf.maps.typed import Shape, address_bytes, shape_of
 from tcbpf.obj.btf import Kind
@@ -21,6 +21,10 @@ from tcbpf.uapi.bpf import BPF_NOEXIST as BPF_NOEXIST
 
 _PREFIXED = having(lambda row: row.prefixed)
 _PREFIX_SIZE = 4  # of struct bpf_lpm_trie_key's prefixlen
+
+
+UNLISTED = frozenset({ENOTSUPP, errno.EOPNOTSUPP, errno.EINVAL})
+"""Errnos of listing the elements of a map that has none for user space."""
 
 
 class RawMap(Protocol):
@@ -121,6 +125,15 @@ class Map:
             value = self.raw.lookup(key)
             if value is not None:
                 yield self.decode_key(key), self.decode_value(value)
+
+    def listing(self) -> list[tuple[Any, Any]] | None:
+        """Return typed pairs; None for a map whose elements user space cannot list, such as a queue or a ring buffer."""
+        try:
+            return list(self.items())
+        except MapError as error:
+            if error.errno not in UNLISTED:
+                raise
+            return None
 
     # --- queues, stacks and bloom filters, which have no keys -----------------------------------------------------------
 
