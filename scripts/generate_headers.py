@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from oracle import absent, not_compared  # noqa: E402
-from tcbpf.obj.btf import Btf, Kind, Type, parse  # noqa: E402
+from tcbpf.obj.btf import Btf, Kind, Type  # noqa: E402
+from tcbpf.obj.btf_parse import parse  # noqa: E402
 from tcbpf.tables.helpers import HELPERS  # noqa: E402
 
 INCLUDE = ROOT / "src/tcbpf/lang/include"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from functools import cache
 
-from tcbpf.obj.btf import GLOBAL, MAGIC, STATIC, Btf, Kind, parse
+from tcbpf.obj.btf import GLOBAL, MAGIC, STATIC, Btf, Kind
+from tcbpf.obj.btf_parse import parse
 
 SKB_CONTEXT, XDP_CONTEXT = "__sk_buff", "xdp_md"
 GLOBALS = {

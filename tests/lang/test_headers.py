@@ -10,7 +10,8 @@ import pytest
 from kernel_oracle import unavailable
 from tcbpf.lang import c, compile_c
 from tcbpf.obj import load
-from tcbpf.obj.btf import Btf, Kind, Type, parse
+from tcbpf.obj.btf import Btf, Kind, Type
+from tcbpf.obj.btf_parse import parse
 from tcbpf.tables.helpers import HELPERS
 
 INCLUDE = Path(c.__file__).parent / "include"

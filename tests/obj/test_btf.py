@@ -9,8 +9,9 @@ import pytest
 from tcbpf.errors import ObjectError
 from tcbpf.lang import compile_c
 from tcbpf.obj import load
-from tcbpf.obj.btf import GLOBAL, MAGIC, STATIC, Btf, Kind, parse
+from tcbpf.obj.btf import GLOBAL, MAGIC, STATIC, Btf, Kind
 from tcbpf.obj.btf_index import KernelBtf
+from tcbpf.obj.btf_parse import parse
 
 SOURCE = """
 #include <bpf_helpers.h>

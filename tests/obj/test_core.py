@@ -9,9 +9,10 @@ from tcbpf.errors import NotSupported, ObjectError
 from tcbpf.isa.insn import Insn
 from tcbpf.lang import compile_c
 from tcbpf.obj import btf_index, core, link, load
-from tcbpf.obj.btf import Btf, Kind, parse
+from tcbpf.obj.btf import Btf, Kind
 from tcbpf.obj.btf_ext import CoreRelo
 from tcbpf.obj.btf_index import VMLINUX, KernelBtf
+from tcbpf.obj.btf_parse import parse
 
 LOCAL = """
 #include <bpf_helpers.h>

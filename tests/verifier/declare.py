@@ -13,7 +13,8 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-from tcbpf.obj.btf import Btf, Kind, parse
+from tcbpf.obj.btf import Btf, Kind
+from tcbpf.obj.btf_parse import parse
 
 SIZED = {
     "char": (1, 1),

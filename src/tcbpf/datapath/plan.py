@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tcbpf.cpus import possible_cpus
 from tcbpf.datapath.pins import pin_path
-from tcbpf.maps.map import possible_cpus
 from tcbpf.obj.link import link, tail_programs, tail_section
 from tcbpf.tables.maps import MAP_TYPES, OF_MAPS
 

@@ -361,6 +361,6 @@ def _inner_of(shape: Any) -> MapSpec | None:
 def _btf_of(fd: int, head: Any) -> Btf | None:
     if not head.btf_size or head.btf_size > 1 << 28:
         return None
-    from tcbpf.obj.btf import parse
+    from tcbpf.obj.btf_parse import parse
 
     return parse(os.pread(fd, head.btf_size, head.btf))

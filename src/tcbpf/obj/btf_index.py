@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import overload
 
 from tcbpf.errors import NotSupported, ObjectError
-from tcbpf.obj.btf import VOID, Btf, Type, extent, read_type, record_size
+from tcbpf.obj.btf import VOID, Btf, Type
+from tcbpf.obj.btf_parse import extent, read_type, record_size
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from tcbpf.errors import InputError, ObjectError
 from tcbpf.isa.insn import SLOT_SIZE, Insn, decode
-from tcbpf.obj import btf as btf_
 from tcbpf.obj import btf_ext as ext_
 from tcbpf.obj import core
 from tcbpf.obj import elf as elf_
-from tcbpf.obj.btf import Btf, Kind
+from tcbpf.obj.btf import GLOBAL, Btf, Kind
 from tcbpf.obj.btf_ext import BtfExt
+from tcbpf.obj.btf_fixup import define_externs, make_static, place_sections
+from tcbpf.obj.btf_parse import parse
 from tcbpf.obj.elf import Elf, Rel, Section, Symbol
 from tcbpf.obj.mapdefs import Declared, declared
 from tcbpf.obj.program import Code, Line, Object, Reloc
@@ -115,17 +116,19 @@ class _Loader:
         section = self.elf.section(".BTF")
         if section is None or not section.data:
             return None
-        btf = btf_.parse(section.data)
+        btf = parse(section.data)
         names = {s.name: s for s in self.elf.sections}
         symbols = {(s.section, s.name): s.value for s in self.elf.symbols if s.type == elf_.STT_OBJECT}
-        btf = btf.sections_placed(
+        btf = place_sections(
+            btf,
             lambda name: names[name].size & 0xFFFFFFFF if name in names else None,
             lambda name, variable: symbols.get((names[name].index, variable)),
-        ).externs_placed()
+        )
         hidden = {
             s.name for s in self.elf.symbols if s.type == elf_.STT_FUNC and s.visibility in (elf_.STV_HIDDEN, elf_.STV_INTERNAL)
         }
-        return btf.linkage_made_static(hidden) if hidden else btf
+        btf = define_externs(btf)
+        return make_static(btf, hidden) if hidden else btf
 
     # --- functions ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +212,7 @@ class _Loader:
                 relocs,
                 tuple(replace(line, pc=line.pc - first) for line in lines[low:high]),
                 type_id,
-                func.linkage == btf_.GLOBAL if func else place.is_global,
+                func.linkage == GLOBAL if func else place.is_global,
             )
 
     def check_pairs(self, section: Section, place: _Place, body: tuple[Insn, ...]) -> None:

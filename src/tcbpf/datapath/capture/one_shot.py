@@ -11,10 +11,10 @@ import ctypes
 import os
 
 from tcbpf import cache
+from tcbpf.cpus import possible_cpus
 from tcbpf.datapath.capture.loop import run_capture, taken
 from tcbpf.datapath.capture.prepared import Prepared
 from tcbpf.native.env import Env, current_cpu
-from tcbpf.native.mapmemory import possible_cpus
 from tcbpf.native.skb import Skb
 from tcbpf.vm.jit.cache import cpu
 from tcbpf.vm.jit.pages import Pages

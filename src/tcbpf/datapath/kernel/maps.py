@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from tcbpf.cpus import possible_cpus as possible_cpus
+from tcbpf.cpus import possible_cpus
 from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.errors import InputError, MapError, NotSupported, SysError
@@ -184,7 +184,7 @@ def adopt(fd: int) -> KernelMap:
         raise NotSupported(f"map type {info.type}: no table names it")
     btf, key_type, value_type = None, int(info.btf_key_type_id), int(info.btf_value_type_id)
     if info.btf_id:
-        from tcbpf.obj.btf import parse
+        from tcbpf.obj.btf_parse import parse
 
         with suppress(SysError, InputError):
             btf = parse(syscall.btf_by_id(info.btf_id))

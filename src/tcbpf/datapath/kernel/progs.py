@@ -29,7 +29,21 @@ from tcbpf.obj.btf_index import kernel_btf
 from tcbpf.obj.program import Program
 from tcbpf.tables.helpers import CONVERTED, Helper
 from tcbpf.tables.maps import OF_PROGRAMS
-from tcbpf.tables.opcodes import ALU64, CALL, EXIT, JMP, LD_IMM64, MAX_INSNS, MAX_INSNS_UNPRIVILEGED, MOV
+from tcbpf.tables.opcodes import (
+    ALU64,
+    CALL,
+    EXIT,
+    JMP,
+    LD_IMM64,
+    MAX_INSNS,
+    MAX_INSNS_UNPRIVILEGED,
+    MOV,
+    PSEUDO_KFUNC_CALL,
+    PSEUDO_MAP_FD,
+    PSEUDO_MAP_IDX,
+    PSEUDO_MAP_IDX_VALUE,
+    PSEUDO_MAP_VALUE,
+)
 from tcbpf.tables.progs import PROG_TYPES, passes
 from tcbpf.tables.skb import SKB, SKB_SIZE
 from tcbpf.uapi import bpf as uapi
@@ -212,11 +226,11 @@ def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:
     """
     code = list(insns)
     for pc, insn in enumerate(code):
-        if insn.code != LD_IMM64 or insn.src not in (uapi.BPF_PSEUDO_MAP_IDX, uapi.BPF_PSEUDO_MAP_IDX_VALUE):
+        if insn.code != LD_IMM64 or insn.src not in (PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE):
             continue
         if not 0 <= insn.imm < len(fds):
             raise VerifierError(f"fd {insn.imm} is not pointing to valid bpf_map", pc=pc, errno=errno.EBADF)
-        source = uapi.BPF_PSEUDO_MAP_FD if insn.src == uapi.BPF_PSEUDO_MAP_IDX else uapi.BPF_PSEUDO_MAP_VALUE
+        source = PSEUDO_MAP_FD if insn.src == PSEUDO_MAP_IDX else PSEUDO_MAP_VALUE
         code[pc] = insn._replace(src=source, imm=fds[insn.imm])
     return code
 
@@ -230,7 +244,7 @@ def with_ids(insns: list[Insn], kfuncs: Sequence[str]) -> list[Insn]:
         return insns
     btf = kernel_btf()
     for pc, insn in enumerate(insns):
-        if insn.code == JMP | CALL and insn.src == uapi.BPF_PSEUDO_KFUNC_CALL and 0 <= insn.imm < len(kfuncs):
+        if insn.code == JMP | CALL and insn.src == PSEUDO_KFUNC_CALL and 0 <= insn.imm < len(kfuncs):
             row = btf.find(kfuncs[insn.imm], Kind.FUNC)
             if row is None:
                 raise NotSupported(f"this kernel has no function {kfuncs[insn.imm]}")

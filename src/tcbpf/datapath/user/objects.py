@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from tcbpf.tables.progs import PROG_TYPES
 
 if TYPE_CHECKING:
     from tcbpf.datapath.user.store import Store
+    from tcbpf.maps.map import Map
     from tcbpf.tc.state import State
 
 
@@ -78,14 +79,20 @@ class Objects:
         return os.pread(fd, 1, 0) == b"{"
 
     def head(self, fd: int) -> dict[str, Any]:
-        """Return what a program's file says of it, as it is written.
+        """Return the fields of a program's file, as they are written.
 
-        Raises:  SysError with EINVAL when the file is none.
+        Raises:  SysError with EINVAL when it is not a program's file.
         """
-        try:
+        with damaged(fd):
             return progfile.read_head(fd)
-        except InputError as error:
-            raise SysError(errno.EINVAL, os.readlink(f"/proc/self/fd/{fd}"), error.what) from None
+
+    def record(self, fd: int, maps: tuple[Map, ...], head: Mapping[str, Any]) -> ProgRecord:
+        """Return the program of a file whose head was read, over live maps.
+
+        Raises:  SysError with EINVAL when the file is damaged.
+        """
+        with damaged(fd):
+            return progfile.read(maps, head)
 
     def check_tail(self, file: MapFile, fd: int) -> int:
         """Return the id of the program open as `fd`, which a program array of its kind may hold.
@@ -203,6 +210,15 @@ def named(kind: tuple[int, int]) -> str:
     """Return the words for a program's type and attach type."""
     row = PROG_TYPES.at(kind[0])
     return f"{row.name if row else kind[0]}" + (f" and attach type {kind[1]}" if kind[1] else "")
+
+
+@contextlib.contextmanager
+def damaged(fd: int) -> Iterator[None]:
+    """Turn the words about a file's contents into EINVAL for that file."""
+    try:
+        yield
+    except InputError as error:
+        raise SysError(errno.EINVAL, os.readlink(f"/proc/self/fd/{fd}"), error.what) from None
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ class UserProg:
         try:
             head = objects.head(fd)
             maps = tuple(Map(objects.named_map(id)) for id in head["maps"])
-            return cls(runtime, options, fd, progfile.read(fd, maps, head), maps)
+            return cls(runtime, options, fd, objects.record(fd, maps, head), maps)
         except BaseException:
             os.close(fd)
             raise

@@ -1,6 +1,7 @@
-"""A program as a file: its bytecode, what it is called, and the maps it names by id.
+"""A program as a file: its bytecode, its name and licence, and the maps it names by id.
 
-What is in the file is proved again by whoever runs it: no verdict is read from a file.
+Whoever runs the program verifies it again: no verdict is read from a file. The file may be another process's, or damaged, so
+each field is checked when it is read.
 """
 
 from __future__ import annotations
@@ -8,20 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tcbpf.errors import InputError
 from tcbpf.isa.insn import Insn, decode, encode
 from tcbpf.obj.program import Func, HasSpec, Line, Program
 from tcbpf.tables.opcodes import LD_IMM64, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, PSEUDO_MAP_VALUE
+from tcbpf.tables.progs import PROG_TYPES
 
-FORMAT = "tcbpf program 1"
+if TYPE_CHECKING:
+    from tcbpf.obj.btf import Btf
+
+FORMAT = "tcbpf program 2"
 
 
 @dataclass(frozen=True)
 class ProgRecord:
-    """What the file of a loaded program holds.
+    """A loaded program as its file has it.
 
     Units:   load_time nanoseconds of CLOCK_BOOTTIME; maps are ids, in the order of Program.maps.
     """
@@ -35,8 +41,67 @@ class ProgRecord:
     insns_processed: int
 
 
+class Form(NamedTuple):
+    """A field's form in JSON. `read` raises ValueError or TypeError for anything else, as InputError does for damage."""
+
+    write: Callable[[Any], object]
+    read: Callable[[Any], Any]
+
+
+def _exactly(type: type) -> Form:
+    """Return the form of a JSON scalar; True is no int."""
+
+    def read(value: Any) -> Any:
+        if value.__class__ is not type:
+            raise TypeError(value)
+        return value
+
+    return Form(lambda value: value, read)
+
+
+_INT, _STR, _BOOL = map(_exactly, (int, str, bool))
+_BYTES = Form(bytes.hex, bytes.fromhex)
+
+
+def _each(form: Form) -> Form:
+    """Return the form of a tuple of values of one form."""
+    return Form(lambda values: [form.write(value) for value in values], lambda values: tuple(map(form.read, values)))
+
+
+def _row(row: type) -> Form:
+    """Return the form of a dataclass as a list of its fields."""
+    forms = [FORMS[str(field.type)] for field in fields(row)]
+    names = [field.name for field in fields(row)]
+    return Form(
+        lambda value: [form.write(getattr(value, name)) for form, name in zip(forms, names, strict=True)],
+        lambda values: row(*(form.read(value) for form, value in zip(forms, values, strict=True))),
+    )
+
+
+def _read_btf(text: str) -> Btf | None:
+    from tcbpf.obj.btf_parse import parse
+
+    return parse(bytes.fromhex(text)) if text else None
+
+
+FORMS: dict[str, Form] = {"int": _INT, "str": _STR, "bool": _BOOL, "bytes": _BYTES}
+"""The form of each type that a field has, as the dataclasses spell it."""
+
+FORMS |= {
+    "tuple[int, ...]": _each(_INT),
+    "tuple[str, ...]": _each(_STR),
+    "tuple[Insn, ...]": Form(lambda insns: encode(insns).hex(), lambda text: decode(bytes.fromhex(text))),
+    "tuple[Line, ...]": _each(_row(Line)),
+    "tuple[Func, ...]": _each(_row(Func)),
+    "Btf | None": Form(lambda btf: btf.raw.hex() if btf else "", _read_btf),
+}
+_OF_RECORD = {field.name: FORMS[str(field.type)] for field in fields(ProgRecord) if field.name != "program"}
+_OF_PROGRAM = {field.name: FORMS[str(field.type)] for field in fields(Program) if field.name != "maps"}
+_SCALARS = {name: form for name, form in (_OF_RECORD | _OF_PROGRAM).items() if form in (_INT, _STR, _BOOL)}
+
+
 def tag_of(program: Program) -> bytes:
-    """Return the program's tag: SHA-256 of its instructions, what a map's descriptor would fill taken for zero.
+    """Return the program's tag: SHA-256 of its instructions, with zeros for map descriptors.
 
     Source:  bpf_prog_calc_tag(), kernel/bpf/core.c (v6.18; SHA-1 before).
     """
@@ -54,84 +119,50 @@ def tag_of(program: Program) -> bytes:
 
 def write(fd: int, record: ProgRecord) -> None:
     """Write a program's file."""
-    program = record.program
-    text = json.dumps(
-        {
-            "format": FORMAT,
-            "id": record.id,
-            "maps": record.maps,
-            "tag": record.tag.hex(),
-            "load_time": record.load_time,
-            "uid": record.uid,
-            "insns_processed": record.insns_processed,
-            "name": program.name,
-            "type": program.type,
-            "kfuncs": program.kfuncs,
-            "license": program.license,
-            "section": program.section,
-            "attach_type": program.attach_type,
-            "kernel_version": program.kernel_version,
-            "classic": program.classic,
-            "path": program.path,
-            "insns": encode(program.insns).hex(),
-            "btf": program.btf.raw.hex() if program.btf else "",
-            "func_info": program.raw_func_info.hex(),
-            "line_info": program.raw_line_info.hex(),
-            "funcs": [[f.pc, f.name, f.type_id, f.is_global] for f in program.funcs],
-            "lines": [[line.pc, line.file, line.line, line.column, line.text] for line in program.lines],
-        }
-    ).encode()
+    of_record = {name: form.write(getattr(record, name)) for name, form in _OF_RECORD.items()}
+    of_program = {name: form.write(getattr(record.program, name)) for name, form in _OF_PROGRAM.items()}
+    text = json.dumps({"format": FORMAT, **of_record, **of_program}).encode()
     at = 0
     while at < len(text):
         at += os.pwrite(fd, text[at:], at)
 
 
 def read_head(fd: int) -> dict[str, Any]:
-    """Return the fields of a program's file as they are written.
+    """Return the fields of a program's file: numbers, strings and `maps` checked, the rest as they are written.
 
-    Raises:  InputError when the file is none.
+    Raises:  InputError when it is not a program's file.
     """
     raw = os.pread(fd, os.fstat(fd).st_size, 0)
     try:
         found = json.loads(raw) if raw[:1] == b"{" else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InputError("is no program of the user datapath")
+        raise InputError("not a user-datapath program file")
+    _read({**_SCALARS, "maps": _OF_RECORD["maps"], "tag": _OF_RECORD["tag"]}, found)
+    if found["type"] not in PROG_TYPES:
+        raise InputError("a damaged program file: type")
     return found
 
 
-def read(fd: int, maps: tuple[HasSpec, ...], head: dict[str, Any]) -> ProgRecord:
-    """Return what a program's file says, over live maps."""
-    btf = None
-    if head["btf"]:
-        from tcbpf.obj.btf import parse
+def read(maps: tuple[HasSpec, ...], head: Mapping[str, Any]) -> ProgRecord:
+    """Return the program of a file, over live maps.
 
-        btf = parse(bytes.fromhex(head["btf"]))
-    program = Program(
-        name=head["name"],
-        type=head["type"],
-        insns=decode(bytes.fromhex(head["insns"])),
-        maps=maps,
-        kfuncs=tuple(head["kfuncs"]),
-        license=head["license"],
-        section=head["section"],
-        attach_type=head["attach_type"],
-        btf=btf,
-        kernel_version=head["kernel_version"],
-        classic=head["classic"],
-        path=head["path"],
-        raw_func_info=bytes.fromhex(head["func_info"]),
-        raw_line_info=bytes.fromhex(head["line_info"]),
-        funcs=tuple(Func(*row) for row in head["funcs"]),
-        lines=tuple(Line(*row) for row in head["lines"]),
-    )
-    return ProgRecord(
-        head["id"],
-        program,
-        tuple(head["maps"]),
-        bytes.fromhex(head["tag"]),
-        head["load_time"],
-        head["uid"],
-        head["insns_processed"],
-    )
+    Raises:  InputError for a damaged file.
+    """
+    program = Program(maps=maps, **_read(_OF_PROGRAM, head))
+    return ProgRecord(program=program, **_read(_OF_RECORD, head))
+
+
+def _read(forms: Mapping[str, Form], head: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of these forms.
+
+    Raises:  InputError for one that is missing, or of another form.
+    """
+    found = {}
+    for name, form in forms.items():
+        try:
+            found[name] = form.read(head[name])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"a damaged program file: {name}") from None
+    return found
