@@ -118,12 +118,16 @@ def test_a_file_s_identity_changes_with_it(tmp_path: Path) -> None:
     assert len({missing, first, cache.file_identity(str(path))}) == 3, "even when its time is set back"
 
 
-def test_the_package_s_identity_is_of_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_s_identity_is_of_the_files_that_entries_are_made_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
     (tmp_path / "room" / "__pycache__").mkdir(parents=True)
     (tmp_path / "room" / "x.py").write_text("a = 1\n")
     first = cache.identity.__wrapped__()
     (tmp_path / "room" / "__pycache__" / "x.pyc").write_text("compiled")
+    (tmp_path / "cli" / "tc").mkdir(parents=True)
+    (tmp_path / "cli" / "tc" / "x.py").write_text("no entry is made here")
     assert cache.identity.__wrapped__() == first
     (tmp_path / "room" / "x.py").write_text("a = 2\n")
     second = cache.identity.__wrapped__()
@@ -131,3 +135,7 @@ def test_the_package_s_identity_is_of_all_its_files(tmp_path: Path, monkeypatch:
     third = cache.identity.__wrapped__()
     monkeypatch.setattr(cache, "installed", lambda name: str(tmp_path / "elsewhere" / name))
     assert len({first, second, third, cache.identity.__wrapped__()}) == 4
+
+
+def test_directories_that_make_no_entry_are_there() -> None:
+    assert not [name for name in {*cache.APART} - {"native/_build"} if not (Path(cache.__file__).parent / name).is_dir()]

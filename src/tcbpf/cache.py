@@ -31,8 +31,11 @@ LLVM = "llvmlite/_version.py"
 BUILT_ON = (LLVM, "elftools/__init__.py")
 """One file of each package that entries depend on; a new release of the package replaces it."""
 
-APART = ("__pycache__", "_build", "include")
-"""Directories not hashed here: build outputs, and headers, which each compilation hashes itself."""
+APART = (
+    *("cli/bench", "cli/dbg", "cli/tc", "cli/verify", "control", "datapath/kernel", "datapath/user"),
+    *("lang/include", "maps", "native/_build", "net", "tc", "testing"),
+)
+"""Directories that no entry is made by; headers, which each compilation hashes itself; build outputs."""
 
 _OTHERS_WRITE = 0o022
 
@@ -113,18 +116,19 @@ def file_identity(path: str) -> bytes:
 
 @cache
 def identity() -> bytes:
-    """Return a hash that changes with this package, with Python and with the packages of BUILT_ON."""
-    found = [("python", sys.version), *(("built on", str(file_identity(installed(name)))) for name in BUILT_ON)]
-    places = [os.path.dirname(__file__)]
+    """Return a hash that changes with the part of this package that entries are made by, with Python and with BUILT_ON."""
+    here = os.path.dirname(__file__)
+    found, places = [sys.version.encode(), *(file_identity(installed(name)) for name in BUILT_ON)], [here]
+    apart = {"__pycache__", *(os.path.join(here, name) for name in APART)}
     while places:
         with os.scandir(places.pop()) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     about = entry.stat()
-                    found.append((entry.path, f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"))
-                elif entry.name not in APART:
+                    found.append(f"{entry.path} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}".encode())
+                elif entry.path not in apart and entry.name not in apart:
                     places.append(entry.path)
-    return sha256(repr(sorted(found)).encode()).digest()
+    return sha256(b"\0".join(sorted(found))).digest()
 
 
 def installed(name: str) -> str:

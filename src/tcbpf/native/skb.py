@@ -7,7 +7,6 @@ from functools import cache
 
 from tcbpf.errors import InputError
 from tcbpf.native.library import constant, function, struct
-from tcbpf.uapi.packet import ETH_HLEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ class Skb:
         Raises:  InputError for a packet that is not bytes or that no buffer holds, a field that does not exist or that no
                  number sets, a number that does not fit.
         """
-        from tcbpf.control.given import numbers_of, packet_of  # a packet that goes through the loop needs neither
+        from tcbpf.control.given import numbers_of, packet_of  # a packet that goes through the loop needs none of them
+        from tcbpf.uapi.packet import ETH_HLEN
 
         packet = packet_of(packet)
         largest = constant("BUFFER") - 3 * constant("HEADROOM")

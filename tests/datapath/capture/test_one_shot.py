@@ -85,6 +85,10 @@ def test_a_second_time_makes_nothing_and_begins_with_new_maps(place, made, capsy
     assert len(made) == 1
 
 
+def dotted(path: str) -> str:
+    return f"tcbpf.{path.replace('/', '.')}."
+
+
 def test_a_warm_start_imports_nothing_that_makes(place) -> None:
     words = ["run", str(place / "x.c"), str(place / "x.pcap"), "--section", "tc"]
     program = f"import sys; from tcbpf.cli import main; main({words}); print(*sys.modules, file=sys.stderr)"
@@ -96,6 +100,7 @@ def test_a_warm_start_imports_nothing_that_makes(place) -> None:
         for _ in range(2)
     )
     assert {"llvmlite", "tcbpf.verifier"} <= set(cold.stderr.split())
+    assert not [name for name in cold.stderr.split() for path in cache.APART if f"{name}.".startswith(dotted(path))]
     heavy = {
         "argparse",
         "dataclasses",
@@ -106,13 +111,16 @@ def test_a_warm_start_imports_nothing_that_makes(place) -> None:
         "llvmlite",
         "pathlib",
         "pyroute2",
+        "queue",
         "re",
         "rich",
         "sqlite3",
         "subprocess",
         "tempfile",
+        "threading",
         "typing",
         "tcbpf.isa",
+        "tcbpf.uapi",
         "tcbpf.obj",
         "tcbpf.verifier",
         "tcbpf.maps",

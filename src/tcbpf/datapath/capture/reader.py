@@ -10,16 +10,16 @@ import ctypes
 import mmap
 import os
 import stat
-import threading
 from contextlib import contextmanager
-from queue import SimpleQueue
 
 from tcbpf.errors import CaptureError, InputError
 from tcbpf.native.library import constant, function, struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
+    from queue import SimpleQueue
     from typing import Any, BinaryIO
 
 CHUNK = 1 << 20  # two of them stay in a core's cache
@@ -55,8 +55,8 @@ class Ahead:
     def __init__(self, file: BinaryIO, chunk: int) -> None:
         self.file, self.size = file, ROOM + chunk
         self.buffers = [Buffer(self.size), Buffer(self.size)]
-        self._wanted: SimpleQueue[Buffer | None] = SimpleQueue()
-        self._got: SimpleQueue[int | OSError] = SimpleQueue()
+        self._wanted: SimpleQueue[Buffer | None]
+        self._got: SimpleQueue[int | OSError]
         self._thread: threading.Thread | None = None
 
     def first(self) -> tuple[Buffer, int]:
@@ -70,9 +70,7 @@ class Ahead:
     def next(self) -> tuple[Buffer, int]:
         """Return the chunk after the last one; `free` then gives that one's buffer back."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True)
-            self._thread.start()
-            self._wanted.put(self.buffers[1])
+            self._start()
         got = self._got.get()
         if isinstance(got, OSError):
             raise got
@@ -88,6 +86,15 @@ class Ahead:
         if self._thread is not None:
             self._wanted.put(None)
             self._thread.join()
+
+    def _start(self) -> None:
+        import threading  # here: a capture of one chunk needs no thread
+        from queue import SimpleQueue
+
+        self._wanted, self._got = SimpleQueue(), SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+        self._wanted.put(self.buffers[1])
 
     def _read(self, buffer: Buffer) -> int:
         return self.file.readinto(buffer.view[ROOM:]) or 0  # type: ignore[attr-defined]
