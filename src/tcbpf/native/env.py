@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct as packing
+import time
 import weakref
 
 from tcbpf.native.library import struct
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     """Answers C: (TCBPF_HOST_*, address of the argument, number) -> address, 0 for none."""
 
 TRACE_SIZE = 1 << 18
+_CLOCK_MONOTONIC_COARSE = 6
 
 _HOST = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
 _RECORD = packing.Struct("=QII")
@@ -47,6 +49,7 @@ class Env:
         self.struct.cpu = cpu
         self.struct.owner = _owner()
         self.struct.clock_gettime = _clock_gettime()
+        self.struct.tick = int(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
         self.seed(int.from_bytes(os.urandom(8), "little") if seed is None else seed)
         self.clock = clock
         self._host: Any = None

@@ -66,7 +66,7 @@ const struct tcbpf_layout_row tcbpf_layout[] = {
     F(tcbpf_env, clock) F(tcbpf_env, insns) N(tcbpf_env, redirect, tcbpf_redirect) F(tcbpf_env, progs) F(tcbpf_env, maps)
     F(tcbpf_env, n_progs) F(tcbpf_env, n_maps) F(tcbpf_env, depth) F(tcbpf_env, hops) F(tcbpf_env, nested) F(tcbpf_env, refused) F(tcbpf_env, owner)
     F(tcbpf_env, clock_gettime) F(tcbpf_env, host) F(tcbpf_env, trace) F(tcbpf_env, net) F(tcbpf_env, prog)
-    A(tcbpf_env, reserved)
+    F(tcbpf_env, tick) A(tcbpf_env, reserved)
     S(tcbpf_helper)
     F(tcbpf_helper, name) F(tcbpf_helper, id) F(tcbpf_helper, flags) F(tcbpf_helper, fn)
     S(tcbpf_action)

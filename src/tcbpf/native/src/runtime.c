@@ -21,6 +21,7 @@
 #include "packet/csum.c"
 #include "packet/shape.c"
 #include "packet/meta.c"
+#include "packet/flow.c"
 #include "helpers/classic.c"
 #include "packet/tunnel.c"
 #include "helpers/trace.c"

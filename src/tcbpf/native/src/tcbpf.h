@@ -187,7 +187,8 @@ struct tcbpf_env {
     u32 n_progs, n_maps;
     u32 depth;                                   /* packets in transit: XMIT_RECURSION_LIMIT */
     u32 hops, nested;                            /* arrivals of the packet in hand and its clones; one inside another */
-    u32 refused, pad;                            /* set by `host` when what a program asked for cannot be had: ends the loop */
+    u32 mirred;                                  /* mirred actions inside one another: MIRRED_NEST_LIMIT */
+    u32 refused;                                 /* set by `host` when what a program asked for cannot be had: ends the loop */
     u64 owner;                                   /* pid | pid namespace << 32: who holds a map's lock */
     s32 (*clock_gettime)(s32 clock, void *timespec);     /* libc's, or NULL for the system call */
     /* Called for what C cannot do (enum tcbpf_host): fill in a program or map that the tables lack, take output. */
@@ -195,7 +196,8 @@ struct tcbpf_env {
     struct tcbpf_trace *trace;
     struct tcbpf_net *net;                       /* the devices redirect reaches; NULL for none */
     struct tcbpf_prog *prog;                     /* running, for helpers that ask */
-    u64 reserved[6];
+    u64 tick;                                    /* nanoseconds of the host's timer, 1/HZ */
+    u64 reserved[5];
 };
 #define TCBPF_REDIRECT_NEIGH 1  /* redirect.kind; 0 plain */
 #define TCBPF_REDIRECT_PEER 2

@@ -1,23 +1,41 @@
 /* Actions of a filter: gact, mirred, vlan, skbedit, bpf; and the chain of them (tcf_action_exec). */
 #include "../base.h"
 
-enum { ACTIONS_MAX = 32, MIRRED_EGRESS_REDIR = 1, MIRRED_EGRESS_MIRROR, MIRRED_INGRESS_REDIR, MIRRED_INGRESS_MIRROR };
+enum { ACTIONS_MAX = 32, MIRRED_NEST_LIMIT = 4, MIRRED_EGRESS_REDIR = 1, MIRRED_EGRESS_MIRROR, MIRRED_INGRESS_REDIR, MIRRED_INGRESS_MIRROR };
 enum { VLAN_POP = 1, VLAN_PUSH, VLAN_MODIFY };
 enum { EDIT_PRIORITY = 1, EDIT_QUEUE = 2, EDIT_MARK = 4, EDIT_PTYPE = 8, EDIT_MASK = 16 };
 
 static u64 prog_run(struct tcbpf_env *env, struct tcbpf_prog *prog, struct tcbpf_skb *skb);             /* classify.c */
-static s64 net_send(struct tcbpf_env *env, struct tcbpf_skb *skb, u32 ifindex, u64 flags);             /* net.c */
+static s64 net_mirror(struct tcbpf_env *env, struct tcbpf_skb *skb, u32 ifindex, int inward);            /* net.c */
 
+/* What an action counts: the packet once, with the length that its qdisc counted. */
+static ALWAYS void act_count(struct tcbpf_action *a, const struct tcbpf_skb *skb)
+{
+    a->packets++;
+    a->bytes += skb->u.wire_len - skb->cut;
+}
+
+/* A copy to another device. At ingress a redirect whose control ends the packet sends the packet itself: it is gone then. */
 static s32 act_mirred(struct tcbpf_env *env, struct tcbpf_action *a, struct tcbpf_skb *skb)
 {
     int redirects = a->mode == MIRRED_EGRESS_REDIR || a->mode == MIRRED_INGRESS_REDIR;
     int inward = a->mode == MIRRED_INGRESS_REDIR || a->mode == MIRRED_INGRESS_MIRROR;
+    int gone = redirects && skb->at_ingress && (a->control == TC_ACT_SHOT || a->control == TC_ACT_STOLEN
+                                                || a->control == TC_ACT_QUEUED || a->control == TC_ACT_TRAP);
+    s64 err;
 
-    if (net_send(env, skb, a->ifindex, inward ? BPF_F_INGRESS : 0) < 0) {
-        a->overlimits++;
-        return redirects ? TC_ACT_SHOT : a->control;
+    if (env->mirred >= MIRRED_NEST_LIMIT) {
+        env->net->dropped_recursion++;
+        return TC_ACT_SHOT;
     }
-    return redirects ? TC_ACT_STOLEN : a->control;
+    act_count(a, skb);
+    env->mirred++;
+    err = net_mirror(env, skb, a->ifindex, inward);
+    env->mirred--;
+    a->overlimits += err != 0;
+    if (err == -ENODEV)
+        return redirects ? TC_ACT_SHOT : a->control;
+    return gone ? TC_ACT_STOLEN : a->control;
 }
 
 static s64 vlan_modify(struct tcbpf_skb *skb, const struct tcbpf_action *a)
@@ -53,6 +71,7 @@ static s32 act_vlan(struct tcbpf_action *a, struct tcbpf_skb *skb)
         err = vlan_push(skb, a->vlan_proto, (u16)(a->vlan_id | a->vlan_prio << 13));
     else if (a->mode == VLAN_MODIFY)
         err = vlan_modify(skb, a);
+    a->drops += err != 0;
     return err ? TC_ACT_SHOT : a->control;
 }
 
@@ -72,20 +91,24 @@ static s32 act_skbedit(const struct tcbpf_action *a, struct tcbpf_skb *skb)
     return a->control;
 }
 
-/* PIPE, RECLASSIFY, OK, REDIRECT and SHOT pass; UNSPEC and the rest become the configured control (tcf_bpf_act). */
-static s32 act_bpf(struct tcbpf_env *env, const struct tcbpf_action *a, struct tcbpf_skb *skb)
+/* PIPE, RECLASSIFY, OK, REDIRECT and SHOT pass; UNSPEC becomes the configured control, the rest UNSPEC (tcf_bpf_act()). */
+static s32 act_bpf(struct tcbpf_env *env, struct tcbpf_action *a, struct tcbpf_skb *skb)
 {
     s32 code = (s32)prog_run(env, a->prog, skb);
 
     switch (code) {
+    case TC_ACT_SHOT:
+        a->drops++;
+        return code;
     case TC_ACT_PIPE:
     case TC_ACT_RECLASSIFY:
     case TC_ACT_OK:
     case TC_ACT_REDIRECT:
-    case TC_ACT_SHOT:
         return code;
-    default:
+    case TC_ACT_UNSPEC:
         return a->control;
+    default:
+        return TC_ACT_UNSPEC;
     }
 }
 
@@ -93,17 +116,17 @@ static s32 act_one(struct tcbpf_env *env, struct tcbpf_action *a, struct tcbpf_s
 {
     s32 code = a->control;
 
-    a->packets++;
-    a->bytes += skb->u.len;
     if (a->kind == TCBPF_ACT_MIRRED)
-        code = act_mirred(env, a, skb);
-    else if (a->kind == TCBPF_ACT_VLAN)
+        return act_mirred(env, a, skb);
+    act_count(a, skb);
+    if (a->kind == TCBPF_ACT_VLAN)
         code = act_vlan(a, skb);
     else if (a->kind == TCBPF_ACT_SKBEDIT)
         code = act_skbedit(a, skb);
     else if (a->kind == TCBPF_ACT_BPF)
         code = act_bpf(env, a, skb);
-    a->drops += code == TC_ACT_SHOT;
+    else
+        a->drops += code == TC_ACT_SHOT;                          /* gact */
     return code;
 }
 

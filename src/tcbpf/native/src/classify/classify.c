@@ -68,7 +68,7 @@ static s32 filter_run(struct tcbpf_env *env, struct tcbpf_filter *f, struct tcbp
     return actions_run(env, f, skb, res);
 }
 
-/* Two filters of one "tp": the protocol was matched for both. */
+/* Two filters of one "tp": the protocol is matched once for both. */
 static ALWAYS int same_tp(const struct tcbpf_filter *a, const struct tcbpf_filter *b)
 {
     return a->pref == b->pref && a->protocol == b->protocol && a->kind == b->kind;
@@ -84,7 +84,7 @@ static const struct tcbpf_chain *chain_find(const struct tcbpf_hook *hook, u32 i
 
 s32 tcbpf_classify(struct tcbpf_env *env, const struct tcbpf_hook *hook, struct tcbpf_skb *skb, struct tcbpf_result *res)
 {
-    u32 resets = 0;
+    u32 resets = 0, matches = 0;
     const struct tcbpf_chain *chain;
 
     res->classid = res->chain = 0;
@@ -94,7 +94,9 @@ again:
         struct tcbpf_filter *f = chain->filters[i];
         s32 code;
 
-        if (f->protocol && f->protocol != filter_protocol(skb) && !(i && same_tp(f, chain->filters[i - 1])))
+        if (!i || !same_tp(f, chain->filters[i - 1]))
+            matches = !f->protocol || f->protocol == filter_protocol(skb);
+        if (!matches)
             continue;
         code = filter_run(env, f, skb, res);
         if (code == TC_ACT_RECLASSIFY || is_extended(code, TC_ACT_GOTO_CHAIN)) {

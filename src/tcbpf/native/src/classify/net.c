@@ -123,6 +123,19 @@ s32 tcbpf_receive(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb
     return code;
 }
 
+/* netif_rx(): the packet is received once the stack is unwound, so that nothing of it counts as nested. */
+static s32 receive_later(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb)
+{
+    u32 depth = env->depth, mirred = env->mirred;
+    s32 code;
+
+    env->depth = env->mirred = 0;
+    code = tcbpf_receive(env, dev, skb);
+    env->depth = depth;
+    env->mirred = mirred;
+    return code;
+}
+
 /* ____dev_forward_skb() and eth_type_trans(): the packet arrives as from a wire. */
 static s32 forward_in(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb)
 {
@@ -136,8 +149,6 @@ static s32 forward_in(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf
     skb->dev = dev;
     skb->u.priority = 0;
     skb->u.ingress_ifindex = 0;
-    skb->u.tc_index = skb->u.tc_classid = 0;
-    memset(skb->u.cb, 0, sizeof(skb->u.cb));
     skb->ignore_df = 0;
     skb->tunnel.family = 0;
     if (crosses) {
@@ -145,7 +156,7 @@ static s32 forward_in(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf
         skb->u.tstamp = 0;
     }
     skb_classify(skb);
-    return tcbpf_receive(env, dev, skb);
+    return receive_later(env, dev, skb);
 }
 
 /* --- transmit ------------------------------------------------------------------------------------------------------------------- */
@@ -191,20 +202,23 @@ static void wire(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb 
         forward_in(env, dev, skb);
 }
 
+static COLD s32 recursion(struct tcbpf_env *env, struct tcbpf_dev *dev)
+{
+    if (env->net)
+        env->net->dropped_recursion++;
+    dev->tx_dropped++;
+    return -ENETDOWN;
+}
+
 s32 tcbpf_transmit(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb)
 {
     s32 code = TC_ACT_UNSPEC;
 
     if (!env->nested)
         env->hops = 0;
-    if (env->depth > XMIT_RECURSION_LIMIT || env->hops >= HOPS_MAX) {
-        if (env->net)
-            env->net->dropped_recursion++;
-        dev->tx_dropped++;
-        return -ENETDOWN;
-    }
+    if (env->nested >= NESTED_MAX || env->hops >= HOPS_MAX)       /* the kernel would go round for ever */
+        return recursion(env, dev);
     env->hops++;
-    env->depth++;
     env->nested++;
     skb->dev = dev;
     skb->u.ifindex = dev->ifindex;
@@ -215,14 +229,28 @@ s32 tcbpf_transmit(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_sk
         redirect_run(env, skb);
     else if (!goes_on(code) || !(dev->flags & TCBPF_DEV_UP) || (dev->root && !root_run(env, dev, skb)))
         dev->tx_dropped += code != TC_ACT_STOLEN && code != TC_ACT_QUEUED && code != TC_ACT_TRAP;
+    else if (env->depth > XMIT_RECURSION_LIMIT)
+        recursion(env, dev);
     else
         wire(env, dev, skb);
-    env->depth--;
     env->nested--;
     return code;
 }
 
 /* --- redirects ------------------------------------------------------------------------------------------------------------------- */
+
+/* __bpf_tx_skb(): a program's transmission, of which only so many may be inside one another. */
+static s32 redirect_out(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb)
+{
+    s32 code;
+
+    if (env->depth > XMIT_RECURSION_LIMIT)
+        return recursion(env, dev);
+    env->depth++;
+    code = tcbpf_transmit(env, dev, skb);
+    env->depth--;
+    return code;
+}
 
 /* Follow what bpf_redirect() noted. -EAGAIN: classify again on skb->dev. */
 static s32 redirect_run(struct tcbpf_env *env, struct tcbpf_skb *skb)
@@ -247,26 +275,25 @@ static s32 redirect_run(struct tcbpf_env *env, struct tcbpf_skb *skb)
     if (skb->network == 0)                                        /* no link header to send it with */
         return -ERANGE;
     skb->u.tstamp = 0;
-    return to.flags & BPF_F_INGRESS ? forward_in(env, dev, skb) : tcbpf_transmit(env, dev, skb);
+    if (to.kind == TCBPF_REDIRECT_NEIGH && !is_ipv4(skb) && !is_ipv6(skb))
+        return -EINVAL;                                           /* nothing that has a neighbour */
+    return to.flags & BPF_F_INGRESS ? forward_in(env, dev, skb) : redirect_out(env, dev, skb);
 }
 
-/* Send a copy to a device of the packet's namespace: 0, 1 for a drop on the way, or -errno. */
-static s64 net_send(struct tcbpf_env *env, struct tcbpf_skb *skb, u32 ifindex, u64 flags)
+typedef s32 (*send_fn)(struct tcbpf_env *env, struct tcbpf_dev *dev, struct tcbpf_skb *skb);
+
+/* Send a copy: what became of it, or -ENOMEM. */
+static s32 send_copy(struct tcbpf_env *env, struct tcbpf_dev *dev, const struct tcbpf_skb *skb, send_fn send)
 {
-    struct tcbpf_dev *dev = dev_find(env, netns_of(skb), ifindex);
     struct tcbpf_redirect outer = env->redirect;
     struct tcbpf_net *net = env->net;
-    struct tcbpf_skb copy;
+    struct tcbpf_skb copy = *skb;
     s32 code;
 
-    if (!dev)
-        return -EINVAL;
-    if (env->depth > XMIT_RECURSION_LIMIT || net->buffers_used == net->n_buffers) {
-        net->dropped_recursion += env->depth > XMIT_RECURSION_LIMIT;
-        net->dropped_no_buffer += env->depth <= XMIT_RECURSION_LIMIT;
-        return env->depth > XMIT_RECURSION_LIMIT ? -ENETDOWN : -ENOMEM;
+    if (net->buffers_used == net->n_buffers) {
+        net->dropped_no_buffer++;
+        return -ENOMEM;
     }
-    copy = *skb;
     copy.spare = net->buffers + (u64)net->buffers_used++ * TCBPF_BUFFER;
     copy.spare_end = copy.spare + TCBPF_BUFFER;
     copy.readonly = 1;                                            /* so that making it writable copies it */
@@ -275,13 +302,32 @@ static s64 net_send(struct tcbpf_env *env, struct tcbpf_skb *skb, u32 ifindex, u
         return -ENOMEM;
     }
     copy.u.tstamp = 0;
-    code = flags & BPF_F_INGRESS ? forward_in(env, dev, &copy) : tcbpf_transmit(env, dev, &copy);
+    code = send(env, dev, &copy);
     net->buffers_used--;
     env->redirect = outer;
+    return code;
+}
+
+/* Send a copy to a device of the packet's namespace: 0, 1 for a drop on the way, or -errno. */
+static s64 net_clone_redirect(struct tcbpf_env *env, struct tcbpf_skb *skb, u32 ifindex, u64 flags)
+{
+    struct tcbpf_dev *dev = dev_find(env, netns_of(skb), ifindex);
+    s32 code;
+
+    if (!dev)
+        return -EINVAL;
+    code = send_copy(env, dev, skb, flags & BPF_F_INGRESS ? forward_in : redirect_out);
     return code < -1 ? code : code == TC_ACT_SHOT;
 }
 
-static s64 net_clone_redirect(struct tcbpf_env *env, struct tcbpf_skb *skb, u32 ifindex, u64 flags)
+/* tcf_mirred_to_dev(): 0, -ENODEV for a device that is gone or down, else what the way said. */
+static s64 net_mirror(struct tcbpf_env *env, struct tcbpf_skb *skb, u32 ifindex, int inward)
 {
-    return env->net ? net_send(env, skb, ifindex, flags) : -EINVAL;
+    struct tcbpf_dev *dev = dev_find(env, netns_of(skb), ifindex);
+    s32 code;
+
+    if (!dev || !(dev->flags & TCBPF_DEV_UP))
+        return -ENODEV;
+    code = send_copy(env, dev, skb, !inward ? tcbpf_transmit : skb->at_ingress ? tcbpf_receive : receive_later);
+    return code < -1 ? code : (!inward || skb->at_ingress) && code == TC_ACT_SHOT;
 }

@@ -21,8 +21,13 @@ HELPER(ktime_get_boot_ns) { return now(env, CLOCK_BOOTTIME); }
 HELPER(ktime_get_tai_ns) { return now(env, CLOCK_TAI); }
 HELPER(ktime_get_coarse_ns) { return now(env, CLOCK_MONOTONIC_COARSE); }
 
-/* In ticks of 1/HZ; ours is 1000 a second. */
-HELPER(jiffies64) { return now(env, CLOCK_MONOTONIC_COARSE) / 1000000; }
+/* In ticks of 1/HZ, which begin five minutes before 32 bits overflow (INITIAL_JIFFIES). */
+HELPER(jiffies64)
+{
+    u64 tick = env->tick ? env->tick : 4000000;
+
+    return now(env, CLOCK_MONOTONIC_COARSE) / tick + (u32)-(300 * (1000000000 / tick));
+}
 
 static ALWAYS u64 rotate(u64 v, u32 by) { return v << by | v >> (64 - by); }
 

@@ -22,6 +22,16 @@ static ALWAYS s64 dynptr_outside(const struct dynptr *p, u32 offset, u32 len)
     return len > size || offset > size - len ? -E2BIG : 0;
 }
 
+/* The same, and whether the packet still has what was its when the dynptr was made. */
+static ALWAYS s64 dynptr_reach(const struct dynptr *p, u32 offset, u32 len)
+{
+    s64 err = dynptr_outside(p, offset, len);
+
+    if (!err && p->size & DYNPTR_PACKET && (u64)p->offset + offset + len > ((struct tcbpf_skb *)p->data)->u.len)
+        err = -EFAULT;
+    return err;
+}
+
 static ALWAYS u64 dynptr_set(struct dynptr *p, void *data, u32 size, s64 err)
 {
     *p = (struct dynptr){err ? NULL : data, err ? 0 : size, 0};
@@ -40,9 +50,12 @@ HELPER(dynptr_read)
     const struct dynptr *p = (void *)r3;
     s64 err = !p->data || r5 ? -EINVAL : dynptr_outside(p, (u32)r4, (u32)r2);
 
-    if (!err)
-        memmove((void *)r1, dynptr_at(p, (u32)r4), (u32)r2);
-    return (u64)err;
+    if (err)
+        return (u64)err;
+    if (p->size & DYNPTR_PACKET)
+        return tcbpf_helper_skb_load_bytes(env, (u64)p->data, p->offset + (u32)r4, r1, r2, 0);
+    memmove((void *)r1, dynptr_at(p, (u32)r4), (u32)r2);
+    return 0;
 }
 
 /* (dynptr, offset, src, len, flags) */
@@ -51,10 +64,14 @@ HELPER(dynptr_write)
     const struct dynptr *p = (void *)r1;
     s64 err = !p->data || p->size & DYNPTR_RDONLY ? -EINVAL : dynptr_outside(p, (u32)r2, (u32)r4);
 
-    err = !err && r5 ? -EINVAL : err;
-    if (!err)
-        memmove(dynptr_at(p, (u32)r2), (void *)r3, (u32)r4);
-    return (u64)err;
+    if (err)
+        return (u64)err;
+    if (p->size & DYNPTR_PACKET)
+        return tcbpf_helper_skb_store_bytes(env, (u64)p->data, p->offset + (u32)r2, r3, r4, r5);
+    if (r5)
+        return ERR(EINVAL);
+    memmove(dynptr_at(p, (u32)r2), (void *)r3, (u32)r4);
+    return 0;
 }
 
 /* (dynptr, offset, len): where they lie, or NULL. */

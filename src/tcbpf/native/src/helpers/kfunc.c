@@ -62,7 +62,7 @@ KFUNC(bpf_dynptr_slice)
 {
     const struct dynptr *p = (void *)r1;
 
-    return !p->data || dynptr_outside(p, (u32)r2, (u32)r4) ? 0 : (u64)dynptr_at(p, (u32)r2);
+    return !p->data || dynptr_reach(p, (u32)r2, (u32)r4) ? 0 : (u64)dynptr_at(p, (u32)r2);
 }
 
 KFUNC(bpf_dynptr_slice_rdwr)
@@ -113,11 +113,14 @@ KFUNC(bpf_dynptr_clone)
 KFUNC(bpf_dynptr_copy)
 {
     const struct dynptr *to = (void *)r1, *from = (void *)r3;
+    s64 err;
 
     if (!to->data || !from->data || to->size & DYNPTR_RDONLY)
         return ERR(EINVAL);
-    if (dynptr_outside(to, (u32)r2, (u32)r5) || dynptr_outside(from, (u32)r4, (u32)r5))
-        return ERR(E2BIG);
+    err = dynptr_reach(to, (u32)r2, (u32)r5);
+    err = err ? err : dynptr_reach(from, (u32)r4, (u32)r5);
+    if (err)
+        return (u64)err;
     memmove(dynptr_at(to, (u32)r2), dynptr_at(from, (u32)r4), (u32)r5);
     return 0;
 }
@@ -126,7 +129,7 @@ KFUNC(bpf_dynptr_copy)
 KFUNC(bpf_dynptr_memset)
 {
     const struct dynptr *p = (void *)r1;
-    s64 err = !p->data || p->size & DYNPTR_RDONLY ? -EINVAL : dynptr_outside(p, (u32)r2, (u32)r3);
+    s64 err = !p->data || p->size & DYNPTR_RDONLY ? -EINVAL : dynptr_reach(p, (u32)r2, (u32)r3);
 
     if (!err)
         memset(dynptr_at(p, (u32)r2), (u8)r4, (u32)r3);

@@ -91,6 +91,25 @@ static void put_number(struct text *t, struct spec *s, u64 v)
     put_padded(t, s, buf + sizeof(buf) - n, n, sign);
 }
 
+/* An address without a name, as kallsyms writes it. */
+static void put_symbol(struct text *t, struct spec *s, u64 v)
+{
+    u8 buf[24];
+    u32 n = digits_of(v, 16, 'a', buf + sizeof(buf)) + 2;
+    u8 *at = buf + sizeof(buf) - n;
+
+    at[0] = '0';
+    at[1] = 'x';
+    if (!s->left)
+        for (u32 i = n; i < s->width; i++)
+            put(t, ' ');
+    for (u32 i = 0; i < n; i++)
+        put(t, at[i]);
+    if (s->left)
+        for (u32 i = n; i < s->width; i++)
+            put(t, ' ');
+}
+
 static void put_string(struct text *t, struct spec *s, u64 from)
 {
     u8 buf[64];
@@ -145,7 +164,11 @@ static const u8 *put_spec(struct text *t, struct spec *s, const u8 *f, u64 arg)
     if (*f == 'p') {
         u8 ip[16] = {0};
 
-        if (ends_spec(f[1]) || f[1] == 'K' || f[1] == 'x' || f[1] == 's' || f[1] == 'S' || f[1] == 'B') {
+        if (f[1] == 's' || f[1] == 'S' || f[1] == 'B') {           /* no address is a symbol's here */
+            put_symbol(t, s, arg);
+            return f + 2;
+        }
+        if (ends_spec(f[1]) || f[1] == 'K' || f[1] == 'x') {
             s->kind = 'x';
             s->size = 8;
             s->zero = 1;

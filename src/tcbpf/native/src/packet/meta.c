@@ -1,7 +1,7 @@
 /* Helpers about what is kept beside the packet: hash, type, time stamp, class and cgroup ids. */
 #include "../base.h"
 
-enum { CLOCK_REALTIME_TYPE = 0, CLOCK_TAI_TYPE = 2 };
+enum { CLOCK_REALTIME_TYPE = 0, CLOCK_TAI_TYPE = 2, VLAN_MAX_DEPTH = 8 };
 
 /* (skb, pkt_type) */
 HELPER(skb_change_type)
@@ -12,52 +12,6 @@ HELPER(skb_change_type)
         return ERR(EINVAL);
     skb->u.pkt_type = (u32)r2;
     return 0;
-}
-
-/* What the flow's hash is made of: addresses, ports and protocol of the outermost IP header. */
-struct flow { u8 src[16], dst[16]; u32 ports; u8 protocol; };
-
-static int flow_of(const struct tcbpf_skb *skb, struct flow *flow)
-{
-    const u8 *ip = skb->data + skb->network;
-    u32 left = skb->u.len > skb->network ? skb->u.len - skb->network : 0, header;
-
-    memset(flow, 0, sizeof(*flow));
-    if (is_ipv4(skb) && left >= IPV4_HLEN) {
-        memcpy(flow->src, ip + 12, 4);
-        memcpy(flow->dst, ip + 16, 4);
-        flow->protocol = ip[9];
-        header = (u32)(ip[0] & 15) * 4;
-        if (load16(ip + 6) & swap16(0x3fff))               /* a fragment: no ports */
-            return 1;
-    } else if (is_ipv6(skb) && left >= IPV6_HLEN) {
-        memcpy(flow->src, ip + 8, 16);
-        memcpy(flow->dst, ip + 24, 16);
-        flow->protocol = ip[6];
-        header = IPV6_HLEN;
-    } else {
-        return 0;
-    }
-    if ((flow->protocol == 6 || flow->protocol == 17) && left >= header + 4)
-        flow->ports = load32(ip + header);
-    return 1;
-}
-
-/* The same in both directions, never 0 for a flow. Differs: the kernel's is keyed with a random secret of each boot. */
-HELPER(get_hash_recalc)
-{
-    struct tcbpf_skb *skb = skb_of(r1);
-    struct flow flow;
-
-    if (!skb->u.hash && !skb->l4_hash && flow_of(skb, &flow)) {
-        u32 there = hash_key(flow.src, 16, flow.ports & 0xffff), back = hash_key(flow.dst, 16, flow.ports >> 16);
-        u64 sum = (u64)there + back;
-
-        skb->u.hash = (u32)mix(sum ^ flow.protocol, 0x9e3779b97f4a7c15u);
-        skb->u.hash += !skb->u.hash;
-        skb->l4_hash = flow.ports != 0;
-    }
-    return skb->u.hash;
 }
 
 HELPER(set_hash_invalid)
@@ -93,13 +47,19 @@ HELPER(skb_set_tstamp)
     return 0;
 }
 
-/* The protocol behind the tags in the packet's bytes. */
+/* The protocol behind the tags in the packet's bytes, which begin where vlan_get_protocol() looks for them: before the end of the
+ * link header once its length is known, which is so at ingress and after bpf_skb_change_head().
+ */
 static u16 inner_protocol(const struct tcbpf_skb *skb)
 {
     u16 proto = (u16)skb->u.protocol;
+    u32 at = skb->mac_len >= VLAN_HLEN ? skb->mac_len - VLAN_HLEN : ETH_HLEN;
 
-    for (u32 at = ETH_HLEN; is_vlan(proto) && at + VLAN_HLEN <= skb->u.len; at += VLAN_HLEN)
+    for (u32 depth = 1; is_vlan(proto); depth++, at += VLAN_HLEN) {
+        if (depth == VLAN_MAX_DEPTH || at + VLAN_HLEN > skb->u.len)
+            return 0;
         proto = load16(skb->data + at + 2);
+    }
     return proto;
 }
 

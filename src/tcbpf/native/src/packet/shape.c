@@ -245,6 +245,17 @@ static u32 encap_gso(u64 flags)
     return GSO_DODGY | (flags & ADJ_ENCAP_IPV6 ? GSO_IPXIP6 : GSO_IPXIP4);
 }
 
+/* The kernel moves headers down by their length even when a shorter packet ends inside them: what lies behind it moves along. */
+static s64 tail_reach(struct tcbpf_skb *skb, u32 at)
+{
+    u32 behind = at - skb->u.len, fresh = skb->readonly;
+    s64 err = skb_make_tailroom(skb, behind);
+
+    if (!err && fresh)
+        memset(skb->data_end, 0, behind);
+    return err;
+}
+
 static s64 room_grow(struct tcbpf_skb *skb, u32 at, u32 len, u64 flags)
 {
     s64 err;
@@ -256,7 +267,8 @@ static s64 room_grow(struct tcbpf_skb *skb, u32 at, u32 len, u64 flags)
         if (err)
             return err;
     }
-    err = at > skb->u.len ? -ENOMEM : room_open(skb, at, len);
+    err = at > skb->u.len ? tail_reach(skb, at) : 0;
+    err = err ? err : room_open(skb, at, len);
     if (err)
         return err;
     if (flags & ADJ_ENCAP_L3)

@@ -38,11 +38,12 @@ static ALWAYS void skb_classify(struct tcbpf_skb *skb)
     if (likely(skb->u.len >= ETH_HLEN)) {
         skb->u.protocol = ether_protocol(skb->data + 12, skb->u.len - 12);
         skb->u.pkt_type = packet_type(skb->data, skb->dev ? skb->dev->address : NULL);
-        skb->mac_len = skb->network = ETH_HLEN;
+        skb->network = ETH_HLEN;
     } else {
         skb->u.protocol = skb->u.pkt_type = 0;
-        skb->mac_len = skb->network = (u16)skb->u.len;
+        skb->network = (u16)skb->u.len;
     }
+    skb->mac_len = 0;                                             /* until a device receives it (skb_reset_mac_len()) */
     skb->transport = TCBPF_UNKNOWN;
 }
 
