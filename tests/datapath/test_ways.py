@@ -20,7 +20,6 @@ from tcbpf.control.objects import Action, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
-from tcbpf.datapath.user.replay import replay
 from tcbpf.lang import compile
 from tcbpf.net.pcap import Writer, read
 from tcbpf.obj.program import Object
@@ -80,7 +79,7 @@ def user(source: Object, build: Callable[[Bed], None], hook: str, path: Path) ->
         build(bed)
         with Writer(path / "in.pcap", format="pcap") as writer:
             writer.write(FRAME, 0)
-        replay(dp, str(path / "in.pcap"), "em1", ingress=hook == "ingress", out=str(path / "out"))
+        dp.replay(str(path / "in.pcap"), "em1", ingress=hook == "ingress", out=str(path / "out"))
         arrived = {dev: path / "out" / f"{dev}-ingress.pcapng" for dev in PEERS}
         counts = {dev: len(list(read(str(file)))) for dev, file in arrived.items() if file.exists()}
         return bed.seen(), {dev: count for dev, count in counts.items() if count}, bed.actions()
