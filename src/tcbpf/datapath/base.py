@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of a program gave.
+    """The result of running a program once.
 
     Units:   duration_ns is the mean of `repeat` runs. ctx holds every field of __sk_buff that the datapath reports, by
              name; `verdict` is r0 as a signed 32-bit number.
@@ -31,7 +31,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What became of a capture's packets.
+    """The result of a replay.
 
     Units:   verdicts counts packets by the TC_ACT that the device's hook ended with; `devices` has the counters of
              every device that a packet reached, by name; `lost` counts packets that reached no device, by cause.
@@ -69,7 +69,7 @@ class Prog(Protocol):
     def assembly(self) -> str:
         """Return the machine code that runs, in this processor's assembly text.
 
-        Raises:  NotSupported where there is none, or none that can be read.
+        Raises:  NotSupported for a program without machine code, or whose machine code cannot be read.
         """
         ...
 
@@ -80,7 +80,7 @@ class Prog(Protocol):
 
 
 class Datapath(Protocol):
-    """A kernel: maps, programs, pins and traffic control. A context manager; closing drops what only it holds.
+    """A kernel: maps, programs, pins and traffic control. A context manager; closing drops the objects that only it holds.
 
     Raises:  VerifierError from prog_load; MapError, TcError, SysError with the kernel's errno; NotSupported as probed.
     """

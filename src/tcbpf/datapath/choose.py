@@ -1,4 +1,4 @@
-"""Which datapath a command gets: --datapath, TCBPF_DATAPATH, or user."""
+"""Choose a command's datapath: --datapath, TCBPF_DATAPATH, or user."""
 
 from __future__ import annotations
 

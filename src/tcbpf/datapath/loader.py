@@ -75,7 +75,7 @@ def load(
 
 
 def carry_out(dp: Target[P], todo: Plan, given: Mapping[str, Map], log_level: int = 0) -> Loaded[P]:
-    """Do what a plan says, once.
+    """Carry out a plan, once.
 
     Raises:  SysError with EEXIST when another process pinned a map meanwhile.
     """

@@ -1,4 +1,4 @@
-"""What both datapaths do alike: make maps with their contents, load objects, and drop what was loaded."""
+"""Loading, the same on both datapaths: make maps with their contents, load objects, and drop them at the end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Loading(Generic[P]):
 
     @abstractmethod
     def obj_get(self, path: str) -> Map | Prog:
-        """Open what is pinned at `path`."""
+        """Open the map or program pinned at `path`."""
 
     @property
     def maps(self) -> Mapping[str, Map]:
@@ -87,7 +87,7 @@ class Loading(Generic[P]):
         return prog.run(packet, ctx, repeat)
 
     def close(self) -> None:
-        """Drop what was loaded."""
+        """Drop the programs and maps that were loaded."""
         for _, loaded in self._loaded:
             for prog in (loaded.prog, *loaded.tails.values()):
                 prog.close()

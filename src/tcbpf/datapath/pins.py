@@ -1,4 +1,4 @@
-"""Where the maps of an object are pinned: the scopes of tc(8), and the directories that configuration gives them.
+"""Pin paths of an object's maps: the scopes of tc(8), and the directories that configuration gives them.
 
 Source:  lib/bpf_legacy.c of iproute2; Paper, "Object pinning".
 """
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from tcbpf.obj.program import MapSpec, Object
 
 BPFFS = "/sys/fs/bpf"
-"""Where the bpf fs is, in the words of both datapaths: the user datapath has this path below its home."""
+"""The mount point of the bpf fs; the user datapath has this path below its home."""
 
 WORK_DIR = f"{BPFFS}/tc"
 
 PINNING = ("/etc/iproute2/bpf_pinning", "/usr/share/iproute2/bpf_pinning")
-"""Where custom pinning scopes are named."""
+"""The files that name custom pinning scopes."""
 
 
 def pin_path(spec: MapSpec, obj: Object, pin_root: str = "", scopes: Mapping[int, str] | None = None) -> str:
-    """Return where a map of `obj` is pinned, or "" for nowhere.
+    """Return the path to pin a map of `obj` at, or "" for none.
 
     Raises:  InputError for a custom scope that no configuration names.
     """
@@ -45,7 +45,7 @@ def pin_path(spec: MapSpec, obj: Object, pin_root: str = "", scopes: Mapping[int
 
 
 def read_scopes(paths: tuple[str, ...] = PINNING) -> tuple[dict[int, str], list[str]]:
-    """Return the directory of each custom pinning scope, from the first file that is there, and what is wrong with it.
+    """Return the directory of each custom pinning scope, from the first file that is there, and remarks about it.
 
     Lines are "ID DIRECTORY"; ids 0, 1 and 2 are reserved.
     """

@@ -30,7 +30,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to load: maps and programs by name, where maps are pinned, and what fills the slots of arrays.
+    """Maps and programs to load, by name; the pin paths of maps; the contents of slots.
 
     `maps` and `pins` leave nothing out; a map that is given is in `maps` alone. Programs name maps by their specifications.
     """

@@ -1,4 +1,4 @@
-"""What running a program over a capture gives, on either datapath."""
+"""The result of running a program over a capture, on either datapath."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BTF, the type information of BPF objects: look up a type, measure it, name it.
+"""BTF, the type information of BPF objects: look types up, measure and name them.
 
 Source:  Documentation/bpf/btf.rst; include/uapi/linux/btf.h.
 """
@@ -20,7 +20,7 @@ STATIC, GLOBAL, EXTERN = 0, 1, 2  # linkage of functions and variables
 
 
 class Kind(IntEnum):
-    """What a type is. The numbers are BTF_KIND_*."""
+    """Kinds of types: BTF_KIND_*."""
 
     VOID, INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(12)
     FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
@@ -70,7 +70,7 @@ class Type:
 
     @property
     def signed(self) -> bool:
-        """Whether an integer or enumeration has a sign."""
+        """True for a signed integer or enumeration."""
         return self.flag if self.kind in (Kind.ENUM, Kind.ENUM64) else self.encoding & 1 != 0
 
 

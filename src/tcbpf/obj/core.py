@@ -97,7 +97,7 @@ def essential(name: str) -> str:
 def relocate(insns: list[Insn], pc: int, relo: CoreRelo, local: Btf, target: Btf) -> None:
     """Patch the instruction at `pc` for `target`.
 
-    Raises:  ObjectError when the relocation or the instruction is not what the rules allow; NotSupported for the kinds that
+    Raises:  ObjectError when the relocation or the instruction breaks the rules; NotSupported for the kinds that
              are not known.
     """
     mine = parse_path(local, relo)
@@ -283,7 +283,7 @@ def value(path: Path, relo: CoreRelo, local_id: int) -> int:
 
 
 def field_value(path: Path, kind: str) -> int:
-    """Return what is asked of the field at the end of a path. A bit-field counts as the aligned word that holds all of it."""
+    """Return a property of the field at the end of a path. A bit-field counts as the aligned word that holds all of it."""
     type_id, _, member = path.steps[-1]
     if member is None:
         if kind not in ("field_byte_offset", "field_byte_size"):

@@ -57,12 +57,12 @@ class Section:
 
     @property
     def label(self) -> str:
-        """Return how messages call it, though its name be lost."""
+        """Return the name used in messages, or its index if it has none."""
         return self.name or f"section {self.index}"
 
     @property
     def executable(self) -> bool:
-        """Whether it holds instructions."""
+        """True when it holds instructions."""
         return self.type == SHT_PROGBITS and self.flags & SHF_EXECINSTR != 0
 
 
@@ -110,7 +110,7 @@ class Elf:
 def read(raw: bytes, path: str = "") -> Elf:
     """Return the sections, symbols and relocations of an object file.
 
-    Raises:  ObjectError for what is not ELF, for another machine or byte order, and for a damaged file.
+    Raises:  ObjectError for a file that is not ELF, for another machine or byte order, and for a damaged file.
     """
     _check_ident(raw, path)
     (_, kind, machine, _, _, _, shoff, _, _, _, _, shentsize, shnum, shstrndx) = _unpack(_HEADER, raw, 0, path, "ELF header")

@@ -1,4 +1,4 @@
-"""From an Object to one Program: choose the entry, lay out what it calls, and name its maps by index.
+"""From an Object to one Program: choose the entry, lay out the functions it calls, and name its maps by index.
 
 Source:  the rules of libbpf's bpf_object__relocate_calls() and of iproute2's loader. Paper, "Front End".
 """
@@ -71,7 +71,7 @@ def programs(obj: Object) -> tuple[Listed, ...]:
 
 
 def choose(obj: Object, section: str = "", program: str = "") -> Listed:
-    """Return the entry program that is meant: by function name, by section (its first), or the only one there is.
+    """Return the requested entry program: by function name, by section (its first), or the only one there is.
 
     Tail-call sections do not count as long as there is another.
 
@@ -145,7 +145,7 @@ def link(
 ) -> Program:
     """Return one program of an object, ready to verify: its functions in one piece, its maps by index.
 
-    `maps` replaces maps of the object by live ones, by name. `type` overrides what the section's name gives. `target` holds
+    `maps` replaces maps of the object by live ones, by name. `type` overrides the section's. `target` holds
     the types that CO-RE relocations are for: the running kernel's, read only when there is such a relocation.
 
     Raises:  SectionError; ObjectError; NotSupported for a symbol that neither the object nor the kernel has, by name.
@@ -256,7 +256,7 @@ class _Linker:
         return insn._replace(src=PSEUDO_KFUNC_CALL, off=0, imm=index)
 
     def types(self, relo: CoreRelo) -> Btf:
-        """Return the types to relocate for: the object's own for what is the same everywhere, else the target's."""
+        """Return the types to relocate for: the object's own where they are the same everywhere, else the target's."""
         local = self.obj.btf
         assert local is not None
         if core.essential(local.resolve(relo.type_id).name) in core.STABLE or relo.kind == "local_type_id":

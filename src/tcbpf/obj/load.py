@@ -1,4 +1,4 @@
-"""From the bytes of an object file to an Object: what it declares, nothing of this machine.
+"""From the bytes of an object file to an Object: its declarations, nothing of this machine.
 
 Source:  the ELF conventions of iproute2 and libbpf; Documentation/bpf/llvm_reloc.rst. Paper, "Front End".
 """
@@ -295,7 +295,7 @@ class _Loader:
         return Reloc(pc, "data", name, offset)
 
     def undefined(self, section: Section, at: int, pc: int, symbol: Symbol) -> Reloc:
-        """Return the relocation against a symbol that this file does not define: link decides what it can give."""
+        """Return the relocation against a symbol that this file does not define, for link to resolve."""
         if symbol.section != elf_.SHN_UNDEF:
             raise self.wrong(f"refers to {symbol.name!r}, which lies in no section", section, at)
         return Reloc(pc, "extern", symbol.name)

@@ -25,7 +25,7 @@ WITHOUT_ROW = {0: "unspec", 34: "insn_array"}  # types that the UAPI names and t
 
 @dataclass(frozen=True)
 class Declared:
-    """What was found: specifications by map name, where each symbol place leads, and remarks for the user."""
+    """The declared maps: specifications by name, map names by place of their symbol, and remarks for the user."""
 
     maps: Mapping[str, MapSpec]
     places: Mapping[tuple[int, int], str]  # (section, offset) of a declaration -> map name
@@ -190,7 +190,7 @@ def _btf_defined(elf: Elf, section: Section, btf: Btf | None) -> list[tuple[int,
 
 
 class _Definition:
-    """One BTF-defined map: a struct whose members' types say what the map is."""
+    """One BTF-defined map: a struct whose members' types specify it."""
 
     def __init__(self, elf: Elf, section: Section, btf: Btf, name: str, offset: int, inner: bool = False) -> None:
         self.elf, self.section, self.btf, self.name, self.offset, self.inner = elf, section, btf, name, offset, inner
@@ -277,7 +277,7 @@ class _Definition:
         numbers[name] = size
 
     def values(self, m: Member) -> tuple[MapSpec | None, tuple[tuple[int, str], ...]]:
-        """Return the inner map of __array(values, ...) (None for programs), and what it puts in which slot."""
+        """Return the inner map of __array(values, ...) (None for programs), and the contents of its slots."""
         row = self.btf.resolve(m.type)
         pointer = self.btf.resolve(row.type) if row.kind == Kind.ARRAY else row
         target = self.btf.resolve(pointer.type) if pointer.kind == Kind.PTR else pointer
@@ -302,7 +302,7 @@ class _Definition:
                 continue
             symbol = self.elf.symbols[rel.symbol]
             if at < start or (at - start) % 8 or symbol.type not in (elf_.STT_OBJECT, elf_.STT_FUNC):
-                raise self.wrong(f"the relocation against {symbol.name!r} at {rel.offset:#x} is none of its values")
+                raise self.wrong(f"the relocation against {symbol.name!r} at {rel.offset:#x} is not one of its values")
             yield (at - start) // 8, symbol.name
 
 

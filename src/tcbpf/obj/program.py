@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tcbpf.isa.insn import Insn, decode
@@ -17,7 +17,7 @@ PIN_NONE, PIN_OBJECT_NS, PIN_GLOBAL_NS = 0, 1, 2  # bpf_elf_map.pinning; libbpf'
 
 @dataclass(frozen=True)
 class MapSpec:
-    """What a map is to be: machine-independent.
+    """The specification of a map: machine-independent.
 
     Units:   key_size, value_size in bytes; type is a name of tables.maps; flags are BPF_F_*.
     Source:  struct bpf_elf_map (iproute2), BTF-defined maps (libbpf). Paper, "Front End".
@@ -80,7 +80,7 @@ class Program:
     """A linked program: instructions and the maps they name.
 
     A map is named by its index in `maps`: LD_IMM64 with src BPF_PSEUDO_MAP_IDX (imm the index) or MAP_IDX_VALUE (the
-    second slot's imm the offset into its value). BPF_PSEUDO_MAP_FD occurs only in what is written by
+    second slot's imm the offset into its value). BPF_PSEUDO_MAP_FD occurs only in programs written by
     hand, in the process that has the descriptor. A `maps` entry is a MapSpec, which the datapath creates at load, or a live
     map of that datapath. A kernel function is named the same way: the imm of a call
     with src BPF_PSEUDO_KFUNC_CALL is an index in `kfuncs`, whose BTF id only the machine knows.
@@ -121,10 +121,6 @@ class Program:
         Raises:  InputError when `raw` is not whole instructions.
         """
         return cls(name=name, type=type, insns=decode(raw), maps=tuple(maps), kfuncs=tuple(kfuncs), license=license)
-
-    def with_maps(self, live: Mapping[int, HasSpec]) -> Program:
-        """Return the same program with some `maps` entries, by index, replaced by live ones."""
-        return replace(self, maps=tuple(live.get(i, m) for i, m in enumerate(self.maps)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,4 +168,4 @@ class Object:
     kernel_version: int = 0
     btf: Btf | None = field(default=None, repr=False)
     sha1: str = ""  # of the whole file: the object scope's directory (SPEC 157)
-    notes: tuple[str, ...] = ()  # what the loader put right, for the user to know
+    notes: tuple[str, ...] = ()  # the loader's repairs, for the user to know

@@ -40,7 +40,7 @@ DAMAGE = {
 
 
 class Buffer:
-    """Anonymous memory: what is never written to costs nothing."""
+    """Anonymous memory; pages cost nothing until they are written to."""
 
     def __init__(self, size: int) -> None:
         self._memory = mmap.mmap(-1, size)

@@ -1,6 +1,6 @@
 """The live Linux kernel as a datapath: bpf(2) and rtnetlink.
 
-What a method needs is imported when it is called: a `tc qdisc show` has no use for maps, programs and objects.
+Methods import their modules when they are called: `tc qdisc show` needs no maps, programs or objects.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Kernel(Loading["KernelProg"]):
             raise SysError(error.errno or errno.EIO, f"unpin {path}") from None
 
     def obj_get(self, path: str) -> Map | Prog:
-        """Open what is pinned at `path`."""
+        """Open the map or program pinned at `path`."""
         from tcbpf.datapath.kernel import bpffs, syscall
         from tcbpf.datapath.kernel.maps import adopt
         from tcbpf.datapath.kernel.progs import KernelProg
@@ -145,13 +145,13 @@ class Kernel(Loading["KernelProg"]):
         return [Map(adopt(fd)) for fd in syscall.open_all(uapi.BPF_MAP_GET_NEXT_ID, uapi.BPF_MAP_GET_FD_BY_ID)]
 
     def trace_pipe(self) -> Iterator[str]:
-        """Yield what bpf_trace_printk() writes, line by line, of the whole machine."""
+        """Yield the lines of bpf_trace_printk() of the whole machine as they come."""
         from tcbpf.datapath.kernel.trace import trace_pipe
 
         return trace_pipe()
 
     def close(self) -> None:
-        """Drop what only this object holds."""
+        """Drop the objects that only this datapath holds."""
         super().close()
         if self._rtnl is not None:
             self._rtnl.close()

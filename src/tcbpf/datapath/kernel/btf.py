@@ -15,7 +15,7 @@ _FDS: weakref.WeakKeyDictionary[Btf, int] = weakref.WeakKeyDictionary()
 def fd_of(btf: Btf | None) -> int:
     """Return the fd of a program's or a map's BTF, which stays open as long as the types are held.
 
-    Returns: 0 when there is none, or the kernel takes it not.
+    Returns: 0 without BTF, or when the kernel refuses it.
     """
     if btf is None:
         return 0

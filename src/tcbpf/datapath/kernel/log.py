@@ -1,4 +1,4 @@
-"""Read the kernel verifier's log: its first line of reason, where it stands, and what it cost."""
+"""Read the kernel verifier's log: the first line of the reason, its instruction, and the instructions processed."""
 
 from __future__ import annotations
 

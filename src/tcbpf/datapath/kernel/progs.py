@@ -199,7 +199,7 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
 
 
 def _is_about_btf(log: str) -> bool:
-    """Tell whether a refusal is of the type information and not of what the program does."""
+    """Tell whether a refusal is about the type information, not the program."""
     why = reason(log)
     return not why.processed and _ABOUT_BTF.search(why.message) is not None
 
@@ -222,7 +222,7 @@ def converted(insn: Insn) -> Helper | None:
 def with_fds(insns: Iterable[Insn], fds: Sequence[int]) -> list[Insn]:
     """Return the instructions with every map index replaced by the map's fd.
 
-    Raises:  VerifierError for an index that names no map, as for an fd that is none.
+    Raises:  VerifierError for an index that names no map, as for a bad fd.
     """
     code = list(insns)
     for pc, insn in enumerate(code):

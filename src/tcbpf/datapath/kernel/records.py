@@ -37,7 +37,7 @@ class RingRecords:
         self._ring = mmap.mmap(fd, PAGE + 2 * size, prot=mmap.PROT_READ, offset=PAGE)
 
     def take(self) -> bytes | None:
-        """Return the next record, None when there is none or it is unfinished."""
+        """Return the next record; None when the ring is empty or the record is unfinished."""
         at = _u64(self._consumer, 0)
         while at < _u64(self._ring, 0):
             start = PAGE + (at & self._mask)

@@ -147,7 +147,7 @@ def _call(command: int, attr: ctypes.Structure) -> int:
 
 
 def _check(command: int, attr: ctypes.Structure, what: str = "") -> int:
-    """Make the system call, and raise what it refuses with."""
+    """Make the system call; raise its errno as an error."""
     result = _call(command, attr)
     if result < 0:
         raise failure(-result, command, what)
@@ -155,7 +155,7 @@ def _check(command: int, attr: ctypes.Structure, what: str = "") -> int:
 
 
 def failure(code: int, command: int, what: str = "") -> SysError:
-    """Return the error for errno `code` of a command, with what is needed where privilege is missing."""
+    """Return the error for errno `code` of a command, with the missing privilege where that is the reason."""
     asked = _WORDS[command] + (f" {what}" if what else "")
     if code == errno.EPERM:
         return SysError(code, asked, PRIVILEGE)
@@ -307,7 +307,7 @@ def map_freeze(fd: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What BPF_PROG_LOAD takes. Units: func_info in records of 8 bytes, line_info of 16."""
+    """The arguments of BPF_PROG_LOAD. Units: func_info in records of 8 bytes, line_info of 16."""
 
     type: int
     insns: bytes
@@ -462,7 +462,7 @@ def open_all(next_command: int, open_command: int) -> Iterator[int]:
 
 
 def prog_info(fd: int) -> ProgInfo:
-    """Return what the kernel tells of a program."""
+    """Return the kernel's bpf_prog_info of a program."""
     info = ProgInfo()
     _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
     return info
@@ -477,17 +477,8 @@ def prog_maps(fd: int) -> Sequence[int]:
     return [int(number) for number in numbers[: min(count, info.nr_map_ids)]]
 
 
-def prog_insns(fd: int) -> bytes:
-    """Return a program's instructions as the verifier rewrote them, empty when the kernel will not show them."""
-    size = prog_info(fd).xlated_prog_len
-    code = ctypes.create_string_buffer(max(size, 8))
-    info = ProgInfo(xlated_prog_len=size, xlated_prog_insns=ctypes.addressof(code))
-    _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
-    return code.raw[:size] if info.xlated_prog_insns else b""
-
-
 def map_info(fd: int) -> MapInfo:
-    """Return what the kernel tells of a map."""
+    """Return the kernel's bpf_map_info of a map."""
     info = MapInfo()
     _check(uapi.BPF_OBJ_GET_INFO_BY_FD, _Info(fd, ctypes.sizeof(info), ctypes.addressof(info)))
     return info

@@ -1,4 +1,4 @@
-"""The kernel's trace_pipe: what bpf_trace_printk() writes."""
+"""The kernel's trace_pipe, where bpf_trace_printk() writes."""
 
 from __future__ import annotations
 

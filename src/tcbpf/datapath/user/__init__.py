@@ -1,4 +1,4 @@
-"""The user datapath: the whole kernel side in this process, without root.
+"""The user datapath: the kernel side, whole, in this process, without root.
 
 Without a home it lives and dies with the object. With one it is a directory that processes share:
 
@@ -6,7 +6,7 @@ Without a home it lives and dies with the object. With one it is a directory tha
     maps/N      the file of map N, mapped by whoever uses it
     progs/N     the file of program N
     bpf/        the bpf fs; a pin is a hard link
-    trace       what bpf_trace_printk() wrote and nobody has read
+    trace       lines of bpf_trace_printk() that are still to be read
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class User(Loading["UserProg"]):
 
     @cached_property
     def home(self) -> Path:
-        """The directory of what is kept in files."""
+        """The directory of maps, programs, pins and trace."""
         return Path(self._home) if self._home else self._temp_home.path
 
     @cached_property
     def options(self) -> Options:
-        """How programs are compiled: as the environment says, where nothing else does."""
+        """The options to compile programs with; from the environment when none were given."""
         from tcbpf.vm.executable import Options
 
         return self._options or Options.from_environment()
@@ -75,7 +75,7 @@ class User(Loading["UserProg"]):
 
     @cached_property
     def runtime(self) -> Runtime:
-        """What running programs are given."""
+        """The services for running programs."""
         from tcbpf.datapath.user.runtime import Runtime
         from tcbpf.native.library import constant
 
@@ -105,7 +105,7 @@ class User(Loading["UserProg"]):
         return UserProg.load(self.objects, self.runtime, self.options, program, log_level)
 
     def _by_index(self, program: Program) -> Program:
-        """Return the program with the maps that it names by descriptor, BPF_LD_MAP_FD, among its maps; what is none stays."""
+        """Return the program with the maps that it names by descriptor (BPF_LD_MAP_FD) among its maps; other numbers stay."""
         index = {PSEUDO_MAP_FD: PSEUDO_MAP_IDX, PSEUDO_MAP_VALUE: PSEUDO_MAP_IDX_VALUE}
         insns, maps, places = list(program.insns), list(program.maps), dict[int, int]()
         for pc, insn in enumerate(insns):
@@ -144,7 +144,7 @@ class User(Loading["UserProg"]):
         self.objects.empty(*self.objects.maps.ids())
 
     def obj_get(self, path: str) -> Map | Prog:
-        """Open what is pinned at `path`.
+        """Open the map or program pinned at `path`.
 
         Raises:  SysError: ENOENT; EACCES for a file that is neither a map nor a program.
         """
@@ -219,15 +219,15 @@ class User(Loading["UserProg"]):
         return None
 
     def state(self) -> State:
-        """Return what net/sched knows now."""
+        """Return the current State of net/sched."""
         return self.store.read()
 
     def trace_pipe(self) -> Iterator[str]:
-        """Yield what bpf_trace_printk() writes, line by line; a line is read once."""
+        """Yield the lines of bpf_trace_printk() as they come; a line is read once."""
         return self.runtime.trace.pipe()
 
     def close(self) -> None:
-        """Drop what only this object holds."""
+        """Drop the objects that only this datapath holds."""
         super().close()
         if "runtime" in self.__dict__:
             self.runtime.close()
@@ -237,7 +237,7 @@ class User(Loading["UserProg"]):
         self.store.close()
 
     def _sweep(self) -> None:
-        """Remove what nothing holds any more, where there are objects at all."""
+        """Remove the objects that nothing holds; do nothing in a home that has none."""
         if "objects" in self.__dict__ or (self.home / "progs").exists() or (self.home / "maps").exists():
             self.objects.sweep()
 

@@ -20,7 +20,7 @@ from tcbpf.errors import SysError
 
 
 def place(root: Path, path: str, asked: str, *, pinning: bool = False) -> Path:
-    """Return the host's path of what `path` names, `root` being the home's bpf fs.
+    """Return the host's path for `path`; `root` is the home's bpf fs.
 
     Raises:  SysError with EPERM for a name with a dot, in the bpf fs or of a pin to be made.
     """
@@ -35,7 +35,7 @@ def place(root: Path, path: str, asked: str, *, pinning: bool = False) -> Path:
 def pin(root: Path, path: str, fd: int) -> None:
     """Link the object open as `fd` at `path`.
 
-    Raises:  SysError: EEXIST, EPERM for a name with a dot or another file system, and what the host says.
+    Raises:  SysError: EEXIST, EPERM for a name with a dot or another file system, and the host's errors.
     """
     where = place(root, path, asked := f"pin {path}", pinning=True)
     try:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import mmap
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -62,7 +61,7 @@ class UserMap:
 
     @property
     def spec(self) -> MapSpec:
-        """What the map is."""
+        """The map's specification."""
         if not self.file.frozen or self.file.spec.max_entries != 1:
             return self.file.spec
         return replace(self.file.spec, frozen=True, contents=self.file.lookup(bytes(4)))
@@ -103,21 +102,12 @@ class UserMap:
         """Return the key after `key`, the first for None, None at the end."""
         return self.file.next_key(key)
 
-    def elements(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all elements; one that vanishes on the way is passed over."""
-        key = self.next_key(None)
-        while key is not None:
-            value = self.lookup(key)
-            if value is not None:
-                yield key, value
-            key = self.next_key(key)
-
     def freeze(self) -> None:
         """Refuse further updates from user space."""
         self.file.freeze()
 
     def records(self) -> RawRecords:
-        """Read what programs put out."""
+        """Return a reader of the records that programs put out."""
         return UserRecords(self.file)
 
     def fileno(self) -> int:
@@ -140,7 +130,7 @@ class UserMap:
         return MapFile(fd, self.file.spec, mmap.mmap(fd, int(self.file.struct.size)))
 
     def _refuses(self, key: bytes, flags: int) -> bool:
-        """Tell whether an update fails before the descriptor is looked at: nobody may write, or an array has no such place."""
+        """Tell whether an update fails before its descriptor is looked at: a read-only map, or an index beyond an array."""
         spec = self.file.spec
         misplaced = MAP_TYPES[spec.type].key_size == 4 and (flags != 0 or int.from_bytes(key, "little") >= spec.max_entries)
         return misplaced or self.file.frozen or bool(spec.flags & BPF_F_RDONLY)

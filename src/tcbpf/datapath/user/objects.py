@@ -1,4 +1,4 @@
-"""The maps and programs of a home: make them, open them, and sweep what nothing holds."""
+"""The maps and programs of a home: make them, open them, and delete those that nothing holds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Objects:
-    """What lives in a home, beside its State."""
+    """The objects of a home."""
 
     def __init__(self, home: Path, store: Store) -> None:
         self.store, self.root = store, home / "bpf"
@@ -132,7 +132,7 @@ class Objects:
             inner = MapFile.open(copy)
         except InputError:
             os.close(copy)
-            raise SysError(errno.EINVAL, "insert a map", "it is none") from None
+            raise SysError(errno.EINVAL, "insert a map", "the descriptor is not a map's") from None
         try:
             if file.spec.inner is None or not same_shape(file.spec.inner, inner.spec):
                 raise SysError(errno.EINVAL, "insert a map", "it is not of the shape of the template")
@@ -143,8 +143,8 @@ class Objects:
     def sweep(self) -> None:
         """Remove every map and program that no process, pin, filter, program or map holds.
 
-        A program array that only programs hold is emptied first, as the kernel does when its last user goes. Nothing
-        more is removed when a file turns out to be damaged, for what it holds is not known.
+        A program array that only programs hold is emptied first, as the kernel does when its last user goes. A
+        damaged file ends the sweep, since the objects that it names are not known.
         """
         with self.store.change() as change, contextlib.suppress(InputError, SysError):
             while True:
@@ -199,7 +199,7 @@ class Objects:
 
 
 def same_shape(template: MapSpec, inner: MapSpec) -> bool:
-    """Tell whether a map may stand where a program expects the template."""
+    """Tell whether a map may be used where a program expects the template."""
     alike = all(getattr(template, name) == getattr(inner, name) for name in ("type", "key_size", "value_size", "flags"))
     if template.type in INDEXED and not template.flags & INNER_MAP:
         return alike and template.max_entries == inner.max_entries
@@ -223,7 +223,7 @@ def damaged(fd: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unless_wrong(fd: int, asked: str) -> Iterator[None]:
-    """Close a descriptor when the block fails, and say what was asked where only the host spoke."""
+    """Close a descriptor when the block fails; a host error becomes a SysError for `asked`."""
     try:
         yield
     except TcbpfError:

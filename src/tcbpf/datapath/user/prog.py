@@ -110,7 +110,7 @@ class UserProg:
 
     @property
     def link_header(self) -> bool:
-        """Whether a run starts at the link header."""
+        """True when a run starts at the link header."""
         return self.type in LINK_LAYER or self.record.program.classic
 
     @property
@@ -120,12 +120,12 @@ class UserProg:
 
     @property
     def jited(self) -> bool:
-        """Whether it runs as machine code."""
+        """True when it runs as machine code."""
         return self._options.engine == "jit"
 
     @property
     def insns_processed(self) -> int:
-        """What the proof cost, in instructions visited."""
+        """The instructions that the verifier visited."""
         return self.record.insns_processed
 
     @property

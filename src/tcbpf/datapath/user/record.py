@@ -1,4 +1,4 @@
-"""Control values as JSON and back: what the state file holds of each."""
+"""Control values as JSON and back, for the state file."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ from tcbpf.native.runtime import Env, Skb
 
 
 class Closeable(Protocol):
-    """What holds an object open."""
+    """An open object."""
 
     def close(self) -> None: ...
 
 
 Opener = Callable[[int], tuple[int, Closeable]]
-"""The number of an object → the address of its C struct, and what holds it."""
+"""The number of an object → the address of its C struct, and the object that holds it."""
 
 
 class Table:
@@ -49,7 +49,7 @@ class Table:
 
     @property
     def address(self) -> int:
-        """Where the newest array lies."""
+        """The address of the newest array."""
         return ctypes.addressof(self.arrays[-1])
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Runtime:
 
     @cached_property
     def trace(self) -> Trace:
-        """Where bpf_trace_printk() writes to."""
+        """The file that bpf_trace_printk() writes to."""
         return Trace(self._home / "trace")
 
     @cached_property

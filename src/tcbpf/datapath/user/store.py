@@ -1,4 +1,4 @@
-"""Where the State is kept between requests: in this process, or in one SQLite file that processes share.
+"""Stores for the State between requests: in this process, or in one SQLite file that processes share.
 
 A request runs inside `change`, which holds the only right to write. The new State and the numbers given out are
 committed when the `with` block exits without an exception, all or nothing; otherwise the old State stays.
@@ -29,7 +29,7 @@ WAIT_SECONDS = 30
 
 @dataclass
 class Change:
-    """What a block of `change` works on: set `state` to the next one."""
+    """The value of a `change` block, which sets `state` to the next State."""
 
     state: State
 
@@ -69,14 +69,14 @@ class MemoryStore:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Change]:
-        """Hold the right to write, and keep what the block leaves."""
+        """Hold the write lock; keep the block's State when it ends."""
         with self.lock:
             change = Change(self.state)
             yield change
             self.state = change.state
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this store holds nothing open."""
 
 
 class FileStore:
@@ -100,7 +100,7 @@ class FileStore:
         self.seen: tuple[int, State] | None = None
 
     def _begun(self) -> bool:
-        """Tell whether the file holds a State.
+        """Return whether the file holds a State.
 
         Raises:  SysError when it is another program's.
         """
@@ -154,7 +154,7 @@ class FileStore:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Change]:
-        """Hold the right to write of all processes, and store what the block leaves."""
+        """Hold the write lock of all processes; commit the block's State when it ends."""
         import sqlite3
 
         with self.lock:

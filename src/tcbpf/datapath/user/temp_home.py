@@ -36,7 +36,7 @@ class TempHome:
 
     @cached_property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path; the directory is made now."""
         sweep(base())
         new = Path(tempfile.mkdtemp(prefix="." + PREFIX, dir=base()))
         fd = os.open(new / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

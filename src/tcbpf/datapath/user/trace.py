@@ -1,4 +1,4 @@
-"""trace_pipe: what bpf_trace_printk() wrote, each line read once, by whoever of the processes comes first.
+"""trace_pipe: the lines of bpf_trace_printk(); each is read once, by the first process that asks.
 
 Lines wait in a file of the home. It is bounded: when nobody reads, the oldest half goes.
 """
