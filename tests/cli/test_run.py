@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcbpf.cli import main
+from tcbpf.cli import diff, main
 from tcbpf.lang import compile_c
 from tcbpf.net.pcap import read
 
@@ -127,15 +127,76 @@ def test_diff_takes_every_program(capsys: Capture) -> None:
     assert "retag: identical, 71 packets" in out(capsys, "diff", str(ROOT / "examples/vlan.c"), DNS, "--section", "tc")
 
 
+DIFFERING = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct inner { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 9); __type(key, __u32); __type(value, __u32); }
+    one SEC(".maps");
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2); __type(key, __u32); __array(values, struct inner);
+} outer SEC(".maps") = { .values = { &one } };
+struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 9); __type(value, __u32); } queue SEC(".maps");
+struct stat { __u64 packets, time; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, struct stat); }
+    stats SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 99); __type(key, __u32); __type(value, __u32); } any SEC(".maps");
+#define HASH bpf_get_hash_recalc(skb)
+#define CHANCE bpf_get_prandom_u32()
+SEC("tc") int f(struct __sk_buff *skb)
+{
+    __u32 zero = 0, number = NUMBER;
+    void *inner = bpf_map_lookup_elem(&outer, &zero);
+    if (inner)
+        bpf_map_update_elem(inner, &zero, &number, 0);
+    bpf_map_push_elem(&queue, &number, BPF_EXIST);
+    struct stat *stat = bpf_map_lookup_elem(&stats, &zero);
+    if (stat)
+        stat->packets += number, stat->time = bpf_ktime_get_ns();
+    number = CHANCE;
+    bpf_map_update_elem(&any, &number, &number, 0);
+    skb->mark = MARK;
+    return 0;
+}
+SEC("kprobe/x") int other(void *ctx) { return 0; }
+SEC("xdp") int frames(struct xdp_md *ctx) { return 2; }
+char _license[] SEC("license") = "GPL";
+"""
+"""The hash of a flow has a seed of the kernel's own, so that it differs between the datapaths."""
+
+
+def compared(capsys: Capture, place: Path, number: str, mark: str, *words: str, status: int) -> str:
+    (place / "x.c").write_text(DIFFERING.replace("NUMBER", number).replace("MARK", mark))
+    return out(capsys, "diff", str(place / "x.c"), DNS, *words, status=status)
+
+
 @pytest.mark.kernel
 def test_diff_shows_the_first_difference(capsys: Capture, tmp_path: Path) -> None:
-    """Random numbers differ, on whatever packet they are first asked for."""
-    (tmp_path / "chance.c").write_text(
-        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
-        'SEC("tc") int f(struct __sk_buff *skb) { skb->mark = bpf_get_prandom_u32() | 1; return 0; }\n'
-    )
-    text = out(capsys, "diff", str(tmp_path / "chance.c"), DNS, status=1)
-    assert "packet 1: ctx.mark differs" in text and "  user    " in text and "  kernel  " in text
+    text = compared(capsys, tmp_path, "7", "HASH | 1", status=1)
+    assert "ctx.mark differs" in text and "  user    " in text and "  kernel  " in text
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("map", ["outer", "queue", "stats"])
+def test_diff_compares_what_maps_hold(capsys: Capture, tmp_path: Path, map: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each map by itself, the others empty: what queues hold, maps in maps, counts beside a time."""
+    real = diff.contents
+    monkeypatch.setattr(diff, "contents", lambda dp, found: real(dp, found) if found.spec.name in (map, "one") else {})
+    assert f"afterwards: map {map} differs" in compared(capsys, tmp_path, "HASH", "0", status=1)
+
+
+@pytest.mark.kernel
+def test_diff_says_what_it_left_out(capsys: Capture, tmp_path: Path) -> None:
+    text = compared(capsys, tmp_path, "7", "CHANCE", status=0)
+    assert "f: identical, 71 packets; left out: what differs from run to run in ctx.mark, map stats, map any" in text
+    assert "left out: other: a section kprobe/x is for programs of another type" in text
+    assert "left out: frames: the user datapath runs programs on struct __sk_buff, not xdp" in text
+    reports = [json.loads(line) for line in compared(capsys, tmp_path, "7", "0", "--json", status=0).splitlines()]
+    assert reports[0]["unsteady"] == ["map stats", "map any"] and [r["program"] for r in reports if "left_out" in r] == [
+        "other",
+        "frames",
+    ]
+    jumbo = out(capsys, "diff", str(tmp_path / "x.c"), str(ROOT / "examples/captures/jumbo.pcapng"), "--program", "f")
+    assert "identical, 26 packets; left out: 18 packets outside what BPF_PROG_TEST_RUN takes" in jumbo
 
 
 # ---------------------------------------------------------------- bad input
@@ -305,4 +366,5 @@ def test_maps_without_elements_to_list(capsys: Capture, on: list[str], tmp_path:
     assert report["maps"]["events"] is None and report["maps"]["n"] == [{"key": 0, "value": report["packets"]}]
     if on[1] == "kernel":
         compared = out(capsys, "diff", str(tmp_path / "x.c"), DNS)
-        assert "identical" in compared and "not the contents of events" in compared
+        assert "identical, 71 packets" in compared
+        assert ("left out: the contents of events" in compared) == (type not in ("QUEUE", "STACK"))

@@ -96,6 +96,19 @@ def by_section(name: str) -> tuple[ProgType, Section] | None:
 
 _SECTIONS = {section.name: (row, section) for row in PROG_TYPES for section in row.sections}
 
+_ELSEWHERE = frozenset((
+    "cgroup", "fentry", "fexit", "flow_dissector", "fmod_ret", "freplace", "iter", "kprobe", "kretprobe", "kretsyscall",
+    "ksyscall", "lirc_mode2", "lsm", "lsm_cgroup", "lwt_in", "lwt_out", "lwt_seg6local", "lwt_xmit", "netfilter",
+    "perf_event", "raw_tp", "raw_tracepoint", "sk_lookup", "sk_msg", "sk_reuseport", "sk_skb", "sockops", "struct_ops",
+    "syscall", "tp", "tp_btf", "tracepoint", "uprobe", "uretprobe", "usdt",
+))
+"""How sections begin that give a program a type without a row here: section_defs of libbpf 1.5, before "." and "/"."""
+
+
+def of_unknown_type(section: str) -> bool:
+    """Tell whether libbpf gives the programs of a section a type that has no row here."""
+    return section not in _SECTIONS and section.partition("/")[0].partition(".")[0] in _ELSEWHERE
+
 
 def passes(type: str, verdict: int, *, classic: bool = False) -> bool:
     """Tell whether a packet goes on when a program of that type returns `verdict` (32 bits): under direct action for tc.
