@@ -127,12 +127,40 @@ int texts(struct __sk_buff *skb)
 	SNPRINTF(1, "%llx", 0xfeedfacecafe);
 	SNPRINTF(64, "%pI4 %pi4", (__u64)ip, (__u64)ip);
 	SNPRINTF(64, "%c%c%c", 'x', 'y', 'z');
+	SNPRINTF(64, "[%ps] [%pS] [%pB]", 0x1234, 0xabcdef0123456789, 7);
+	SNPRINTF(64, "[%12ps] [%-12pS]", 0x1234, 0x56);
 	SNPRINTF(64, "% d %+d %X", 5, 5, 0xBEEF);
 	note(bpf_strncmp(mine, 8, "abc"));
 	note(bpf_strncmp(mine, 2, "abd"));
 	note(bpf_strncmp(mine, 8, "abd"));
 	note(bpf_strncmp(mine, 8, "ab"));
 	note(bpf_strncmp(mine, 8, "abcd"));
+	return 0;
+}
+
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
+extern void *bpf_dynptr_slice(const struct bpf_dynptr *ptr, __u32 offset, void *buffer, __u32 buffer__szk) __ksym;
+
+/* A dynptr of the packet: its flags are those of bpf_skb_store_bytes(), and it ends where the packet does now. */
+SEC("tc/packets")
+int packets(struct __sk_buff *skb)
+{
+	struct bpf_dynptr p, local;
+	char text[8] = "abcdefg", out[8] = {}, buffer[8];
+
+	note(bpf_dynptr_from_skb(skb, 0, &p));
+	note(bpf_get_hash_recalc(skb) != 0);
+	for (int flags = 0; flags < 6; flags++) note(bpf_dynptr_write(&p, 20, text, 8, flags));
+	note(skb->hash);
+	note(bpf_dynptr_read(out, 8, &p, 19, 0)); note(*(__s64 *)out); note(bpf_dynptr_read(out, 8, &p, 19, 1));
+	note(bpf_dynptr_write(&p, 60, text, 8, 0)); note(bpf_dynptr_write(&p, 60, text, 8, 8));
+	note(bpf_skb_change_tail(skb, 44, 0));
+	note(bpf_dynptr_write(&p, 36, text, 8, 0)); note(bpf_dynptr_write(&p, 37, text, 8, 0));
+	*(__s64 *)out = 7;
+	note(bpf_dynptr_read(out, 8, &p, 40, 0)); note(*(__s64 *)out);
+	note(bpf_dynptr_read(out, 8, &p, 36, 0)); note(*(__s64 *)out);
+	void *in = bpf_dynptr_slice(&p, 36, buffer, 8); note(!!in);
+	void *beyond = bpf_dynptr_slice(&p, 40, buffer, 8); note(!!beyond);
 	return 0;
 }
 

@@ -13,12 +13,13 @@ from tcbpf.datapath.base import Datapath
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
 from tcbpf.errors import InputError, MapError
+from tcbpf.isa import assemble
 from tcbpf.lang import compile
-from tcbpf.obj.program import Object
+from tcbpf.obj.program import Object, Program
 from tcbpf.vm.executable import Options
 
 PACKET = bytes.fromhex("020000000002020000000001 0800 45000028 00010000 4011f96e 0a000001 0a000002") + bytes(30)
-PROGRAMS = ("numbers", "texts", "dynptrs", "rings", "events", "blooms", "walks", "locking", "places")
+PROGRAMS = ("numbers", "texts", "packets", "dynptrs", "rings", "events", "blooms", "walks", "locking", "places")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,25 @@ def test_same(user: User, kernel: Kernel, source: Object, name: str) -> None:
     assert mine[0] == theirs[0]
     assert len(mine[1]) > 4
     assert [(i, a, b) for i, (a, b) in enumerate(zip(*(side[1] for side in (mine, theirs)), strict=True)) if a != b] == []
+
+
+@pytest.mark.kernel
+def test_ticks(user: User, kernel: Kernel) -> None:
+    """jiffies64 runs at the host's rate from the kernel's own beginning; its clock was set a moment before the other's."""
+    code = Program("ticks", "sched_cls", tuple(assemble("call bpf_jiffies64\nexit")))
+    theirs, mine = (dp.prog_load(code).run(PACKET).verdict & 0xFFFFFFFF for dp in (kernel, user))
+    assert abs(mine - theirs) < 1000
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("ifindex", "flags", "ctx"),
+    [(1, 0, {}), (1, 1, {}), (1, 2, {}), (1 << 20, 0, {}), (1, 0, {"gso_size": 9}), (1, 2, {"gso_size": 9})],
+)
+def test_a_clone_in_a_test_run(user: User, kernel: Kernel, ifindex: int, flags: int, ctx: dict[str, int]) -> None:
+    code = Program("clone", "sched_cls", tuple(assemble(f"r2 = {ifindex}\nr3 = {flags}\ncall bpf_clone_redirect\nexit")))
+    mine, theirs = (dp.prog_load(code).run(PACKET, ctx).verdict for dp in (user, kernel))
+    assert mine == theirs
 
 
 def test_a_host_without_sockets(user: User, source: Object) -> None:

@@ -176,6 +176,28 @@ def test_adjust_room(packet: bytes, mode: int, flags: int) -> None:
         assert not differences(calls, packet), size
 
 
+@pytest.mark.parametrize("packet", [packets.TCP4, packets.UDP6], ids=["tcp4", "udp6"])
+@pytest.mark.parametrize("mode", [0, 1])
+def test_room_in_a_packet_that_ends_inside_its_headers(packet: bytes, mode: int) -> None:
+    for cut in (14, 20, 33, 34, 40, 53, 54, 60):
+        for size in (8, 60, -4):
+            calls = (call("skb_change_tail", cut, 0), call("skb_adjust_room", size, mode, 0))
+            assert not differences(calls, packet), (cut, size)
+
+
+ECT = packets.IPV4[:1] + b"\x02" + packets.IPV4[2:]
+
+
+@pytest.mark.parametrize("tags", range(10))
+@pytest.mark.parametrize("room", [0, 4, 8, 14])
+def test_congestion_behind_tags(tags: int, room: int) -> None:
+    rest = ECT + packets.TCP + packets.BODY
+    packet = packets.tagged(0x0800, rest, *((0x8100, i) for i in range(tags)))
+    change = (call("skb_change_head", room, 0),) if room else ()
+    calls = (*change, call("skb_ecn_set_ce"), call("skb_ecn_set_ce"), call("skb_load_bytes_relative", 0, Out(12), 12, 1))
+    assert not differences(calls, packet)
+
+
 def test_gso_and_wire_len() -> None:
     calls = (
         call("skb_adjust_room", 8, 1, 0),

@@ -45,5 +45,7 @@ HELPER(clone_redirect)
 {
     if (unlikely(r3 & ~(u64)BPF_F_INGRESS))
         return ERR(EINVAL);
+    if (unlikely(skb_of(r1)->u.gso_size && !skb_of(r1)->gso_type))
+        return ERR(EBADMSG);                                      /* what no device could cut into segments */
     return (u64)net_clone_redirect(env, skb_of(r1), (u32)r2, r3);
 }

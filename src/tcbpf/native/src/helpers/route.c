@@ -5,7 +5,7 @@
 #include "../base.h"
 
 enum { MTU_CHK_SUCCESS, MTU_CHK_FRAG_NEEDED, MTU_CHK_SEGS_TOOBIG, MTU_CHK_SEGS = 1 };
-enum { LOOPBACK_IFINDEX = 1, LOOPBACK_MTU = 65536 };
+enum { LOOPBACK_MTU = 65536 };
 enum { FIB_LOOKUP_FLAGS = 0x3f, FIB_LOOKUP_SIZE = 64, FIB_NOT_FWDED = 4, FIB_FWD_DISABLED = 5, AF_INET = 2, AF_INET6 = 10 };
 
 struct fib_lookup { u8 family, protocol; u16 sport, dport, tot_len; u32 ifindex, tos; u8 src[16], dst[16], rest[16]; };
