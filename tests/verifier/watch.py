@@ -169,7 +169,7 @@ class Watched(ProgramMachine):
         """Return where the memory starts that a pointer points into, None when that is not known of its kind."""
         kind = reg.type & BASE
         if kind == STACK:
-            return self.stack + FRAME * (reg.extra + first + 1)
+            return self.stack + FRAME * (reg.frame + first + 1)
         if kind == CTX:
             return self.ctx
         if kind == PACKET and not reg.id:

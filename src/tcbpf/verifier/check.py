@@ -19,9 +19,10 @@ from tcbpf.verifier.explore import check_functions
 from tcbpf.verifier.live_registers import compute_live_registers
 from tcbpf.verifier.stack_depth import check_stack_depth
 from tcbpf.verifier.state.btf_record import record_of
-from tcbpf.verifier.state.env import Env, MapInfo, Refused
+from tcbpf.verifier.state.env import Env, Refused
 from tcbpf.verifier.state.insns import TAIL_CALL
 from tcbpf.verifier.state.log import PATHS, Log
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.verified import Subprog, Verified
 from tcbpf.verifier.words.blame import Blame, blame
 from tcbpf.verifier.words.reasons import REASONS, kernel_words

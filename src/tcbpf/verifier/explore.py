@@ -16,8 +16,9 @@ from tcbpf.verifier.paths.paths import PATH_END, end_path, next_path
 from tcbpf.verifier.paths.prune import is_visited, push_step
 from tcbpf.verifier.rules import access, alu, call, exit, jump, ld_abs, subprog
 from tcbpf.verifier.rules.globals import say_of_main, set_arguments
-from tcbpf.verifier.state.env import Env, MapInfo
+from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.state import MAIN_CALLSITE, REG_FP, ZERO, Frame, Reg, State
 from tcbpf.verifier.values.scalar import const
 from tcbpf.verifier.values.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR

@@ -48,7 +48,7 @@ def dynptr_slot(env: Env, reg: Reg, more: tuple[str, ...] = ()) -> int:
 def make_dynptr(env: Env, reg: Reg, kind: str, ref: int = 0) -> None:
     """Put a new dynptr into the two slots a stack pointer points to."""
     spi = dynptr_slot(env, reg)
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     frame.grow(8 * (spi + 1))
     sub = env.subprogs[frame.subprog]
     sub.stack_depth = max(sub.stack_depth, 8 * (spi + 1))
@@ -69,13 +69,13 @@ def dynptr_at(env: Env, reg: Reg, more: tuple[str, ...] = ()) -> Reg | None:
     if reg.type == DYNPTR:
         return reg
     spi = dynptr_slot(env, reg, more)
-    stack = env.cur.frames[reg.extra].stack
+    stack = env.cur.frames[reg.frame].stack
     if spi >= len(stack):
         return None
     one, two = stack[spi], stack[spi - 1]
-    if one.kinds != "dddddddd" or two.kinds != "dddddddd" or one.reg is None or not one.reg.extra.first:
+    if one.kinds != "dddddddd" or two.kinds != "dddddddd" or one.reg is None or not one.reg.dynptr.first:
         return None
-    env.liveness.read(reg.extra, 3 << (spi - 1))
+    env.liveness.read(reg.frame, 3 << (spi - 1))
     if env.trace:
         env.trace.slots |= 3 << (spi - 1)
     held: Reg = one.reg
@@ -88,9 +88,9 @@ def destroy_dynptr(env: Env, frame: Frame, spi: int) -> None:
         return
     reg = frame.stack[spi].reg
     assert reg is not None
-    if not reg.extra.first:
+    if not reg.dynptr.first:
         spi += 1
-    if reg.extra.kind in _REFCOUNTED:
+    if reg.dynptr.kind in _REFCOUNTED:
         env.refuse("dynptr_overwrite")
     frame.stack[spi] = frame.stack[spi - 1] = NO_SLOT
     if env.trace:
@@ -102,7 +102,7 @@ def destroy_dynptr(env: Env, frame: Frame, spi: int) -> None:
 def release_dynptr(env: Env, reg: Reg) -> bool:
     """Release the dynptr a stack pointer points to, with every dynptr and slice of the same reference."""
     spi = dynptr_slot(env, reg)
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     first = frame.stack[spi].reg
     assert first is not None
     ref = first.ref
@@ -113,7 +113,7 @@ def release_dynptr(env: Env, reg: Reg) -> bool:
     for other in env.cur.frames:
         for i in range(1, len(other.stack)):
             held = other.stack[i].reg
-            if other.stack[i].kinds[0] == "d" and held is not None and held.ref == ref and held.extra.first:
+            if other.stack[i].kinds[0] == "d" and held is not None and held.ref == ref and held.dynptr.first:
                 _remove_dynptr(env, other, i, held.id)
     return found
 

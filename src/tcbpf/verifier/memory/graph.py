@@ -17,7 +17,7 @@ from tcbpf.verifier.memory.invalidate import replace_registers
 from tcbpf.verifier.memory.references import drop_reference
 from tcbpf.verifier.memory.structs import read_struct
 from tcbpf.verifier.state.btf_record import BtfField, ProgramType, Record
-from tcbpf.verifier.state.env import Env, MapInfo
+from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.types import ALLOC, BASE, BTF_ID, MAP_VALUE, NON_OWN_REF, PERCPU, RCU
 from tcbpf.verifier.words.format import var_text
@@ -42,9 +42,9 @@ _MAX_PERCPU: Final = 512
 def record_at(reg: Reg) -> Record | None:
     """Return the special fields of what a pointer to a map value or to an allocated object points to."""
     if reg.type & BASE == MAP_VALUE:
-        map: MapInfo = reg.extra
+        map = reg.map
         return map.record
-    return reg.extra.record if isinstance(reg.extra, ProgramType) else None
+    return reg.btf_type.record if isinstance(reg.btf_type, ProgramType) else None
 
 
 def allocated(env: Env, id: int | None, percpu: bool) -> Reg:
@@ -75,7 +75,7 @@ def access(env: Env, regno: int, reg: Reg, off: int, size: int) -> Reg:
     Units:   off includes the pointer's fixed part.
     Raises:  Refused.
     """
-    local: ProgramType = reg.extra
+    local: ProgramType = reg.btf_type
     if off < 0:
         env.refuse("btf_negative", reg=regno, type=local.name, off=off)
     if reg.val.mask or reg.val.value:
@@ -104,7 +104,7 @@ def check_root(env: Env, regno: int, reg: Reg, kind: str) -> BtfField:
     lock = _lock_of(record_at(reg))
     missing = kernel_words("graph_lock", off=lock.off if lock else -1, field=kind)
     state = env.cur
-    owner = reg.extra if reg.type == MAP_VALUE else OWNER
+    owner = reg.map if reg.type == MAP_VALUE else OWNER
     if state.locks and not (state.lock_owner is owner and state.lock_id == reg.id):
         env.refuse("graph_other_lock", more=missing)
     if not state.locks:
@@ -143,7 +143,7 @@ def check_node(env: Env, regno: int, reg: Reg, kind: str, root: BtfField, name: 
         if in_tree_callback(env):
             env.refuse("graph_callback", name=name)
     node = _field_at(env, regno, reg, kind)
-    held: ProgramType = reg.extra
+    held: ProgramType = reg.btf_type
     wanted = ProgramType.of(held.btf, root.value)
     if held.id != root.value:
         env.refuse("graph_type", root=root.kind, node=kind, off=root.node, type=wanted.name, at=node.off, held=held.name)

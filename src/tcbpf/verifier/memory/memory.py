@@ -13,8 +13,9 @@ from tcbpf.tables.skb import SKB, XDP, Field, field_at
 from tcbpf.verifier.memory.structs import read_map_struct
 from tcbpf.verifier.paths.precision import mark_precise
 from tcbpf.verifier.state.btf_record import BtfField, ProgramType
-from tcbpf.verifier.state.env import MAX_VAR_OFF, Env, MapInfo
+from tcbpf.verifier.state.env import MAX_VAR_OFF, Env
 from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.state import UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.scalar import SMIN, const, truncate
 from tcbpf.verifier.values.types import (
@@ -89,9 +90,9 @@ def check_packet(env: Env, regno: int, reg: Reg, off: int, size: int, zero_ok: b
     """
     if reg.val.smin < 0:
         env.refuse("negative_index", reg=regno)
-    if reg.extra < 0:
+    if reg.range < 0:
         env.refuse("packet_range", reg=regno)
-    _check_range(env, regno, reg, off, size, reg.extra, zero_ok, "R{reg} offset is outside of the packet")
+    _check_range(env, regno, reg, off, size, reg.range, zero_ok, "R{reg} offset is outside of the packet")
 
 
 def check_map_value(
@@ -101,7 +102,7 @@ def check_map_value(
 
     Raises:  Refused.
     """
-    map: MapInfo = reg.extra
+    map = reg.map
     if write and map.flags & RDONLY_PROG:
         env.refuse("map_write", size_of=map.value_size, off=off, size=size)
     if not write and map.flags & WRONLY_PROG:
@@ -125,7 +126,7 @@ def check_map_value(
 
 def read_map_value(env: Env, ins: Ins, reg: Reg, off: int, size: int) -> Reg | None:
     """Return what a checked load from a map value gives: known contents or a kernel pointer; None for some number."""
-    map: MapInfo = reg.extra
+    map = reg.map
     if not reg.val.mask:
         at = off + reg.val.smin
         field = kptr_at(map, at)
@@ -172,7 +173,7 @@ def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None
 
     Raises:  Refused.
     """
-    map: MapInfo = reg.extra
+    map = reg.map
     if reg.val.mask or kptr_at(map, off + reg.val.smin) is None:
         return
     assert map.record is not None
@@ -192,7 +193,7 @@ def check_kptr_store(env: Env, ins: Ins, reg: Reg, off: int, value: int) -> None
     if source.type & BASE != BTF_ID or source.type & ~(BASE | MAYBE_NULL | TRUSTED | RCU | UNTRUSTED):
         refuse_kptr(env, value, source, field.target, unsafe=True)
     check_unmoved(env, value, source, fixed_ok=True)
-    if source.off or source.extra != field.target:
+    if source.off or source.btf_type != field.target:
         refuse_kptr(env, value, source, field.target, unsafe=True)
 
 
@@ -201,7 +202,7 @@ def refuse_kptr(env: Env, regno: int, reg: Reg, target: str | ProgramType, *, un
 
     Raises:  Refused.
     """
-    type = type_name(reg.type) + (str(reg.extra) if reg.type & BASE == BTF_ID else "")
+    type = type_name(reg.type) + (str(reg.btf_type) if reg.type & BASE == BTF_ID else "")
     env.refuse("kptr_type", reg=regno, type=type, expected=f"ptr_{target}" + (f" or untrusted_ptr_{target}" if unsafe else ""))
 
 
@@ -304,5 +305,5 @@ def access_map_pointer(env: Env, ins: Ins, regno: int, reg: Reg, off: int, *, wr
 
     Raises:  Refused.
     """
-    map: MapInfo = reg.extra
+    map = reg.map
     return read_map_struct(env, regno, map.type, map.number, off, ins.size, write=write)

@@ -40,7 +40,7 @@ def check_within(env: Env, regno: int, reg: Reg, off: int, size: int, how: str) 
         if val.smax >= MAX_VAR_OFF or val.smin <= -MAX_VAR_OFF:
             env.refuse("stack_unbounded", how=how, reg=regno)
         low, high = val.smin + off, val.smax + off
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     bottom = -MAX_STACK if how != READ or env.allow_uninit else -8 * len(frame.stack)
     if low < bottom or low > -1 or high + size > 0 or size < 0:
         if val.mask:
@@ -62,7 +62,7 @@ def write(env: Env, ins: Ins, regno: int, reg: Reg, off: int, size: int, value: 
     Raises:  Refused.
     """
     low, high = check_within(env, regno, reg, off, size, WRITE)
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     if reg.val.mask:
         _write_variable(env, ins, frame, low, high + size, value)
     else:
@@ -84,7 +84,7 @@ def _write_fixed(env: Env, ins: Ins, frame: Frame, off: int, size: int, value: i
     if source is not None and off % 8 == 0 and source.type == SCALAR and env.capable:
         stored = source
         if source.val.umax < 1 << size * 8:
-            if source.val.mask and (not source.id or source.extra is not None):
+            if source.val.mask and (not source.id or source.delta is not None):
                 stored = env.frame.regs[value] = source.with_id(env.new_id())
         else:
             stored = source.with_id(0)
@@ -169,11 +169,11 @@ def read(env: Env, regno: int, reg: Reg, off: int, size: int, wanted: bool) -> R
     """
     low, high = check_within(env, regno, reg, off, size, READ)
     if not reg.val.mask:
-        return _read_fixed(env, reg.extra, low, size, wanted)
+        return _read_fixed(env, reg.frame, low, size, wanted)
     if not wanted:
         env.refuse("stack_variable_helper", var=var_text(reg.val), off=off, size=size)
     check_initialized(env, regno, reg, off, size)
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     for byte in range(low, high + size):
         if frame.stack[(-byte - 1) // 8].kinds[(-byte - 1) % 8] != "0":
             return UNKNOWN_REG
@@ -234,7 +234,7 @@ def check_initialized(
         env.refuse("zero_sized_read")
     low, high = check_within(env, regno, reg, off, size, how)
     val = reg.val
-    number = reg.extra
+    number = reg.frame
     frame = env.cur.frames[number]
     read = 0
     for byte in range(low, high + size):
@@ -270,7 +270,7 @@ def check_uninitialized(env: Env, regno: int, reg: Reg, off: int, size: int, zer
     if size == 0 and not zero_size_ok:
         env.refuse("zero_sized_read")
     low, _ = check_within(env, regno, reg, off, size, WRITE)
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     for byte in range(low, low + size):
         if frame.stack[(-byte - 1) // 8].kinds[(-byte - 1) % 8] == "d":
             env.refuse("dynptr_write", off=byte)
@@ -279,7 +279,7 @@ def check_uninitialized(env: Env, regno: int, reg: Reg, off: int, size: int, zer
 
 def fill(env: Env, reg: Reg, off: int, size: int) -> None:
     """Mark a range of stack as holding some data, byte by byte, as a helper that fills it does."""
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     low = reg.val.smin + off
     if env.trace:
         env.trace.touch_slots(low, size)

@@ -156,7 +156,7 @@ def read_kernel(env: Env, regno: int, reg: Reg, off: int, size: int) -> Reg:
 
     Raises:  Refused.
     """
-    name, type = str(reg.extra), reg.type
+    name, type = str(reg.btf_type), reg.type
     if not env.allow_leaks:
         env.refuse("btf_privilege", type=name)
     if not env.gpl:
@@ -183,7 +183,7 @@ def write_kernel(env: Env, reg: Reg, off: int) -> None:
 
     Raises:  Refused.
     """
-    if str(reg.extra) in ("nf_conn", "nf_conn___init") and env.type.name in ("sched_cls", "sched_act", "xdp"):
+    if str(reg.btf_type) in ("nf_conn", "nf_conn___init") and env.type.name in ("sched_cls", "sched_act", "xdp"):
         mark = next((m for m in kernel_struct("nf_conn").members if m.name == "mark"), None)
         if mark is None or mark.offset // 8 != off:
             env.refuse("btf_write_field", off=off)
@@ -196,13 +196,13 @@ def _trust(env: Env, reg: Reg, found: Found) -> int:
     """Return the flags of a pointer read through one that is trusted, or that is not."""
     if reg.type & UNTRUSTED:
         return UNTRUSTED
-    if (str(reg.extra), found.field) in _TRUSTED_FIELDS:
+    if (str(reg.btf_type), found.field) in _TRUSTED_FIELDS:
         return found.flags | TRUSTED
-    if (str(reg.extra), found.field) in _TRUSTED_OR_NULL_FIELDS:
+    if (str(reg.btf_type), found.field) in _TRUSTED_OR_NULL_FIELDS:
         return found.flags | TRUSTED | MAYBE_NULL
     if (env.cur.sleepable and not env.cur.rcu_locks) or reg.type & MAYBE_NULL:
         return UNTRUSTED
-    key = (str(reg.extra), found.field)
+    key = (str(reg.btf_type), found.field)
     if key in _RCU_FIELDS:
         return found.flags | RCU
     if found.flags & RCU or key in _RCU_OR_NULL_FIELDS:

@@ -51,17 +51,17 @@ def _maybe_looping(old: State, cur: State) -> bool:
 def _iterations_differ(old: State, cur: State) -> bool:
     for one, two in zip(old.frames, cur.frames, strict=True):
         for i, slot in enumerate(one.stack):
-            if slot.kinds[0] == "i" and slot.reg is not None and isinstance(slot.reg.extra, Iterator) and slot.reg.extra.active:
+            if slot.kinds[0] == "i" and slot.reg is not None and isinstance(slot.reg.extra, Iterator) and slot.reg.iter.active:
                 other = two.stack[i].reg
-                if other is None or other.extra.depth != slot.reg.extra.depth:
+                if other is None or other.iter.depth != slot.reg.iter.depth:
                     return True
     return False
 
 
 def _iterator_is_active(env: Env, cur: State) -> bool:
     reg = cur.frames[-1].regs[1]
-    slot = cur.frames[reg.extra].stack[(-(reg.off + reg.val.smin) - 1) // 8]
-    return slot.reg is not None and slot.reg.extra.active
+    slot = cur.frames[reg.frame].stack[(-(reg.off + reg.val.smin) - 1) // 8]
+    return slot.reg is not None and slot.reg.iter.active
 
 
 def push_step(env: Env, state: State, flags: int, linked: tuple[tuple[int, bool, int], ...] = ()) -> None:

@@ -73,13 +73,13 @@ def reg_safe(old: Reg, cur: Reg, precise: int, ids: IdMap, exact: int) -> bool:
         return False
     if type == SCALAR:
         if ids.strict:
-            return old.val == cur.val and old.extra == cur.extra and ids.same_scalar(old.id, cur.id)
+            return old.val == cur.val and old.delta == cur.delta and ids.same_scalar(old.id, cur.id)
         if not precise and exact == NOT_EXACT:
             return True
-        if old.extra is not None:
-            if old.extra != cur.extra:
+        if old.delta is not None:
+            if old.delta != cur.delta:
                 return False
-        elif old.id and cur.extra is not None:
+        elif old.id and cur.delta is not None:
             return False
         return old.val.covers(cur.val) and ids.same_scalar(old.id, cur.id)
     base = type & BASE
@@ -93,10 +93,10 @@ def reg_safe(old: Reg, cur: Reg, precise: int, ids: IdMap, exact: int) -> bool:
             and ids.same(old.ref, cur.ref)
         )
     if base in (PACKET, PACKET_META):
-        if old.extra < 0 or cur.extra < 0:
-            if old.extra != cur.extra:
+        if old.range < 0 or cur.range < 0:
+            if old.range != cur.range:
                 return False
-        elif old.extra > cur.extra:
+        elif old.range > cur.range:
             return False
         return old.off == cur.off and ids.same(old.id, cur.id) and old.val.covers(cur.val)
     if base == STACK:
@@ -137,10 +137,10 @@ def _slot_safe(old: Slot, cur: Slot, precise: int, ids: IdMap, exact: int, allow
         return reg_safe(old.reg, cur.reg, precise, ids, exact)
     if last == "d":
         assert old.reg is not None and cur.reg is not None
-        return old.reg.extra == cur.reg.extra and ids.same(old.reg.ref, cur.reg.ref)
+        return old.reg.dynptr == cur.reg.dynptr and ids.same(old.reg.ref, cur.reg.ref)
     if last == "i":
         assert old.reg is not None and cur.reg is not None
-        one, two = old.reg.extra, cur.reg.extra
+        one, two = old.reg.iter, cur.reg.iter
         return one.kind == two.kind and one.active == two.active and ids.same(old.reg.ref, cur.reg.ref)
     if last == "f":
         assert old.reg is not None and cur.reg is not None
@@ -246,7 +246,7 @@ def _promise(test: Test) -> int:
 def _kind(reg: Reg) -> int:
     if reg.id or reg.ref:
         return LINKED
-    return NUMBER if reg.type == SCALAR and reg.extra is None else VALUE
+    return NUMBER if reg.type == SCALAR and reg.delta is None else VALUE
 
 
 def _slot_kind(slot: Slot, precise: int) -> int:

@@ -168,10 +168,10 @@ def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wan
         result = memory.access_ctx(env, ins, regno, reg, ins.off, size, write=False)
         return result if result.type != SCALAR else _unknown(ins, size)
     elif type == MAP_KEY:
-        memory.check_region(env, regno, reg, off, size, reg.extra.key_size)
+        memory.check_region(env, regno, reg, off, size, reg.map.key_size)
     elif type & BASE == MEM and not type & MAYBE_NULL:
         if not type & UNTRUSTED:
-            memory.check_region(env, regno, reg, off, size, reg.extra)
+            memory.check_region(env, regno, reg, off, size, reg.mem_size)
     elif is_socket(type):
         memory.check_socket(env, regno, reg, off, size)
     elif type == MAP_PTR:
@@ -196,7 +196,7 @@ def _sized(reg: Reg, ins: Ins, size: int) -> Reg:
     if size == 8 or reg.type != SCALAR:
         return reg
     val = sign_extended(reg.val, size) if ins.signed else truncate(reg.val, size * 8)
-    return reg if val is reg.val else Reg(SCALAR, val, 0, reg.id, 0, reg.extra)
+    return reg if val is reg.val else Reg(SCALAR, val, 0, reg.id, 0, reg.delta)
 
 
 def _narrowed(reg: Reg, ins: Ins, size: int) -> Reg:
@@ -240,7 +240,7 @@ def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool
             env.refuse("read_only_memory", reg=regno, type=type_name(type))
         if leaks:
             env.refuse("leak_mem", reg=value)
-        memory.check_region(env, regno, reg, off, size, reg.extra)
+        memory.check_region(env, regno, reg, off, size, reg.mem_size)
     elif is_socket(type):
         env.refuse("read_only_memory", reg=regno, type=type_name(type))
     elif type == MAP_PTR:

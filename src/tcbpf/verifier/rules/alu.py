@@ -61,7 +61,7 @@ def mov_reg(env: Env, ins: Ins) -> int:
 
 def linked(env: Env, src: Reg) -> Reg:
     """Return an unknown scalar with an id of its own to be copied, so that a comparison of one copy tells about the others."""
-    if src.extra is not None:
+    if src.delta is not None:
         # It stands at a distance to its old group; a copy starts a new one.
         return src.with_id(env.new_id() if src.val.mask else 0)
     if not src.val.mask:
@@ -86,7 +86,7 @@ def mov32_reg(env: Env, ins: Ins) -> int:
         regs[ins.dst] = Reg(SCALAR, compute(ins, src.val, src.val))
         return ins.next
     src = regs[ins.src] = linked(env, src)
-    regs[ins.dst] = Reg(SCALAR, compute(ins, src.val, src.val), 0, src.id, 0, src.extra)
+    regs[ins.dst] = Reg(SCALAR, compute(ins, src.val, src.val), 0, src.id, 0, src.delta)
     return ins.next
 
 
@@ -108,7 +108,7 @@ def mov_sext(env: Env, ins: Ins) -> int:
         regs[ins.dst] = Reg(SCALAR, compute(ins, src.val, src.val))
         return ins.next
     src = regs[ins.src] = linked(env, src)
-    regs[ins.dst] = Reg(SCALAR, compute(ins, src.val, src.val), 0, src.id, 0, src.extra)
+    regs[ins.dst] = Reg(SCALAR, compute(ins, src.val, src.val), 0, src.id, 0, src.delta)
     return ins.next
 
 
@@ -156,7 +156,7 @@ def _moved(env: Env, ins: Ins, dst: Reg, src: Scalar, val: Scalar) -> Reg:
     """Return the result of an operation on a linked scalar: still linked, at a distance, when a constant was added once."""
     op, wide = ins.code & OPERATION, ins.width == 64
     mask, value = (src.mask, src.value) if wide else (src.mask & HALF_MAX, src.value & HALF_MAX)
-    if op not in (ADD, SUB) or mask or dst.extra is not None or not env.capable or (not wide and dst.val.umax > HALF_MAX):
+    if op not in (ADD, SUB) or mask or dst.delta is not None or not env.capable or (not wide and dst.val.umax > HALF_MAX):
         return Reg(SCALAR, val)
     bits = 64 if wide else 32
     step = value - (1 << bits) if value >> (bits - 1) else value
@@ -221,7 +221,7 @@ def split(env: Env, ins: Ins, dst: Reg, src: Scalar) -> Reg:
     other = env.cur.copy()
     push_path(env, other, env.pc)
     other.frames[-1].regs[ins.dst] = Reg(SCALAR, ways[1])
-    return Reg(SCALAR, ways[0], 0, dst.id, 0, dst.extra)
+    return Reg(SCALAR, ways[0], 0, dst.id, 0, dst.delta)
 
 
 def constant(ins: Ins) -> Reg:

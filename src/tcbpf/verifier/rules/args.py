@@ -15,7 +15,8 @@ from tcbpf.verifier.memory.memory import check_unmoved
 from tcbpf.verifier.paths.precision import mark_precise, mark_slot_precise
 from tcbpf.verifier.rules.access import check_alignment
 from tcbpf.verifier.rules.locks import check_deferred, check_kptr, check_lock
-from tcbpf.verifier.state.env import MAX_VAR_SIZE, Env, MapInfo
+from tcbpf.verifier.state.env import MAX_VAR_SIZE, Env
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.state import Reg
 from tcbpf.verifier.values.types import (
     ALLOC,
@@ -191,10 +192,10 @@ def _check_type(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta: M
             return
         if reg.type & MAYBE_NULL and (not mod & Mod.MAYBE_NULL or mod & Mod.RELEASE):
             env.refuse("argument_null", reg=regno)
-        if meta.helper.name == "kptr_xchg" and regno == 2 and (reg.off or reg.extra != meta.kptr.target):
+        if meta.helper.name == "kptr_xchg" and regno == 2 and (reg.off or reg.btf_type != meta.kptr.target):
             memory.refuse_kptr(env, regno, reg, meta.kptr.target)
-        if arg.btf and reg.extra != arg.btf:
-            env.refuse("argument_btf", reg=regno, type=reg.extra, expected=arg.btf)
+        if arg.btf and reg.btf_type != arg.btf:
+            env.refuse("argument_btf", reg=regno, type=reg.btf_type, expected=arg.btf)
 
 
 def check_offset(env: Env, regno: int, reg: Reg, mod: Mod) -> None:
@@ -217,7 +218,7 @@ def _check_release(env: Env, regno: int, reg: Reg, kind: ArgType, null: bool) ->
         if reg.type != STACK:
             env.refuse("dynptr_release")
         spi = dynptr_slot(env, reg, kernel_words("dynptr_not_acquired", arg=regno))
-        slots = env.cur.frames[reg.extra].stack
+        slots = env.cur.frames[reg.frame].stack
         held = slots[spi].reg if spi < len(slots) else None
         if held is None or not held.ref:
             env.refuse("dynptr_not_acquired", arg=regno)
@@ -228,9 +229,9 @@ def _check_release(env: Env, regno: int, reg: Reg, kind: ArgType, null: bool) ->
 def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta: Meta, null: bool) -> None:
     mod = arg.mod
     if kind is ArgType.CONST_MAP_PTR:
-        if meta.map is not None and (meta.map is not reg.extra or meta.uid != reg.uid):
+        if meta.map is not None and (meta.map is not reg.map or meta.uid != reg.uid):
             env.refuse("timer_map", uid=meta.uid, other=reg.uid)
-        meta.map, meta.uid = reg.extra, reg.uid
+        meta.map, meta.uid = reg.map, reg.uid
     elif kind is ArgType.MAP_KEY:
         assert meta.map is not None
         check_memory(env, regno, meta.map.key_size, write=False, zero_ok=False)
@@ -265,12 +266,12 @@ def _use_argument(env: Env, regno: int, reg: Reg, kind: ArgType, arg: Arg, meta:
         meta.mem_size = reg.val.value
         mark_precise(env, regno)
     elif kind is ArgType.FUNC:
-        meta.func = reg.extra
+        meta.func = reg.subprog
     elif kind is ArgType.SPIN_LOCK:
         check_lock(env, regno, reg, lock=meta.helper.name == "spin_lock")
     elif kind is ArgType.TIMER:
         check_deferred(env, regno, reg, "bpf_timer")
-        meta.map, meta.uid = reg.extra, reg.uid
+        meta.map, meta.uid = reg.map, reg.uid
     elif kind is ArgType.KPTR:
         meta.kptr = check_kptr(env, regno, reg)
     elif kind is ArgType.DYNPTR:
@@ -306,11 +307,11 @@ def check_memory(env: Env, regno: int, size: int, *, write: bool, zero_ok: bool,
     elif base == MAP_KEY:
         if write:
             env.refuse("read_only_memory", reg=regno, type=type_name(reg.type))
-        memory.check_region(env, regno, reg, reg.off, size, reg.extra.key_size)
+        memory.check_region(env, regno, reg, reg.off, size, reg.map.key_size)
     elif base == MEM:
         if reg.type & RDONLY and write:
             env.refuse("read_only_memory", reg=regno, type=type_name(reg.type))
-        memory.check_region(env, regno, reg, reg.off, size, reg.extra, zero_ok)
+        memory.check_region(env, regno, reg, reg.off, size, reg.mem_size, zero_ok)
     elif base == BTF_ID:
         env.refuse("not_supported", what="handing a kernel structure to a helper as memory")
     elif not (zero_ok and size == 0 and reg.is_null()):
@@ -339,7 +340,7 @@ def _constant_key(env: Env, reg: Reg, size: int) -> int | None:
     """Return the key that a stack pointer points to when it is known, and rely on it."""
     if not env.capable or reg.type != STACK or reg.val.mask:
         return None
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     off = reg.off + reg.val.smin
     spi, at = (-off - 1) // 8, (-off - 1) % 8
     slot = frame.stack[spi]
@@ -353,7 +354,7 @@ def _constant_key(env: Env, reg: Reg, size: int) -> int | None:
         run += 1
     if run != size:
         return None
-    mark_slot_precise(env, reg.extra, spi)
+    mark_slot_precise(env, reg.frame, spi)
     key: int = slot.reg.val.value
     return key
 
@@ -379,7 +380,7 @@ def check_dynptr(env: Env, regno: int, reg: Reg, mod: Mod, wanted: str, parent_r
     held = dynptr_at(env, reg, kernel_words("dynptr_uninitialized", arg=regno - 1))
     if held is None:
         env.refuse("dynptr_uninitialized", arg=regno - 1)
-    if wanted and held.extra.kind != wanted:
+    if wanted and held.dynptr.kind != wanted:
         env.refuse("dynptr_kind", kind=wanted, arg=regno - 1)
     return held
 
@@ -396,7 +397,7 @@ def check_string(env: Env, regno: int, reg: Reg) -> None:
 
     Raises:  Refused.
     """
-    map: MapInfo = reg.extra
+    map = reg.map
     if not map.readonly:
         env.refuse("const_string_map", reg=regno)
     if reg.val.mask:

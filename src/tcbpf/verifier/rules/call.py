@@ -22,8 +22,9 @@ from tcbpf.verifier.rules.callback import push_async_callback, push_callback
 from tcbpf.verifier.rules.exit import check_nothing_held
 from tcbpf.verifier.rules.subprog import return_to_caller
 from tcbpf.verifier.state.btf_record import ProgramType
-from tcbpf.verifier.state.env import Env, MapInfo
+from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.insns import Ins
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.state import NO_REG, UNKNOWN_REG, ZERO, Reg
 from tcbpf.verifier.values.scalar import bounded
 from tcbpf.verifier.values.types import (
@@ -73,7 +74,7 @@ def helper(env: Env, ins: Ins) -> int:
     changes_data = row.changes_data
     if row.name in _SPECIAL:
         _special(env, row, meta)
-    if row.name == "dynptr_write" and meta.dynptr is not None and meta.dynptr.extra.kind == "skb":
+    if row.name == "dynptr_write" and meta.dynptr is not None and meta.dynptr.dynptr.kind == "skb":
         changes_data = True
     key = regs[3]
     for i in range(6):
@@ -222,7 +223,7 @@ def _special(env: Env, row: Helper, meta: Meta) -> None:
 
 def _check_format(env: Env, format: Reg, size: int) -> None:
     """bpf_snprintf()'s format suits `size` bytes of arguments: the known bits of a size that is not known."""
-    contents = format.extra.spec.contents or b""
+    contents = format.map.spec.contents or b""
     text = contents[format.off + format.val.value :].partition(b"\0")[0]
     if size % 8 or not is_valid_format(text, size // 8):
         env.refuse("format_string")
@@ -280,7 +281,7 @@ def _result(env: Env, row: Helper, meta: Meta) -> Reg:
             extra = meta.mem_size
         if meta.dynptr is not None:
             uid = meta.dynptr.id
-            if meta.dynptr.extra.kind == "skb":
+            if meta.dynptr.dynptr.kind == "skb":
                 type |= DYNPTR_SKB
     elif ret.type is RetType.BTF_ID:
         type, extra = BTF_ID | flags, ret.btf

@@ -13,7 +13,8 @@ from tcbpf.verifier.memory.graph import borrowed, element
 from tcbpf.verifier.paths.paths import push_path
 from tcbpf.verifier.rules.subprog import enter
 from tcbpf.verifier.state.btf_record import BtfField
-from tcbpf.verifier.state.env import Env, MapInfo
+from tcbpf.verifier.state.env import Env
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.state import MAIN_CALLSITE, NO_REG, UNKNOWN_REG, ZERO, Dynptr, Frame, Reg, State
 from tcbpf.verifier.values.types import DYNPTR, MAP_KEY, MAP_PTR, MAP_VALUE
 
@@ -68,7 +69,7 @@ def push_async_callback(env: Env, subprog: int, *, sleepable: bool = False) -> N
     if env.trace:
         env.trace.entered()
     timer = env.frame.regs[1]
-    map: MapInfo = timer.extra
+    map = timer.map
     frame.regs[1] = Reg(MAP_PTR, ZERO, extra=map, uid=timer.uid)
     frame.regs[2] = Reg(MAP_KEY, ZERO, extra=map, uid=timer.uid)
     frame.regs[3] = Reg(MAP_VALUE, ZERO, extra=map, uid=timer.uid)

@@ -34,14 +34,14 @@ def check_irq_flag(env: Env, regno: int, reg: Reg, name: str) -> None:
 
 def _save(env: Env, regno: int, reg: Reg, family: str) -> None:
     spi = object_slot(env, reg, 1, "irq_flag", kernel_words("irq_initialized", arg=regno - 1))
-    frame = env.cur.frames[reg.extra]
+    frame = env.cur.frames[reg.frame]
     if spi < len(frame.stack) and "f" in frame.stack[spi].kinds:
         env.refuse("irq_initialized", arg=regno - 1)
     stack.check_within(env, regno, reg, reg.off, 8, stack.WRITE)
     destroy_dynptr(env, frame, spi)
     env.cur.irq_id = acquire(env, "irq")
     frame.stack[spi] = Slot("ffffffff", Reg(STACK, ZERO, ref=env.cur.irq_id, extra=family))
-    env.liveness.write(reg.extra, 1 << spi)
+    env.liveness.write(reg.frame, 1 << spi)
     if env.trace:
         env.trace.slots |= 1 << spi
 
@@ -49,15 +49,15 @@ def _save(env: Env, regno: int, reg: Reg, family: str) -> None:
 def _restore(env: Env, regno: int, reg: Reg, family: str) -> None:
     missing = kernel_words("irq_uninitialized", arg=regno - 1)
     spi = object_slot(env, reg, 1, "irq_flag", missing)
-    slots = env.cur.frames[reg.extra].stack
+    slots = env.cur.frames[reg.frame].stack
     saved = slots[spi].reg if spi < len(slots) and slots[spi].kinds == "ffffffff" else None
     if saved is None:
         env.refuse("irq_uninitialized", arg=regno - 1)
-    env.liveness.read(reg.extra, 1 << spi)
+    env.liveness.read(reg.frame, 1 << spi)
     if env.trace:
         env.trace.slots |= 1 << spi
-    if saved.extra != family:
-        env.refuse("irq_family", saved=saved.extra, restored=family)
+    if saved.irq_class != family:
+        env.refuse("irq_family", saved=saved.irq_class, restored=family)
     state = env.cur
     held = [ref for ref in state.refs if ref.kind == "irq"]
     if saved.ref != state.irq_id:
@@ -66,4 +66,4 @@ def _restore(env: Env, regno: int, reg: Reg, family: str) -> None:
     state.refs = tuple(ref for ref in state.refs if ref.kind != "irq" or ref.id != saved.ref)
     state.irq_id = held[-2].id if len(held) > 1 else 0
     slots[spi] = NO_SLOT
-    env.liveness.write(reg.extra, 1 << spi)
+    env.liveness.write(reg.frame, 1 << spi)

@@ -71,7 +71,7 @@ def _place(env: Env, reg: Reg, slots: int, reason: str, kind: str, arg: int) -> 
 
     Raises:  Refused when no iterator of that size can lie there.
     """
-    return Place(reg.extra, object_slot(env, reg, slots, "iter", kernel_words(reason, kind=kind, arg=arg)), slots)
+    return Place(reg.frame, object_slot(env, reg, slots, "iter", kernel_words(reason, kind=kind, arg=arg)), slots)
 
 
 def _mask(place: Place) -> int:
@@ -92,7 +92,7 @@ def _first(env: Env, place: Place, kind: str) -> Reg | None:
     for i in range(place.slots):
         slot = held[place.spi - i]
         reg = slot.reg
-        if slot.kinds != "iiiiiiii" or reg is None or reg.extra.kind != kind or bool(reg.ref) == bool(i):
+        if slot.kinds != "iiiiiiii" or reg is None or reg.iter.kind != kind or bool(reg.ref) == bool(i):
             return None
     return held[place.spi].reg
 
@@ -128,18 +128,18 @@ def iterator_at(state: State, place: Place) -> Reg:
 def follow_next(env: Env, place: Place, pc: int) -> None:
     """After next: the current path got nothing; another got an element, which r0 holds, and will come by again."""
     reg = iterator_at(env.cur, place)
-    if reg.extra.active:
+    if reg.iter.active:
         state = env.cur.copy()
         parent = env.cur.parent
         assert parent is not None  # a call of next is always remembered first
         previous = previous_entry(env, parent, pc)
         push_path(env, state, pc + 1)
-        _set(state, place, reg, Iterator(reg.extra.kind, True, reg.extra.depth + 1))
+        _set(state, place, reg, Iterator(reg.iter.kind, True, reg.iter.depth + 1))
         if previous is not None:
             widen(env, previous, state)
         regs = state.frames[-1].regs
         regs[0] = regs[0].with_type(regs[0].type & ~MAYBE_NULL)
-    _set(env.cur, place, reg, Iterator(reg.extra.kind, False, reg.extra.depth))
+    _set(env.cur, place, reg, Iterator(reg.iter.kind, False, reg.iter.depth))
     env.frame.regs[0] = ZERO_REG
 
 

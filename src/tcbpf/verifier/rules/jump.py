@@ -23,7 +23,6 @@ from tcbpf.verifier.state.state import (
     BEYOND_PKT_END,
     STEP_DST_IS_STACK,
     STEP_SRC_IS_STACK,
-    Delta,
     Reg,
     Slot,
     State,
@@ -129,9 +128,9 @@ def _packet_decided(name: str, dst: Reg, src: Reg) -> bool | None:
         packet, name = src, _FLIPPED.get(name, name)
     else:
         return None
-    if packet.type == PACKET_END or packet.extra >= 0:
+    if packet.type == PACKET_END or packet.range >= 0:
         return None
-    beyond, at = packet.extra == BEYOND_PKT_END, packet.extra == AT_PKT_END
+    beyond, at = packet.range == BEYOND_PKT_END, packet.range == AT_PKT_END
     if name in ("JLE", "JGT") and beyond:
         return name == "JGT"
     if name in ("JLT", "JGE") and (beyond or at):
@@ -207,7 +206,7 @@ def _collect(env: Env, id: int, found: list[Place]) -> None:
 
 
 def _with_value(reg: Reg, val: Scalar) -> Reg:
-    return reg if val is reg.val else Reg(SCALAR, val, 0, reg.id, 0, reg.extra)
+    return reg if val is reg.val else Reg(SCALAR, val, 0, reg.id, 0, reg.delta)
 
 
 def _learn(state: State, ins: Ins, dst: Reg, src: Reg, new_dst: Reg, new_src: Reg, linked: list[Place]) -> None:
@@ -225,13 +224,13 @@ def _learn(state: State, ins: Ins, dst: Reg, src: Reg, new_dst: Reg, new_src: Re
 
 def _sync(state: State, known: Reg, linked: list[Place]) -> None:
     """Tell the scalars that are linked to a known one about it: those of its id, each at its own distance."""
-    base: Delta | None = known.extra
+    base = known.delta
     for number, is_reg, i in linked:
         frame = state.frames[number]
         old = frame.regs[i] if is_reg else frame.stack[i].reg
         if old is None or old is known or old.type != SCALAR or old.id != known.id:
             continue
-        delta: Delta | None = old.extra
+        delta = old.delta
         if delta is not None and base is not None and delta.width != base.width:
             continue  # a distance at 32 bits says nothing about one at 64
         step = (delta.value if delta is not None else 0) - (base.value if base is not None else 0)
@@ -254,7 +253,7 @@ def _sync(state: State, known: Reg, linked: list[Place]) -> None:
 def not_null(reg: Reg) -> Reg:
     """Return what a pointer is once it is known not to be NULL."""
     if reg.type & BASE == MAP_VALUE:
-        map = reg.extra
+        map = reg.map
         if map.inner is not None:
             uid = reg.id if map.inner.record is not None else 0
             return Reg(MAP_PTR, reg.val, 0, reg.id, reg.ref, map.inner, uid)
@@ -348,7 +347,7 @@ def _extend(state: State, packet: Reg, *, strict: bool) -> None:
     type, id = packet.type, packet.id
 
     def change(reg: Reg) -> Reg:
-        return reg.with_extra(proved) if reg.type == type and reg.id == id and reg.extra < proved else reg
+        return reg.with_range(proved) if reg.type == type and reg.id == id and reg.range < proved else reg
 
     replace_registers(state, change)
 
@@ -357,4 +356,4 @@ def _mark_end(state: State, regno: int, where: int) -> None:
     """The pointer itself is at or beyond the end on this way; no range comes of it."""
     regs = state.frames[-1].regs
     if regs[regno].type == PACKET:
-        regs[regno] = regs[regno].with_extra(where)
+        regs[regno] = regs[regno].with_range(where)

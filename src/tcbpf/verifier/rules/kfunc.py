@@ -223,7 +223,7 @@ def _cast(env: Env, meta: Meta) -> Reg:
 
 def _slice(env: Env, meta: Meta) -> Reg:
     assert meta.dynptr is not None
-    type = MEM | _SLICES.get(meta.dynptr.extra.kind, DYNPTR_LOCAL)
+    type = MEM | _SLICES.get(meta.dynptr.dynptr.kind, DYNPTR_LOCAL)
     if meta.kfunc.name == "bpf_dynptr_slice":
         type |= RDONLY
     else:

@@ -18,7 +18,8 @@ from tcbpf.verifier.rules.args import check_dynptr, check_memory, check_offset, 
 from tcbpf.verifier.rules.irq import check_irq_flag
 from tcbpf.verifier.rules.iterator import Place, check_iterator
 from tcbpf.verifier.rules.locks import check_deferred
-from tcbpf.verifier.state.env import Env, MapInfo, Refused
+from tcbpf.verifier.state.env import Env, Refused
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.state import Reg
 from tcbpf.verifier.values.types import (
     ALLOC,
@@ -261,7 +262,7 @@ def _check_dynptr(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> N
     mod = Mod.UNINIT if param.ends("__uninit") else Mod.NONE
     if name == "bpf_dynptr_clone" and mod & Mod.UNINIT:
         assert meta.dynptr is not None
-        kind, parent_ref = meta.dynptr.extra.kind, meta.dynptr.ref
+        kind, parent_ref = meta.dynptr.dynptr.kind, meta.dynptr.ref
     held = check_dynptr(env, regno, reg, mod, kind if mod & Mod.UNINIT else "", parent_ref)
     if held is not None:
         meta.dynptr = held
@@ -286,9 +287,9 @@ def _check_string(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> N
 def _take_map(env: Env, regno: int, reg: Reg, meta: Meta) -> None:
     if reg.type & BASE not in (MAP_PTR, MAP_VALUE):
         env.refuse("kfunc_map", reg=regno)
-    if meta.map is not None and (meta.map is not reg.extra or meta.uid != reg.uid):
+    if meta.map is not None and (meta.map is not reg.map or meta.uid != reg.uid):
         env.refuse("workqueue_map", uid=meta.uid, other=reg.uid)
-    meta.map, meta.uid = reg.extra, reg.uid
+    meta.map, meta.uid = reg.map, reg.uid
 
 
 def _check_btf(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
@@ -298,7 +299,7 @@ def _check_btf(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None
     if (base != BTF_ID or (unsafe and not reg.type & RCU)) and base not in KERNEL_NAMES:
         expected = type_name(base | reg.type & (TRUSTED | ALLOC | NON_OWN_REF))
         env.refuse("kfunc_btf", arg=arg, type=type_name(reg.type), expected=expected)
-    held = KERNEL_NAMES.get(base) or str(reg.extra)
+    held = KERNEL_NAMES.get(base) or str(reg.btf_type)
     strict = (meta.kfunc.has("RELEASE") and bool(reg.ref)) or _not_for_each_other(held, wanted)
     if not same_struct(held, reg.off, wanted, strict=strict or bool(reg.type & ALLOC)):
         env.refuse("kfunc_struct", name=meta.kfunc.name, arg=arg, expected=wanted, reg=regno, held=held)
@@ -337,7 +338,7 @@ def _check_memory_size(env: Env, regno: int, reg: Reg, param: Param, meta: Meta)
 def _check_callback(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
     if reg.type != FUNC:
         env.refuse("kfunc_callback", arg=regno - 1)
-    meta.func = reg.extra
+    meta.func = reg.subprog
 
 
 def _check_allocated(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
@@ -349,7 +350,7 @@ def _check_allocated(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -
         env.refuse("kfunc_allocated_for", arg=arg, name=wanted)
     if not reg.ref:
         env.refuse("kfunc_allocated_reference")
-    meta.allocated = reg.extra
+    meta.allocated = reg.btf_type
 
 
 def _check_irq_flag(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
@@ -377,14 +378,14 @@ def _check_refcounted(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) 
     record = graph.record_at(reg)
     if record is None or not record.has("bpf_refcount"):
         env.refuse("refcount_field", arg=regno - 1)
-    meta.allocated = reg.extra
+    meta.allocated = reg.btf_type
 
 
 def _check_workqueue(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:
     if reg.type != MAP_VALUE:
         env.refuse("kfunc_map_value", arg=regno - 1)
     check_deferred(env, regno, reg, "bpf_wq")
-    meta.map, meta.uid = reg.extra, reg.uid
+    meta.map, meta.uid = reg.map, reg.uid
 
 
 def _refuse_kind(env: Env, regno: int, reg: Reg, param: Param, meta: Meta) -> None:

@@ -11,7 +11,7 @@ from tcbpf.verifier.memory.graph import OWNER, in_tree_callback, record_at
 from tcbpf.verifier.memory.invalidate import forget_non_owning
 from tcbpf.verifier.memory.references import acquire
 from tcbpf.verifier.state.btf_record import BtfField
-from tcbpf.verifier.state.env import Env, MapInfo
+from tcbpf.verifier.state.env import Env
 from tcbpf.verifier.state.state import Reg
 from tcbpf.verifier.values.types import MAP_VALUE
 
@@ -25,7 +25,7 @@ def _field(env: Env, regno: int, reg: Reg, kind: str) -> BtfField:
         env.refuse("lock_offset", reg=regno, field=kind)
     whose = "local 'kptr'"
     if reg.type == MAP_VALUE:
-        map: MapInfo = reg.extra
+        map = reg.map
         whose = f"map '{map.name}'"
         if map.spec.btf is None or not map.spec.value_type:
             env.refuse("lock_btf", map=map.name, field=kind)
@@ -48,7 +48,7 @@ def check_lock(env: Env, regno: int, reg: Reg, *, lock: bool) -> None:
         env.refuse("lock_in_tree_callback")
     _field(env, regno, reg, "bpf_spin_lock")
     state = env.cur
-    owner: Any = reg.extra if reg.type == MAP_VALUE else OWNER
+    owner: Any = reg.map if reg.type == MAP_VALUE else OWNER
     if lock:
         acquire(env, "lock", owner, reg.id)
         state.locks += 1
@@ -77,8 +77,8 @@ def check_kptr(env: Env, regno: int, reg: Reg) -> BtfField:
 
     Raises:  Refused.
     """
-    if reg.type == MAP_VALUE and reg.extra.spec.btf is None:
-        env.refuse("lock_btf", map=reg.extra.name, field="bpf_kptr_xchg")
+    if reg.type == MAP_VALUE and reg.map.spec.btf is None:
+        env.refuse("lock_btf", map=reg.map.name, field="bpf_kptr_xchg")
     if reg.val.mask:
         env.refuse("lock_offset", reg=regno, field="kptr")
     record = record_at(reg)

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from tcbpf.errors import VerifierError
 from tcbpf.isa.insn import Insn
-from tcbpf.obj.program import MapSpec, Program
-from tcbpf.tables.maps import MAP_TYPES, RDONLY_PROG
+from tcbpf.obj.program import Program
 from tcbpf.tables.progs import PROG_TYPES, ProgType
 from tcbpf.tables.row import Release
 from tcbpf.tables.rules import RULES, rules_of
-from tcbpf.verifier.state.btf_record import Record
 from tcbpf.verifier.state.insn_aux import Aux
 from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.log import Log
+from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.observers import Liveness, Tracer
 from tcbpf.verifier.state.state import Frame, State, Step, Visit
 
@@ -38,45 +37,6 @@ class Refused(Exception):
     def __init__(self, reason: str, facts: dict[str, Any], more: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
         self.reason, self.facts, self.more = reason, facts, more
-
-
-class MapInfo:
-    """A map of the program as the checks see it. Two are the same map when they are the same object."""
-
-    __slots__ = (
-        "entries",
-        "flags",
-        "index",
-        "inner",
-        "key_size",
-        "name",
-        "number",
-        "readonly",
-        "record",
-        "spec",
-        "type",
-        "value_size",
-    )
-
-    def __init__(self, spec: MapSpec, index: int, number: int, record: Record | None, inner: MapInfo | None) -> None:
-        self.spec = spec
-        self.index = index
-        self.name = spec.name
-        self.type = spec.type
-        self.number = number
-        self.key_size = spec.key_size
-        self.value_size = spec.value_size
-        self.entries = spec.max_entries
-        row = MAP_TYPES.get(spec.type)
-        self.flags = spec.flags | (row.added_flags if row is not None else 0)
-        self.readonly = spec.frozen and bool(spec.flags & RDONLY_PROG)
-        self.record = record
-        self.inner = inner
-
-    @property
-    def direct(self) -> bool:
-        """Tell whether LD_IMM64 may point into its (one) value."""
-        return self.type == "array" and self.entries == 1
 
 
 @dataclass(slots=True)

@@ -10,10 +10,13 @@ Source:  struct bpf_reg_state, bpf_func_state, bpf_verifier_state, include/linux
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tcbpf.verifier.values.scalar import UNKNOWN, Scalar, const
 from tcbpf.verifier.values.types import NOT_INIT, SCALAR, STACK
+
+if TYPE_CHECKING:
+    from tcbpf.verifier.state.map_info import MapInfo
 
 ZERO: Final = const(0)
 
@@ -37,12 +40,24 @@ class Reg:
     """What one register holds.
 
     `val` is a scalar's value, or the unknown part of a pointer's offset; `off` the known part. `id` links scalars that are
-    equal, or pointers that become non-null together; `ref` is the reference the pointer stands for. `extra` depends on type:
-    a scalar's Delta (None for none), a packet pointer's proven range, the frame of a stack
-    pointer, the map, the memory's size, the subprogram, the name of a kernel structure. `uid` tells inner maps apart.
+    equal, or pointers that become non-null together; `ref` is the reference the pointer stands for. `uid` tells inner maps
+    apart. `extra` is a union, as in the kernel's struct: its members share one slot, and the type says which of them is
+    there. Whoever reads a member has looked at the type; only copies and comparisons read `extra` itself.
     """
 
     __slots__ = ("extra", "id", "off", "ref", "type", "uid", "val")
+
+    if TYPE_CHECKING:  # the union's members
+        delta: Delta | None  # of a scalar: how far it stands from the others of its id
+        range: int  # of a packet pointer: bytes proved to be there, or AT_PKT_END, BEYOND_PKT_END
+        frame: int  # of a stack pointer: whose stack
+        map: MapInfo  # of a map pointer, a map's value or key
+        mem_size: int  # of memory of a known size
+        subprog: int  # of a function pointer
+        btf_type: Any  # of a kernel object: the name of its struct; of an allocated one its ProgramType
+        dynptr: Dynptr
+        iter: Iterator
+        irq_class: str  # of a saved interrupt flag: the functions that saved it
 
     def __init__(
         self, type: int, val: Scalar = ZERO, off: int = 0, id: int = 0, ref: int = 0, extra: Any = None, uid: int = 0
@@ -67,9 +82,9 @@ class Reg:
         """Return the same value under another id, its distance forgotten when it is a scalar."""
         return Reg(self.type, self.val, self.off, id, self.ref, None if self.type == SCALAR else self.extra, self.uid)
 
-    def with_extra(self, extra: Any) -> Reg:
-        """Return the same pointer with another `extra`."""
-        return Reg(self.type, self.val, self.off, self.id, self.ref, extra, self.uid)
+    def with_range(self, range: int) -> Reg:
+        """Return the same packet pointer with another proven range."""
+        return Reg(self.type, self.val, self.off, self.id, self.ref, range, self.uid)
 
     def same_as(self, other: Reg) -> bool:
         """Tell whether both are equal in all but id and reference."""
@@ -81,6 +96,9 @@ class Reg:
             and (self.val is other.val or self.val == other.val)
         )
 
+
+for _member in ("delta", "range", "frame", "map", "mem_size", "subprog", "btf_type", "dynptr", "iter", "irq_class"):
+    setattr(Reg, _member, Reg.__dict__["extra"])  # the same slot: reading a member costs what reading the slot does
 
 NO_REG: Final = Reg(NOT_INIT)
 UNKNOWN_REG: Final = Reg(SCALAR, UNKNOWN)

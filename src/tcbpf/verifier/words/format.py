@@ -65,13 +65,13 @@ def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
         return mark + format_signed(val.value)
     name = mark + type_name(type)
     if type == STACK:
-        if reg.extra != frame:
-            name += f"[{reg.extra}]"
+        if reg.frame != frame:
+            name += f"[{reg.frame}]"
         if not val.mask:
             return name + format_signed(val.smin + reg.off)
     parts: list[str] = []
     if reg.id:
-        delta = f"{reg.extra.value:+d}" if type == SCALAR and reg.extra is not None else ""
+        delta = f"{reg.delta.value:+d}" if type == SCALAR and reg.delta is not None else ""
         parts.append(f"id={reg.id}{delta}")
     if reg.ref:
         parts.append(f"ref_obj_id={reg.ref}")
@@ -79,19 +79,19 @@ def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
         parts.append("non_own_ref")
     base = type & BASE
     if base == BTF_ID:
-        name += str(reg.extra)
+        name += str(reg.btf_type)
     if base in _MAPS and reg.extra is not None:
-        if reg.extra.name:
-            parts.append(f"map={reg.extra.name[:_MAP_NAME]}")
-        parts.append(f"ks={reg.extra.key_size},vs={reg.extra.value_size}")
+        if reg.map.name:
+            parts.append(f"map={reg.map.name[:_MAP_NAME]}")
+        parts.append(f"ks={reg.map.key_size},vs={reg.map.value_size}")
     if type != SCALAR and reg.off:
         parts.append(f"off={format_signed(reg.off)}")
     if is_packet(type):
-        parts.append(f"r={format_unsigned(reg.extra & 0xFFFFFFFFFFFFFFFF)}")
+        parts.append(f"r={format_unsigned(reg.range & 0xFFFFFFFFFFFFFFFF)}")
     if base == MEM:
-        parts.append(f"sz={format_unsigned(reg.extra)}")
+        parts.append(f"sz={format_unsigned(reg.mem_size)}")
     if base == DYNPTR and isinstance(reg.extra, Dynptr):
-        parts.append(f"type={reg.extra.kind}")
+        parts.append(f"type={reg.dynptr.kind}")
     if not val.mask:
         if val.value:
             parts.append(f"imm={format_signed(val.value)}")
@@ -115,12 +115,12 @@ def format_slot(spi: int, slot: Slot, frame: int, precise: bool = False) -> str:
         if reg.ref:
             parts.append(f"ref_id={reg.ref}")
         parts.append("dynptr_id=1")  # the kernel has the mark of a first slot where it looks for an id
-        return f"{place}=dynptr_{reg.extra.kind}({','.join(parts)})"
+        return f"{place}=dynptr_{reg.dynptr.kind}({','.join(parts)})"
     if last == "i" and reg is not None and isinstance(reg.extra, Iterator):
         if not reg.ref:
             return ""
-        state = "active" if reg.extra.active else "drained"
-        return f"{place}=iter_{reg.extra.kind}(ref_id={reg.ref},state={state},depth={reg.extra.depth})"
+        state = "active" if reg.iter.active else "drained"
+        return f"{place}=iter_{reg.iter.kind}(ref_id={reg.ref},state={state},depth={reg.iter.depth})"
     return f"{place}={slot.kinds}"
 
 

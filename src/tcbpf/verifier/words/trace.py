@@ -168,7 +168,7 @@ class Trace:
         low, high = off + reg.val.smin, off + reg.val.smax + size
         if not -512 <= low < high <= 0:
             return
-        stack = self.env.cur.frames[reg.extra].stack
+        stack = self.env.cur.frames[reg.frame].stack
         for byte in range(low, high):
             spi = (-byte - 1) // 8
             self.slots |= 1 << spi
