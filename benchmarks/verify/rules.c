@@ -71,7 +71,7 @@ int rules(struct __sk_buff *skb)
 	struct tuple t = {};
 	__u32 mark = 0;
 
-	S16(CHAIN, 0) S4(CHAIN, 4) S4(CHAIN, 5)
+	S16(CHAIN, 0) S4(CHAIN, 4)
 done:
 	skb->mark = mark;
 	if (mark & 1)
