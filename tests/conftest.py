@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `kernel` where there is none to ask, before its fixtures; TCBPF_REQUIRE_KERNEL=1 fails it."""
     if (mark := item.get_closest_marker("kernel")) is not None:
         kernel_oracle.need(**mark.kwargs)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what the skipped tests leave untested, and why."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if line := left_out((report.longrepr[2].removeprefix("Skipped: ") for report in skipped), root=os.geteuid() == 0):
+        terminalreporter.write_line(line, yellow=True)
+
+
+def left_out(reasons: Iterable[str], *, root: bool) -> str:
+    """Return what was not tested, by reason, and for anyone but root how much of it root adds; "" for nothing."""
+    counted = Counter(reasons)
+    if not counted:
+        return ""
+    line = "not tested: " + "; ".join(f"{count:,} ({why})" for why, count in counted.most_common())
+    gain = sum(count for why, count in counted.items() if why.startswith(kernel_oracle.REFUSED) or "root" in why)
+    if not root and gain:
+        line += f". Root adds {gain:,} of them: all that is compared with the live kernel"
+    return line
 
 
 def open_for_test(name: str, netns: str, home: Path) -> Datapath:

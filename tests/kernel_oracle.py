@@ -20,6 +20,7 @@ from tcbpf.isa.insn import Insn, encode
 from tcbpf.tables.progs import PROG_TYPES
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(platform.machine(), 0)
+REFUSED = "the kernel does not let us ask it"  # how the reason begins where privilege or the system call is missing
 _MAP_CREATE, _PROG_LOAD = 0, 5
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -102,7 +103,7 @@ def missing() -> str:
         return f"the number of bpf(2) on {platform.machine()} is not known here"
     error, _ = verdict([Insn(0xB7), Insn(0x95)], log_level=0)
     if error in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS):
-        return f"bpf(2): {os.strerror(error)}"
+        return f"{REFUSED}: bpf(2): {os.strerror(error)}"
     if error:
         raise OSError(error, f"the kernel refuses the smallest program: {os.strerror(error)}")
     return ""

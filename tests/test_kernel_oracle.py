@@ -7,6 +7,7 @@ import errno
 import pytest
 
 import kernel_oracle
+from conftest import left_out
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.ENOSYS])
@@ -34,3 +35,12 @@ def test_a_required_kernel_that_is_missing_fails(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kernel_oracle, "missing", lambda: "")
     with pytest.raises(pytest.fail.Exception, match=r"older than 6\.18"):
         kernel_oracle.need(since=(6, 18))
+
+
+def test_the_summary_names_what_was_not_tested() -> None:
+    refused = f"{kernel_oracle.REFUSED}: bpf(2): Operation not permitted"
+    reasons = [refused, "no tcpdump", refused, "packet sockets need root"]
+    assert left_out([], root=False) == ""
+    told = f"not tested: 2 ({refused}); 1 (no tcpdump); 1 (packet sockets need root)"
+    assert left_out(reasons, root=True) == told
+    assert left_out(reasons, root=False).startswith(f"{told}. Root adds 3 of them")
