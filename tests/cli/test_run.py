@@ -274,7 +274,7 @@ def test_bad_words(capsys: Capture, on: list[str]) -> None:
         (["--data-in", FRAME.hex(), "--ctx", "foo=1"], "foo"),
         (["--data-in", FRAME.hex(), "--ctx", "mark"], "'mark' is not FIELD=NUMBER"),
         (["--data-in", FRAME.hex(), "--ctx", "mark=99999999999"], "mark"),
-        (["--data-in", FRAME.hex(), "--ctx", "cb=1:2"], "cb of 2 words"),
+        (["--data-in", FRAME.hex(), "--ctx", "cb=1:2"], "cb is 5 numbers"),
     ):
         assert said in refused(capsys, "prog-run", GUARD, *words, *on)
 

@@ -6,6 +6,7 @@ em1 and em2 are a pair, and em3 and em4. On the kernel one frame is sent with a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from tcbpf.control.objects import Action, Bpf, Filter, Link, Qdisc
 from tcbpf.control.request import Op, Request
 from tcbpf.datapath.kernel import Kernel
 from tcbpf.datapath.user import User
+from tcbpf.errors import TcError
 from tcbpf.lang import compile
 from tcbpf.net.pcap import Writer, read
 from tcbpf.obj.program import Object
@@ -209,6 +211,13 @@ def test_both_datapaths(name: str, source: Object, tmp_path: Path) -> None:
     mine, theirs = user(source, build, hook, tmp_path), kernel(source, build, hook)
     assert mine == theirs
     assert any(theirs[0])
+
+
+def test_an_action_of_no_filter_goes_to_no_chain(datapath: Any) -> None:
+    datapath.apply(Request(Op.ADD, Link("em3", kind="veth", peer="em4")))
+    with pytest.raises(TcError, match="can't goto NULL proto/chain") as refused:
+        datapath.apply(Request(Op.ADD, mirred("mirror", "em3", "goto chain 3")))
+    assert refused.value.errno == errno.EINVAL
 
 
 ENDS = {3: [1, 1, 1], 0: [1, 0, 0], 7: [1, 0, 0], 2: [1, 0, 0], -1: [1, 0, 1]}

@@ -80,6 +80,8 @@ def write(state: State, op: Op, one: Action, what: str) -> State:
     there = (one.kind, one.index) in state.actions
     if there and op is Op.ADD:
         raise TcError(errno.EEXIST, what)
+    if one.control.startswith("goto chain "):  # of which block?
+        raise TcError(errno.EINVAL, what, "can't goto NULL proto/chain")
     if there:
         old = state.actions[one.kind, one.index]
         new = replace(old, control=one.control, options={**old.options, **one.options}, cookie=one.cookie or old.cookie)
