@@ -9,6 +9,7 @@ TcbpfError
 │  └─ CompileError   a source file: the compiler's own words
 ├─ VerifierError     pc, reason, the kernel's words, source line, log
 ├─ SysError(OSError) errno and the request; TcError adds the extack, MapError the map
+├─ TimeLimit         a run took longer than it was given
 ├─ NotSupported      probed, never guessed from a version
 └─ InternalError     our bug
 """
@@ -140,6 +141,10 @@ class MapError(SysError):
     def __init__(self, errno: int, asked: str, map: str, detail: str = "") -> None:
         self.map = map
         super().__init__(errno, f"{asked} {map}" if map else asked, detail)
+
+
+class TimeLimit(TcbpfError):
+    """A run took longer than it was given, and was stopped."""
 
 
 class NotSupported(TcbpfError):

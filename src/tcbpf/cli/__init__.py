@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from tcbpf.errors import CaptureError, CompileError, InternalError, TcbpfError, VerifierError
+from tcbpf.errors import CaptureError, CompileError, InternalError, TcbpfError, TimeLimit, VerifierError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Returns: 0 done; 1 the verdict is no; 2 a usage or input error; 3 a capture is cut short or damaged, what came before that
-             having been reported.
+             having been reported; 124
+             a run took longer than --timeout; 130 it was interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is None:  # it was closed: no other file gets its number, and writing to it fails
@@ -142,6 +143,8 @@ def guard(run: Callable[[], int]) -> int:
         where = "".join(f"{part}: " for part in (error.path, error.section) if part)
         hint = f" (tcbpf verify {error.path} shows why)" if error.path else ""
         return fail(f"{where}the verifier refuses it: {error}{hint}", 2)
+    except TimeLimit as error:
+        return fail(error, 124)
     except CaptureError as error:
         return fail(error, 3)
     except InternalError:

@@ -35,6 +35,9 @@ DATAPATH: Rows = {
         "help": "in this process (user, the default), or the live kernel",
     }
 }
+TIMEOUT: Rows = {
+    "--timeout": {"type": int, "default": 0, "metavar": "S", "help": "stop a run that takes longer than S seconds; status 124"}
+}
 JSON: Rows = {"--json": {"action": "store_true", "help": "print JSON"}}
 
 

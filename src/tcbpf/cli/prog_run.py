@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tcbpf import filekind
 from tcbpf import files as newfile
-from tcbpf.cli.arguments import add_datapath, add_json, add_program, load_program, read_ctx, refuse_same_file
+from tcbpf.cli.arguments import TIMEOUT, add, add_datapath, add_json, add_program, load_program, read_ctx, refuse_same_file
 from tcbpf.cli.output import verdict_name
 from tcbpf.datapath.choose import open_datapath
 from tcbpf.errors import InputError
@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-out", metavar="FILE", help="write the packet as the program left it")
     parser.add_argument("--ctx", default="", metavar="FIELD=N,...", help="context fields before the run: mark=7,cb=1:2:3:4:5")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run N times and report the mean duration")
+    add(parser, TIMEOUT)
     add_json(parser)
     add_datapath(parser)
 
@@ -33,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     refuse_same_file(args.data_in, args.data_out)
     packet = read_packet(args.data_in, args.packet)
     with open_datapath(args.datapath) as dp:
-        run = load_program(dp, args).run(packet, read_ctx(args.ctx), args.repeat)
+        run = load_program(dp, args).run(packet, read_ctx(args.ctx), args.repeat, timeout=args.timeout)
     if args.data_out:
         newfile.write(args.data_out, run.packet)
     if args.json:

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 
 from tcbpf.cli import fast_args
-from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, WHICH, Source, add, refuse_same_file, unpinned
+from tcbpf.cli.arguments import DATAPATH, JSON, PROGRAM, TIMEOUT, WHICH, Source, add, refuse_same_file, unpinned
 from tcbpf.datapath.choose import chosen_name, open_datapath
 from tcbpf.datapath.result import whole_or_not
 
@@ -32,6 +32,7 @@ ROWS = (
         "--limit": {"type": int, "default": 0, "metavar": "N", "help": "stop after N packets"},
         "--maps": {"action": "store_true", "help": "print the maps afterwards"},
     }
+    | TIMEOUT
     | JSON
     | DATAPATH
 )
@@ -61,7 +62,7 @@ def main(args: Any) -> int:
             dp = stack.enter_context(open_datapath(datapath))
             prog = dp.load(unpinned(source.object), section=args.section, program=args.name)
         stack.callback(prog.close)
-        stats, fault = whole_or_not(lambda: prog.run_pcap(args.capture, out=args.out, limit=args.limit))
+        stats, fault = whole_or_not(lambda: prog.run_pcap(args.capture, out=args.out, limit=args.limit, timeout=args.timeout))
         if args.maps:
             from tcbpf.tables.maps import OF_PROGRAMS
 

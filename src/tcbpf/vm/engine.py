@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from tcbpf.errors import InputError
 from tcbpf.tables.helpers import HELPERS
+from tcbpf.tables.insns import Kind
 from tcbpf.verifier.verified import Verified
+from tcbpf.vm.cfg import slots_of
 
 if TYPE_CHECKING:
     from tcbpf.native.runtime import Env, Skb
@@ -16,6 +18,25 @@ if TYPE_CHECKING:
 
 COMPILED = frozenset(row.name for row in HELPERS if row.engine)
 """Helpers the engines implement, because they change control flow or call back into the program."""
+
+
+def unbounded(verified: Verified) -> bool:
+    """Tell whether the verifier knows no bound of how long a program runs: it calls back, iterates or calls tails."""
+    return loop_sites(verified) > 0 or "tail_call" in verified.helpers
+
+
+def loop_sites(verified: Verified) -> int:
+    """Count the places where a program goes round more often than the verifier did; two may stand one in another."""
+    again = {row.id for row in HELPERS if row.name in ("loop", "for_each_map_elem")}
+    insns = verified.program.insns
+    kinds = [(op.kind, insn.imm) for insn, op in zip(insns, slots_of(insns), strict=True) if op]
+    calls = sum(kind is Kind.MAY_GOTO or (kind is Kind.CALL and number in again) for kind, number in kinds)
+    return calls + sum(is_next(aux.kfunc) for aux in verified.aux)
+
+
+def is_next(kfunc: str) -> bool:
+    """Tell whether a kernel function goes on to an iterator's next element."""
+    return kfunc.startswith("bpf_iter_") and kfunc.endswith("_next")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tcbpf.tables.insns import Kind, op_of
 from tcbpf.tables.maps import having
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
-from tcbpf.vm.engine import COMPILED, Options
+from tcbpf.vm.engine import COMPILED, Options, unbounded
 from tcbpf.vm.jit.jit import Code, shape_of
 
 PRINTING = frozenset(row.name for row in HELPERS if row.prints)
@@ -39,7 +39,8 @@ def build(program: Program, notes: tuple[str, ...] = ()) -> Prepared | None:
     finally:
         for made in maps:
             made.close()
-    return Prepared(program.name, program.type, program.classic, verified.writes_packet, templates, loop, notes)
+    writes, long = verified.writes_packet, unbounded(verified)
+    return Prepared(program.name, program.type, program.classic, writes, templates, loop, notes, long)
 
 
 def whole(spec: MapSpec) -> MapSpec:

@@ -8,9 +8,21 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 
-from tcbpf.datapath.capture.reader import END, ETHERNET, FULL, IP_LINKS, LINKTYPE, MORE, SWAPPED, Buffer, Reader, open_reader
+from tcbpf.datapath.capture.reader import (
+    END,
+    ETHERNET,
+    FULL,
+    IP_LINKS,
+    LINKTYPE,
+    MORE,
+    STOPPED,
+    SWAPPED,
+    Buffer,
+    Reader,
+    open_reader,
+)
 from tcbpf.datapath.result import PcapStats
-from tcbpf.errors import CaptureError, InputError
+from tcbpf.errors import CaptureError, InputError, TimeLimit
 from tcbpf.native.library import constant, struct
 
 TYPE_CHECKING = False
@@ -105,6 +117,8 @@ class Loop:
             for sink in self.sinks:
                 sink.drain()
             flush()
+            if status == STOPPED:
+                raise TimeLimit("the run was stopped")
             if status == FULL:
                 self._count_verdicts(verdicts)
             if limit and self.struct.packets >= limit:

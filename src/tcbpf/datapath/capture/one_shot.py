@@ -66,14 +66,23 @@ class OneShot:
         self._table = (ctypes.c_void_p * max(len(self._maps), 1))(*(made.address for made in self._maps))
         self._pages = Pages(prepared.loop)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, timeout: float = 0) -> PcapStats:
         """Run on every packet of a capture, as `Prog.run_pcap` does."""
 
         def of_device(link: int) -> OneShot:
             taken(path, link)
             return self
 
-        return run_one_shots(path, of_device, type=self.type, classic=self.prepared.classic, out=out, limit=limit)
+        def run(env: Env) -> PcapStats:
+            return run_one_shots(path, of_device, type=self.type, classic=self.prepared.classic, out=out, limit=limit, env=env)
+
+        env = Env(cpu=current_cpu())
+        if not (timeout or self.prepared.unbounded):
+            return run(env)
+        from tcbpf.native.watch import Watch
+
+        with Watch(env, timeout=timeout, name=self.name):
+            return run(env)
 
     def chunk(self, env: Env) -> Callable[[int], int]:
         """Return what runs the packet loop, a struct at an address, on one chunk."""
@@ -94,13 +103,20 @@ class OneShot:
 
 
 def run_one_shots(
-    path: str, one: Callable[[int], OneShot], *, type: str, classic: bool, out: str | None = None, limit: int = 0
+    path: str,
+    one: Callable[[int], OneShot],
+    *,
+    type: str,
+    classic: bool,
+    out: str | None = None,
+    limit: int = 0,
+    env: Env | None = None,
 ) -> PcapStats:
     """Run on every packet of a capture the program for its link type.
 
     Raises:  what `run_capture` raises.
     """
-    env = Env(cpu=current_cpu())
+    env = env or Env(cpu=current_cpu())
 
     def choose(link: int) -> tuple[Callable[[int], int], bool]:
         chosen = one(link)

@@ -22,17 +22,20 @@ class Prepared:
         maps: tuple[MapTemplate, ...],
         loop: Image,
         notes: tuple[str, ...] = (),
+        unbounded: bool = False,
     ) -> None:
         self.name, self.type, self.classic, self.writes = name, type, classic, writes
-        self.maps, self.loop, self.notes = maps, loop, notes
+        self.maps, self.loop, self.notes, self.unbounded = maps, loop, notes, unbounded
 
     @classmethod
     def from_cache(cls, kept: tuple[Any, ...]) -> Self:
         """Return the program that `to_cache` took apart."""
-        name, type, classic, writes, maps, loop, notes = kept
-        return cls(name, type, classic, writes, tuple(MapTemplate(*template) for template in maps), Image(*loop), notes)
+        name, type, classic, writes, maps, loop, notes, unbounded = kept
+        templates = tuple(MapTemplate(*template) for template in maps)
+        return cls(name, type, classic, writes, templates, Image(*loop), notes, unbounded)
 
     def to_cache(self) -> tuple[object, ...]:
         """Return it as a cache keeps it."""
         maps = tuple((template.name, template.size, template.pieces) for template in self.maps)
-        return self.name, self.type, self.classic, self.writes, maps, self.loop.to_cache(), self.notes
+        loop = self.loop.to_cache()
+        return self.name, self.type, self.classic, self.writes, maps, loop, self.notes, self.unbounded

@@ -29,7 +29,8 @@ MAGIC, HEADER = 4, 24  # of a pcap
 UNKNOWN_SIZE = 1 << 62  # of a pipe, until it ends
 ETHERNET, IP_LINKS = 1, frozenset({12, 101, 228, 229})  # LINKTYPE_ numbers; DLT_RAW, _RAW, _IPV4, _IPV6
 SWAPPED = constant("LINK_SWAPPED")
-END, MORE, FULL, TRUNCATED, BAD, LINKTYPE = map(constant, ("END", "MORE", "FULL", "TRUNCATED", "BAD", "LINKTYPE"))
+END, MORE, FULL, TRUNCATED, BAD = map(constant, ("END", "MORE", "FULL", "TRUNCATED", "BAD"))
+LINKTYPE, STOPPED = constant("LINKTYPE"), constant("STOPPED")
 NO_CAPTURE, VERSION = constant("NO_CAPTURE"), constant("PCAP_VERSION")
 DAMAGE = {
     constant("LENGTH"): "a packet's length is impossible",

@@ -21,7 +21,7 @@ from tcbpf.datapath.kernel import syscall
 from tcbpf.datapath.kernel.btf import fd_of
 from tcbpf.datapath.kernel.log import reason
 from tcbpf.datapath.kernel.maps import adopt, kernel_name
-from tcbpf.errors import CaptureError, InputError, NotSupported, SysError, VerifierError
+from tcbpf.errors import CaptureError, InputError, NotSupported, SysError, TimeLimit, VerifierError
 from tcbpf.isa.insn import Insn, encode
 from tcbpf.maps.map import Map
 from tcbpf.obj.btf import Kind
@@ -81,7 +81,7 @@ class KernelProg:
             self._maps = tuple(Map(adopt(fd)) for fd in opened)
         return self._maps
 
-    def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
+    def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1, *, timeout: float = 0) -> Run:
         """Run on one packet with BPF_PROG_TEST_RUN.
 
         Raises:  InputError for a packet or a context field that this facility does not take.
@@ -100,7 +100,7 @@ class KernelProg:
         signed = verdict - (1 << 32) if verdict >> 31 else verdict
         return Run(signed, test.packet, unpack_ctx(test.ctx) if skb else {}, test.duration_ns)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, timeout: float = 0) -> PcapStats:
         """Run on every packet of a capture, one BPF_PROG_TEST_RUN each; packets that it does not take are skipped.
 
         Raises:  CaptureError, whose `stats` are what came before, for a capture that is cut short or damaged; InputError for
@@ -116,6 +116,8 @@ class KernelProg:
             writer = stack.enter_context(Writer(out)) if out else None
             try:
                 for record in islice(read(path), limit or None):
+                    if timeout and time.perf_counter_ns() - start > timeout * 1e9:
+                        raise TimeLimit(f"{self.name} was stopped after {timeout:g} s, the time limit")
                     if untaken(record.data):
                         skipped += 1
                         continue

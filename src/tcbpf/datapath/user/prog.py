@@ -20,11 +20,13 @@ from tcbpf.errors import NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
+from tcbpf.native.watch import Watch
 from tcbpf.obj.program import Program
 from tcbpf.tables.maps import OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
 from tcbpf.verifier.verified import Verified
+from tcbpf.vm.engine import unbounded
 from tcbpf.vm.executable import COMPILED, Executable, compile
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 
 LINK_LAYER = ("sched_cls", "sched_act")
 """The program types that BPF_PROG_TEST_RUN gives the link header: is_l2 in bpf_prog_test_run_skb()."""
+
+
+SHORT = 1000
+"""So many runs of a program are over before anyone wants to stop them."""
 
 
 class UserProg:
@@ -161,32 +167,35 @@ class UserProg:
             raise NotSupported(f"{self.name} is interpreted: there is no machine code")
         return Code(self.verified, [shape_of(file) for file in self._files], self._options).text()[2]
 
-    def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1) -> Run:
+    def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1, *, timeout: float = 0) -> Run:
         """Run on one packet, as BPF_PROG_TEST_RUN does; `repeat` runs see each other's changes to the packet.
 
         A program that is not traffic control's gets the packet from its network header on; a classic filter gets all of it, as
         from a packet socket.
 
-        Raises:  InputError for a packet that is not bytes, and for a context field that does not exist or does not fit.
+        Units:   timeout in seconds, 0 for none.
+        Raises:  InputError for a packet that is not bytes, and for a context field that does not exist or does not fit;
+                 TimeLimit.
         """
         executable, env, skb = self._runnable(), self._runtime.env(), self._runtime.skb()
         times = repeat_of(repeat)
         skb.load(packet, ctx, link_header=self.link_header)
         start = time.perf_counter_ns()
-        verdict = repeated(executable, skb, env, times)
+        with self._watch(env, timeout, times > SHORT):
+            verdict = repeated(executable, skb, env, times)
         duration = (time.perf_counter_ns() - start) // times
         self._runtime.flush(env)
         out = bytes(skb.struct.mac_back) + skb.packet()  # a link header that was taken off comes back as zeros
         return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, out, reported(skb), duration)
 
-    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0) -> PcapStats:
+    def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, timeout: float = 0) -> PcapStats:
         """Run on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
 
         Packets are Ethernet frames, or IP packets as a device without a link header has them; a classic filter takes any, which
         then have no protocol: only their bytes and their lengths.
 
         Raises:  CaptureError, whose `stats` are what came before, for a capture that is cut short or damaged; InputError for a
-                 file that is none, or of another link type; OSError for a full disk.
+                 file that is none, or of another link type; OSError for a full disk; TimeLimit.
         """
         env, skb = self._runtime.env(), self._runtime.skb()
         call, writes = self._chunk(env), self.verified.writes_packet
@@ -196,16 +205,24 @@ class UserProg:
                 taken(path, link)
             return call, writes
 
-        return run_capture(
-            path,
-            choose,
-            skb,
-            type=self.type,
-            out=out,
-            limit=limit,
-            classic=self.record.program.classic,
-            flush=lambda: self._runtime.flush(env),
-        )
+        with self._watch(env, timeout):
+            return run_capture(
+                path,
+                choose,
+                skb,
+                type=self.type,
+                out=out,
+                limit=limit,
+                classic=self.record.program.classic,
+                flush=lambda: self._runtime.flush(env),
+            )
+
+    def _watch(self, env: Env, timeout: float, repeated: bool = False) -> Watch | contextlib.nullcontext[None]:
+        """Return what lets Ctrl-C and a time limit end a run; nothing for one that returns to Python soon enough."""
+        long = self.jited and (repeated or unbounded(self.verified))
+        if not (timeout or long or not self.jited):
+            return contextlib.nullcontext()
+        return Watch(env, timeout=timeout, machine_code=long, name=self.name)
 
     def _chunk(self, env: Any) -> Any:
         """Return what runs the packet loop with this program in it."""
@@ -216,7 +233,15 @@ class UserProg:
             maps = executable.maps_address
             return lambda loop: call(loop, env.address, maps)
         general = function("tcbpf_loop_run", ctypes.c_uint32, address, address, address)
-        return lambda loop: general(loop, env.address, executable.address)
+
+        from tcbpf.vm.interp.interp import raise_failure
+
+        def interpreted(loop: int) -> int:
+            status = int(general(loop, env.address, executable.address))
+            raise_failure()
+            return status
+
+        return interpreted
 
     def _runnable(self) -> Executable:
         if self._fd < 0:

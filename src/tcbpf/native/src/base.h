@@ -21,6 +21,7 @@ enum {
 #define memset __builtin_memset
 #define memcmp __builtin_memcmp
 
+static ALWAYS int stopped(const struct tcbpf_env *env) { return __atomic_load_n(&env->stop, __ATOMIC_RELAXED) != 0; }
 static ALWAYS u64 round_up(u64 n, u64 to) { return (n + to - 1) / to * to; }
 static ALWAYS u32 min_u32(u32 a, u32 b) { return a < b ? a : b; }
 

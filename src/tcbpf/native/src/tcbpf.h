@@ -188,7 +188,7 @@ struct tcbpf_env {
     u32 depth;                                   /* packets in transit: XMIT_RECURSION_LIMIT */
     u32 hops, nested;                            /* arrivals of the packet in hand and its clones; one inside another */
     u32 mirred;                                  /* mirred actions inside one another: MIRRED_NEST_LIMIT */
-    u32 refused;                                 /* set by `host` when what a program asked for cannot be had: ends the loop */
+    u32 stop;                                    /* set from outside (a signal, a time limit, a failure): ends loops */
     u64 owner;                                   /* pid | pid namespace << 32: who holds a map's lock */
     s32 (*clock_gettime)(s32 clock, void *timespec);     /* libc's, or NULL for the system call */
     /* Called for what C cannot do (enum tcbpf_host): fill in a program or map that the tables lack, take output. */
@@ -316,7 +316,7 @@ enum tcbpf_status {
     TCBPF_TRUNCATED,            /* the file ends inside the record at `pos` */
     TCBPF_BAD,                  /* the record at `pos` is damaged; `error` says how */
     TCBPF_LINKTYPE,             /* the record at `pos` is of another link type than the loop's; `error` is which */
-    TCBPF_STOPPED,              /* env.refused is set */
+    TCBPF_STOPPED,              /* env.stop is set */
 };
 
 enum tcbpf_damage {

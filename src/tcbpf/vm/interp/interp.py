@@ -86,6 +86,21 @@ class ProgramMachine(Machine):
         self.pc, self.may = 0, constant("MAX_LOOPS")
         self.regs[:] = [0, self.ctx, *[0] * 8, self.regs[10]]
 
+    def run(self) -> int:
+        """Run to the end and return r0.
+
+        Raises:  Halted when env.stop is set; Stopped.
+        """
+        env = struct("tcbpf_env").from_address(self.env)
+        while not self.done:
+            if env.stop:
+                raise Halted
+            for _ in range(POLL):
+                self.one()
+                if self.done:
+                    break
+        return self.regs[0]
+
     def _packet(self, address: int) -> Region:
         skb = self.skb
         start = min(skb.data_meta or skb.data, skb.data)
@@ -279,15 +294,25 @@ def _tail_target() -> Callable[..., Any]:
 
 
 _interps: WeakValueDictionary[int, Interp] = WeakValueDictionary()  # by the address of their tcbpf_prog
-_failures: list[Exception] = []  # what a program that C called could not raise
+_failures: list[BaseException] = []  # what a program that C called could not raise
+POLL = 256  # instructions between looks at env.stop
+
+
+class Halted(Exception):
+    """env.stop was set; who set it raises."""
 
 
 def _run_native(fn: int, ctx: int, env: int, maps: int) -> int:
     """Call a tcbpf_fn. If it is interpreted and raised, re-raise its exception here."""
     result = int(ENTRY(fn)(ctx, env, maps))
+    raise_failure()
+    return result
+
+
+def raise_failure() -> None:
+    """Raise what ended a program that C called."""
     if _failures:
         raise _failures.pop()
-    return result
 
 
 class Interp:
@@ -345,6 +370,8 @@ class Interp:
         machine = self._machine(ctx, env)
         try:
             return machine.run()
+        except Halted:
+            return 0
         except Stopped as stop:
             raise InternalError(f"a verified program faulted: {stop}") from stop
         finally:
@@ -354,8 +381,9 @@ class Interp:
     def _called(self, ctx: int, env: int, maps: int) -> int:
         try:
             return self._run(ctx, env)
-        except Exception as error:  # must not cross C; kept for who called
+        except BaseException as error:  # must not cross C; kept for who called
             _failures[:] = [error]
+            struct("tcbpf_env").from_address(env).stop = 1
             return MASK
 
     def close(self) -> None:

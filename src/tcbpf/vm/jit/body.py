@@ -36,11 +36,16 @@ class Body:
         self.algebra = {64: Llvm(self.out, 64), 32: Llvm(self.out, 32)}
         self.regs: list[str | None] = [None] * REGS
         self.dirty: set[int] = set()
+        self.nested = False
 
     # --- what a subclass decides ---
 
     def prologue(self) -> None:
         """Write what comes before the first block: the initial registers."""
+
+    def stopped(self) -> str:
+        """Return an i1: whether loops that stand one in another shall end."""
+        raise NotImplementedError
 
     def enter(self, block: Block) -> None:
         """Write what comes first in a block."""
@@ -217,6 +222,8 @@ class Body:
             return False
         left = self.out.value("load i64, ptr %may")
         spent = self.out.value(f"icmp eq i64 {left}, 0")
+        if self.nested:
+            spent = self.out.value(f"or i1 {spent}, {self.stopped()}")
         self.out.emit(f"store i64 {self.out.value(f'sub i64 {left}, 1')}, ptr %may")
         self.flush()
         self.out.emit(f"br i1 {spent}, label %b{target(pc, insn, op)}, label %b{pc + 1}")

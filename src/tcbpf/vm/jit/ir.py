@@ -14,7 +14,7 @@ from typing import Any
 
 from tcbpf.errors import InternalError, NotSupported
 from tcbpf.isa.insn import Insn
-from tcbpf.native.library import constant, struct
+from tcbpf.native.library import constant, offset_of, struct
 from tcbpf.tables.helpers import helper_at
 from tcbpf.tables.insns import Kind, Op
 from tcbpf.tables.maps import MAP_TYPES
@@ -24,6 +24,7 @@ from tcbpf.tables.skb import SKB, Field
 from tcbpf.verifier.verified import Aux, Region, Subprog, Verified
 from tcbpf.vm.cfg import Block, Slots, slots_of, target
 from tcbpf.vm.context import place
+from tcbpf.vm.engine import is_next, loop_sites, unbounded
 from tcbpf.vm.frames import after, offsets_at
 from tcbpf.vm.jit.body import IMPLICIT_ARGS, Body
 from tcbpf.vm.jit.llvmtext import INTRINSICS
@@ -108,6 +109,7 @@ class ProgramBody(Body):
         super().__init__(source.insns, ops, subprog.start, lambda pc: source.aux(pc).seen)
         self.given, self.subprog = source, subprog
         self.is_entry = subprog is source.subprogs[0]
+        self.unbounded, self.nested = unbounded(source.verified), loop_sites(source.verified) > 1
         self.depth = -(-subprog.stack_depth // 8) * 8
         self.known = offsets_at(self.insns, ops, self.blocks)
         self.frame: list[int | None] = []  # of each register, at the instruction being written
@@ -314,6 +316,7 @@ class ProgramBody(Body):
         elif helper.name == "for_each_map_elem":
             arguments = ", ".join(f"i64 {self.read(reg)}" for reg in range(1, 5))
             self.clobber(self.out.value(f"call i64 @tcbpf_for_each(ptr %env, {arguments}, ptr %ctx, ptr %maps)"))
+            self._leave_when_stopped()
         elif helper.name in _ON_MAPS and aux.map >= 0:
             self._map_call(helper.name, aux.map)
         else:
@@ -331,6 +334,27 @@ class ProgramBody(Body):
         self._need(name, pc)
         arguments = ", ".join(f"i64 {self.read(reg) if reg <= len(row.params) else 0}" for reg in range(1, 6))
         self.clobber(self.out.value(f"call i64 @{name}(ptr %env, {arguments})"))
+        if is_next(row.name):
+            self._leave_when_stopped(self.out.value(f"icmp eq i64 {self.read(0)}, 0"))
+
+    def stopped(self) -> str:
+        """Return whether env.stop is set: somebody wants the run to end."""
+        at = self.out.value(f"getelementptr i8, ptr %env, i64 {offset_of('tcbpf_env', 'stop')}")
+        return self.out.value(f"icmp ne i32 {self.out.value(f'load atomic i32, ptr {at} monotonic, align 4')}, 0")
+
+    def _leave_when_stopped(self, only: str = "true") -> None:
+        """Return when env.stop is set (asked only when `only` holds), and so does every caller: no more of the program runs.
+
+        Written behind what the verifier lets through without having walked it to its end, and where that is over: one loop
+        ends by itself, and goes fast without a look at memory in it. No lock is held there.
+        """
+        ask, leave, stay = self.out.label(), self.out.label(), self.out.label()
+        self.out.emit(f"br i1 {only}, label %{ask}, label %{stay}")
+        self.out.start(ask)
+        self.out.emit(f"br i1 {self.stopped()}, label %{leave}, label %{stay}")
+        self.out.start(leave)
+        self.out.emit("ret i64 0")
+        self.out.start(stay)
 
     def _map_call(self, name: str, index: int) -> None:
         """Call a map operation with the map's shape as a constant, so that it inlines to what this map needs."""
@@ -390,15 +414,21 @@ class ProgramBody(Body):
         out.start(body)
         out.emit(f"store i64 {out.value(f'add i64 {i}, 1')}, ptr {at}")
         said = out.value(f"call i64 {callback}(i64 {i}, i64 {context}, i64 0, i64 0, i64 0, {IMPLICIT_ARGS})")
-        out.emit(f"br i1 {out.value(f'icmp eq i64 {said}, 0')}, label %{head}, label %{done}")
+        again = out.value(f"icmp eq i64 {said}, 0")
+        if self.nested:
+            again = out.value(f"select i1 {self.stopped()}, i1 false, i1 {again}")
+        out.emit(f"br i1 {again}, label %{head}, label %{done}")
         out.start(done)
         ran = out.value(f"load i64, ptr {at}")
         self.clobber(out.value(f"select i1 {refused}, i64 {error}, i64 {ran}"))
+        self._leave_when_stopped()
 
     def call_local(self, pc: int, insn: Insn) -> None:
         arguments = ", ".join(f"i64 {self.read(reg)}" for reg in range(1, 6))
         where = target(pc, insn, Op(Kind.CALL_LOCAL))
         self.clobber(self.out.value(f"call i64 @f{where}({arguments}, {IMPLICIT_ARGS})"))
+        if self.unbounded:
+            self._leave_when_stopped()
 
 
 _INDEXED = {row.number for row in MAP_TYPES if row.indexed}

@@ -94,7 +94,7 @@ static ALWAYS u32 loop_over(struct tcbpf_loop *loop, struct tcbpf_env *env, step
             status = TCBPF_FULL;
             break;
         }
-        if (unlikely(env->refused)) {
+        if (unlikely(stopped(env))) {
             status = TCBPF_STOPPED;
             break;
         }
@@ -163,7 +163,7 @@ u64 tcbpf_repeat(struct tcbpf_env *env, const struct tcbpf_prog *prog, struct tc
 {
     u64 r0 = 0;
 
-    while (times--) {
+    while (times-- && !stopped(env)) {
         env->tail_calls = 0;
         r0 = prog->fn(skb, env, prog->maps);
     }

@@ -108,7 +108,7 @@ u64 tcbpf_for_each(struct tcbpf_env *env, u64 map, u64 callback, u64 context, u6
 
     if (flags)
         return ERR(EINVAL);
-    while (tcbpf_each(env, (struct tcbpf_map *)map, &at, &index, &key, &value)) {
+    while (!stopped(env) && tcbpf_each(env, (struct tcbpf_map *)map, &at, &index, &key, &value)) {
         called++;
         if (((tcbpf_callback)callback)(map, (u64)key, (u64)value, context, 0, ctx, env, maps))
             break;
