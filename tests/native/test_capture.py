@@ -6,9 +6,9 @@ import ctypes
 import struct
 from typing import Any
 
-import packets
 import pytest
 
+from native import packets
 from tcbpf.native.library import function
 from tcbpf.native.library import struct as c_struct
 

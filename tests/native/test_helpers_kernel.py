@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-import packets
 import pytest
-from script import Call, Out, call, differences
+
+from native import packets
+from native.script import Call, Out, call, differences
 
 pytestmark = pytest.mark.kernel
 

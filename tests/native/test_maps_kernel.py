@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kernel_map import KernelMap
 
+from native.kernel_map import KernelMap
 from tcbpf.native.runtime import MapFile, possible_cpus
 from tcbpf.obj.program import MapSpec
 
