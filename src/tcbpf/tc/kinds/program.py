@@ -5,14 +5,31 @@ Source:  tc/f_bpf.c, tc/m_bpf.c and lib/bpf_legacy.c of iproute2 6.1.
 
 from __future__ import annotations
 
+import errno
 import struct
+from collections.abc import Sequence
 
+from tcbpf.cbpf.insn import Classic
+from tcbpf.cbpf.rules import check as check_classic
 from tcbpf.control.args import Options
 from tcbpf.control.objects import Bpf
 from tcbpf.control.sheet import Sheet
+from tcbpf.errors import FilterError, TcError
 
 Bytecode = tuple[tuple[int, int, int, int], ...]
 _INSN = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
+
+
+def check_bytecode(rows: Sequence[Sequence[int]], what: str) -> None:
+    """Check that the kernel would load a classic program, if there is one.
+
+    Raises:  TcError with EINVAL.
+    """
+    try:
+        if rows:
+            check_classic([Classic(*row) for row in rows])
+    except FilterError:
+        raise TcError(errno.EINVAL, what) from None
 
 
 def pack_bytecode(code: Bytecode) -> bytes:

@@ -5,7 +5,7 @@ Source:  net/sched/act_bpf.c (v6.18); tc/m_bpf.c of iproute2 6.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tcbpf.control.args import USAGE, Options, Quit, Words, duplicate
@@ -13,9 +13,9 @@ from tcbpf.control.attributes import attr, number, string, text, u16, u32
 from tcbpf.control.objects import Action, Bpf
 from tcbpf.control.sheet import Sheet
 from tcbpf.tc.kinds.action.ending import show_control, show_index, take_control, take_index
-from tcbpf.tc.kinds.action.kind import ActionKind, Values, as_given, integer
+from tcbpf.tc.kinds.action.kind import ActionKind, Values, integer
 from tcbpf.tc.kinds.command import Command, Devices, Runtime
-from tcbpf.tc.kinds.program import pack_bytecode, read_bytecode, show_bytecode, show_program
+from tcbpf.tc.kinds.program import check_bytecode, pack_bytecode, read_bytecode, show_bytecode, show_program
 from tcbpf.uapi import tc as uapi
 
 HELP = """\
@@ -86,10 +86,20 @@ def read(rows: Mapping[int, bytes], rest: bytes, devices: Devices) -> Values:
     }
 
 
+def check(action: Action, devices: Collection[str], what: str) -> Values:
+    """Return the options.
+
+    Raises:  TcError for bytecode that the kernel would not load.
+    """
+    bytecode: Any = action.options.get("bytecode", ())
+    check_bytecode(bytecode, what)
+    return action.options
+
+
 def build(made: Any, action: Action, runtime: Runtime) -> None:
     """Fill in the program."""
     bytecode: Any = action.options.get("bytecode", ())
     made.prog = runtime.program(Bpf(id=integer(action.options, "id"), bytecode=tuple(bytecode)))
 
 
-BPF = ActionKind("bpf", parse, show, pack, read, as_given, build)
+BPF = ActionKind("bpf", parse, show, pack, read, check, build)

@@ -10,17 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tcbpf.cbpf.insn import Classic
-from tcbpf.cbpf.rules import check as check_classic
 from tcbpf.control.args import LOCAL, Options, Quit, Words, absent, duplicate, matches
 from tcbpf.control.attributes import attr, number, string, text, u16, u32
 from tcbpf.control.handles import format_handle
 from tcbpf.control.objects import IN_HW, NOT_IN_HW, SKIP_HW, SKIP_SW, Action, Bpf, Filter
 from tcbpf.control.sheet import Sheet
-from tcbpf.errors import FilterError, InputError, TcError
+from tcbpf.errors import InputError, TcError
 from tcbpf.tc.kinds.command import Command, Ready, Runtime
 from tcbpf.tc.kinds.filter.kind import FilterKind, take_actions, take_classid
-from tcbpf.tc.kinds.program import pack_bytecode, read_bytecode, show_bytecode, show_program
+from tcbpf.tc.kinds.program import check_bytecode, pack_bytecode, read_bytecode, show_bytecode, show_program
 from tcbpf.uapi import tc as uapi
 
 USAGE = """\
@@ -143,11 +141,7 @@ def check(request: Filter, what: str) -> Bpf:
     flags = options.gen_flags & (SKIP_HW | SKIP_SW)
     if bool(options.bytecode) == bool(options.id) or flags == SKIP_HW | SKIP_SW:
         raise TcError(errno.EINVAL, what)
-    try:
-        if options.bytecode:
-            check_classic([Classic(*row) for row in options.bytecode])
-    except FilterError:
-        raise TcError(errno.EINVAL, what) from None
+    check_bytecode(options.bytecode, what)
     if flags & SKIP_SW:
         raise TcError(errno.EOPNOTSUPP, what)  # no device here offloads
     return replace(options, prog=None, gen_flags=flags | NOT_IN_HW)
