@@ -166,7 +166,7 @@ def _check_opcodes(env: Env) -> None:
     while pc < count:
         env.pc = pc
         insn = insns[pc]
-        if insn.code & CLASS == LDX and insn.code & MODE in (MEM, MEMSX) and insn.imm:
+        if insn.code & CLASS == LDX and (insn.code & MODE not in (MEM, MEMSX) or insn.imm):
             env.refuse("reserved_ldx")
         if insn.code == LD_IMM64:
             if pc + 1 >= count or insns[pc + 1][:4] != (0, 0, 0, 0):
@@ -286,7 +286,7 @@ def _edges(env: Env, pc: int) -> tuple[int, ...]:
         return ins.successors
     if kind in (Kind.JUMP, Kind.MAY_GOTO):
         env.prune_point[pc] = 1
-        if kind is Kind.MAY_GOTO:
+        if kind is Kind.MAY_GOTO and not ins.src:
             env.force_checkpoint[pc] = 1
         env.prune_point[ins.target] = env.jmp_point[ins.target] = 1
         ins.successors = (pc + 1, ins.target)

@@ -21,7 +21,7 @@ from tcbpf.verifier.state.insns import Ins
 from tcbpf.verifier.state.map_info import MapInfo
 from tcbpf.verifier.state.state import MAIN_CALLSITE, REG_FP, ZERO, Frame, Reg, State
 from tcbpf.verifier.values.scalar import const
-from tcbpf.verifier.values.types import CTX, FUNC, MAP_PTR, MAP_VALUE, SCALAR
+from tcbpf.verifier.values.types import CTX, FUNC, MAP_PTR, MAP_VALUE, NOT_INIT, SCALAR
 
 Run = Callable[[Env, Ins], int]
 """Checks an instruction on the current path; returns the next pc, or PATH_END."""
@@ -126,7 +126,7 @@ def _call_kfunc(env: Env, ins: Ins) -> int:
 
 def _handler(ins: Ins) -> Run:
     """Return what checks an instruction on a path."""
-    if ins.form is not None:
+    if ins.form is not None and ins.kind not in (Kind.LD_ABS, Kind.LD_IND):
         return _wrong_form
     if ins.kind is Kind.ALU:
         return _alu_handler(ins)
@@ -152,7 +152,12 @@ def _alu_handler(ins: Ins) -> Run:
 
 def _wrong_form(env: Env, ins: Ins) -> int:
     assert ins.form is not None
-    reason, facts = ins.form
+    reason, facts, before = ins.form
+    for reg in before:
+        if env.frame.regs[reg].type == NOT_INIT:
+            env.refuse("uninitialized_register", reg=reg)
+    if reason == "addr_space_cast_arena" and any(map.type == "arena" for map in env.maps):
+        env.refuse("not_supported", what="a cast between an arena's address space and the kernel's")
     env.refuse(reason, **facts)
 
 

@@ -19,7 +19,7 @@ def compute_live_registers(env: Env) -> None:
     for pc, ins in enumerate(env.ins):
         if ins.pc != pc:
             continue
-        if ins.kind is Kind.CALL:
+        if ins.kind is Kind.CALL and not ins.src:
             row = helper_at(ins.imm)
             if row is not None and is_offered(env, row):
                 ins.uses = ((1 << len(row.args_for(env.type.name))) - 1) << 1

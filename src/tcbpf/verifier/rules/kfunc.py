@@ -77,13 +77,16 @@ def find(env: Env, insn: Insn) -> Kfunc:
     """
     if not env.gpl:
         env.refuse("kfunc_gpl")
+    if insn.off:
+        reason = "kfunc_offset_negative" if insn.off < 0 else "kfunc_offset"
+        env.refuse(reason, more=("failed to find BTF for kernel function",))
     names = env.program.kfuncs
     if names:
         name = names[insn.imm] if 0 <= insn.imm < len(names) else ""
     else:
         name = _by_id(insn.imm)
     if not name:
-        env.refuse("kfunc_unknown", id=insn.imm)
+        env.refuse("kfunc_unknown", id=insn.imm & 0xFFFFFFFF)
     if name.startswith("bpf_xdp_metadata_"):
         env.refuse("kfunc_device")
     return KFUNCS.get(name) or Kfunc(name, Param("void"), (), -1)

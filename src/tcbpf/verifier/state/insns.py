@@ -31,6 +31,8 @@ from tcbpf.tables.opcodes import (
     NEG,
     OPERATION,
     PSEUDO_KFUNC_CALL,
+    SIZE,
+    SIZE_BYTES,
     ST,
     STX,
     X,
@@ -38,6 +40,7 @@ from tcbpf.tables.opcodes import (
 from tcbpf.verifier.state.state import REG_FP, Reg
 
 CALLER_SAVED: Final = 0b111111  # r0 to r5
+ADDR_SPACE_CAST: Final = ALU64 | MOV | X  # with off 1
 
 
 TAIL_CALL: Final = 12
@@ -99,7 +102,7 @@ class Ins:
         self.jumps = int(insn.code & CLASS in (JMP, JMP32))  # counts towards remembering a state
         self.writes_stack = op.kind in _WRITERS
         self.leaves = op.kind in (Kind.LD_ABS, Kind.LD_IND) or (op.kind is Kind.CALL and insn.imm == TAIL_CALL)
-        self.form: tuple[str, dict[str, Any]] | None = None
+        self.form: tuple[str, dict[str, Any], tuple[int, ...]] | None = None
         self.uses = 0
         self.defs = 0
         self.touches = -1
@@ -130,15 +133,24 @@ BARE = {
 def decode_slot(pc: int, insn: Insn) -> Ins:
     """Return a slot decoded, its `form` set to the reason when its fields are not as they must be."""
     op = op_of(insn.code, insn.src, insn.off, insn.imm)
-    ins = Ins(pc, insn, op or Op(BARE[insn.code & CLASS]))
+    ins = Ins(pc, insn, op or _nearest(insn))
     ins.form = _form(ins)
     ins.uses, ins.defs = _registers(ins)
     ins.touches = _touches(ins)
     return ins
 
 
-def _form(ins: Ins) -> tuple[str, dict[str, Any]] | None:
-    """Return why the fields are wrong, as a reason and its facts, or None."""
+def _nearest(insn: Insn) -> Op:
+    """Return what a slot that is no instruction is taken for, until it is refused."""
+    if insn.code == JMP | JCOND:
+        return Op(Kind.MAY_GOTO)
+    if insn.code & CLASS == STX and insn.code & MODE == ATOMIC:
+        return Op(Kind.ATOMIC, ATOMICS.at(insn.imm), size=SIZE_BYTES[insn.code & SIZE])
+    return Op(BARE[insn.code & CLASS])
+
+
+def _form(ins: Ins) -> tuple[str, dict[str, Any], tuple[int, ...]] | None:
+    """Return why the fields are wrong, as a reason, its facts and the registers that are read before, or None."""
     cls = ins.code & CLASS
     if cls in (ALU32, ALU64):
         reason = _alu_form(ins, cls)
@@ -152,12 +164,15 @@ def _form(ins: Ins) -> tuple[str, dict[str, Any]] | None:
         reason = _ld_form(ins)
     else:
         reason = ""
-    if reason:
-        return reason, {"op": ins.code & OPERATION, "off": ins.off, "imm": ins.imm & 0xFFFFFFFF}
-    for reg in _named(ins):
+    operands = _operands(ins)
+    if reason:  # a conditional jump reads dst before its other fields are looked at
+        operands = operands[:1] if reason == "reserved_jmp" else ()
+    for at, reg in enumerate(operands):
         if reg > REG_FP:
-            return "register_number", {"reg": reg}
-    return None
+            return "register_number", {"reg": reg}, operands[:at]
+    if not reason:
+        return None
+    return reason, {"op": ins.code & OPERATION, "off": ins.off, "imm": ins.imm, "raw": ins.imm & 0xFFFFFFFF}, operands
 
 
 def _alu_form(ins: Ins, cls: int) -> str:
@@ -167,6 +182,8 @@ def _alu_form(ins: Ins, cls: int) -> str:
     if op == END:
         bad = ins.src or ins.off or ins.imm not in (16, 32, 64) or (cls == ALU64 and reg)
         return "reserved_end" if bad else ""
+    if ins.code == ADDR_SPACE_CAST and ins.off == 1:
+        return "addr_space_cast_arena" if ins.imm in (1, 1 << 16) else "addr_space_cast"
     if op == MOV:
         if not reg:
             return "reserved_mov" if ins.src or ins.off else ""
@@ -197,7 +214,7 @@ def _stx_form(ins: Ins) -> str:
         row = ATOMICS.at(ins.imm)
         if row is None:
             return "atomic_opcode"
-        return "" if ins.size else "atomic_size"
+        return "" if ins.size in row.sizes else "atomic_size"
     return "reserved_stx" if ins.imm else ""
 
 
@@ -207,13 +224,16 @@ def _ld_form(ins: Ins) -> str:
     return "reserved_ld_abs" if ins.dst or ins.off or (ins.kind is Kind.LD_ABS and ins.src) else ""
 
 
-def _named(ins: Ins) -> tuple[int, ...]:
-    """Return the register fields that name registers."""
-    if ins.kind in (Kind.CALL, Kind.CALL_LOCAL, Kind.CALL_KFUNC, Kind.EXIT, Kind.JA, Kind.MAY_GOTO):
-        return ()
-    if ins.kind is Kind.LD_IMM64:
-        return (ins.dst,)
-    return ins.dst, ins.src
+def _operands(ins: Ins) -> tuple[int, ...]:
+    """Return the registers that an instruction names, in the order in which they are checked."""
+    if ins.kind is Kind.JUMP:
+        return (ins.dst, ins.src) if ins.code & X else (ins.dst,)
+    if ins.kind is Kind.ALU:
+        reads_src = ins.code & X and ins.code & OPERATION not in (NEG, END)
+        return (ins.src, ins.dst) if reads_src else (ins.dst,)
+    if ins.kind in (Kind.LOAD, Kind.ATOMIC) or (ins.kind is Kind.STORE and ins.use_reg):
+        return ins.src, ins.dst
+    return (ins.dst,) if ins.kind in (Kind.STORE, Kind.LD_IMM64) else ()
 
 
 def _registers(ins: Ins) -> tuple[int, int]:

@@ -28,7 +28,9 @@ def _depths(env: Env, *, accepted: bool) -> str:
         depth = sub.stack_depth
         if any(env.loops.get(ins.pc) for ins in here):
             depth += _LOOP_SAVES
-        if any(ins.kind is Kind.MAY_GOTO for ins in here):
+        if any(
+            ins.kind is Kind.MAY_GOTO and (ins.off or not env.capable) for ins in here
+        ):  # one that goes nowhere is taken out
             depth += _MAY_GOTO_COUNTS
         depths.append(str(depth))
     throws = any(kfunc.name == "bpf_throw" and env.aux[pc].seen for pc, kfunc in env.kfunc_at.items())

@@ -10,12 +10,16 @@ from typing import Final
 
 from tcbpf.isa.insn import Insn
 from tcbpf.tables.helpers import helper_at
-from tcbpf.tables.insns import ALU, Kind, op_of
+from tcbpf.tables.insns import ALU, ATOMICS, Kind, op_of
 from tcbpf.tables.opcodes import (
     ALU32,
     ALU64,
+    ATOMIC,
+    CALL,
     CLASS,
     END,
+    JMP,
+    MODE,
     MOV,
     NEG,
     OPERATION,
@@ -24,8 +28,12 @@ from tcbpf.tables.opcodes import (
     PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE,
     PSEUDO_MAP_VALUE,
+    SIZE,
+    SIZE_BYTES,
+    STX,
     X,
 )
+from tcbpf.verifier.state.insns import ADDR_SPACE_CAST
 
 _SIZES: Final = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 
@@ -44,7 +52,9 @@ def format_insn(insns: Sequence[Insn], pc: int) -> str:
     if insn.code & CLASS in (ALU32, ALU64):
         return head + _alu(insn)
     if op is None:
-        return head + f"BUG_{insn.code:02x}"
+        if insn.code & (CLASS | MODE) == STX | ATOMIC and (atomic := ATOMICS.at(insn.imm)):
+            return head + _atomic(insn, SIZE_BYTES[insn.code & SIZE], atomic)
+        return head + _no_jump(insn) if insn.code & CLASS == JMP else f"BUG_{insn.code:02x}"
     kind = op.kind
     if kind is Kind.JUMP:
         prefix = "w" if op.width == 32 else "r"
@@ -56,7 +66,8 @@ def format_insn(insns: Sequence[Insn], pc: int) -> str:
         return head + f"may_goto pc{insn.off:+d}"
     if kind is Kind.CALL:
         row = helper_at(insn.imm)
-        return head + f"call {'bpf_' + row.name if row else 'unknown'}#{insn.imm}"
+        name = "bpf_" + row.name if row else "unknown" if insn.imm else "bpf_unspec"
+        return head + f"call {name}#{insn.imm}"
     if kind is Kind.CALL_LOCAL:
         return head + f"call pc{insn.imm:+d}"
     if kind is Kind.CALL_KFUNC:
@@ -79,6 +90,12 @@ def format_insn(insns: Sequence[Insn], pc: int) -> str:
     return head + _atomic(insn, op.size, op.row)
 
 
+def _no_jump(insn: Insn) -> str:
+    if insn.code & OPERATION == CALL:
+        return f"call unknown#{insn.imm}"
+    return f"if r{insn.dst} (null) {insn.imm & 0xFFFFFFFF:#x} goto pc{insn.off:+d}"
+
+
 _SYMBOLS: Final = {(row.code << 4, row.off): row.symbol for row in ALU}
 
 
@@ -91,6 +108,8 @@ def _alu(insn: Insn) -> str:
         return f"r{insn.dst} = {'be' if insn.code & X else 'le'}{insn.imm} r{insn.dst}"
     if op == NEG:
         return f"{reg}{insn.dst} = -{reg}{insn.dst}"
+    if insn.code == ADDR_SPACE_CAST and insn.off == 1:
+        return f"r{insn.dst} = addr_space_cast(r{insn.src}, {insn.imm >> 16 & 0xFFFF}, {insn.imm & 0xFFFF})"
     symbol = _SYMBOLS.get((op, insn.off)) or _SYMBOLS.get((op, 0), "")
     symbol, cast = ("=", symbol.strip("=")) if op == MOV else (symbol, "")
     if insn.code & X:

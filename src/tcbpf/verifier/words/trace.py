@@ -153,8 +153,8 @@ class Trace:
             self.regs |= 0b1111111 | (1 << ins.src if kind is Kind.LD_IND else 0)
         elif kind is not Kind.EXIT:
             self.regs |= (ins.uses | ins.defs) & 0x7FF
-        if kind in _MEMORY:
-            load = kind is Kind.LOAD or (kind is Kind.ATOMIC and ins.form is None and ins.row.name == "LOAD_ACQ")
+        if kind in _MEMORY and ins.form is None:
+            load = kind is Kind.LOAD or (kind is Kind.ATOMIC and ins.row.name == "LOAD_ACQ")
             reg = self.env.frame.regs[ins.src if load else ins.dst]
             if reg.type == STACK:
                 self._touch_stack(reg, ins.off, ins.size, load=load)
