@@ -65,3 +65,30 @@ def test_the_page_needs_no_network(tmp_path: Path) -> None:
     assert main([*REJECT, "--html", str(page)]) == 1
     text = page.read_text()
     assert "packet_bounds" in text and "http" not in text.replace("http-equiv", "") and "<script src" not in text
+
+
+UNALIGNED = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64[2]);
+} m SEC(".maps");
+SEC("tc") int cls(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	char *value = bpf_map_lookup_elem(&m, &key);
+	return value ? *(volatile __u32 *)(value + 2) : 0;
+}
+"""
+
+
+@pytest.mark.parametrize("datapath", ["user", pytest.param("kernel", marks=pytest.mark.kernel)])
+def test_alignment_is_asked_for_when_it_is_wanted(datapath: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "unaligned.c"
+    source.write_text(UNALIGNED)
+    assert main(["verify", str(source), "--datapath", datapath]) == 0
+    assert main(["verify", str(source), "--strict-alignment", "--datapath", datapath]) == 1
+    assert "misaligned value access off 0+0+2 size 4" in capsys.readouterr().out

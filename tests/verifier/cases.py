@@ -17,8 +17,8 @@ A file begins with what its cases share, in any order: comments, declarations in
     says: invalid access to map value, value_size=48 off=48 size=1
     ...
 
-Further words of a case: `type`, `license`, `attach` (a number), `privilege` (none, or bpf: CAP_BPF without CAP_PERFMON),
-`main` (the declared function that the case is, unless `main`), `slow` (a minute or so).
+Further words of a case: `type`, `license`, `attach` and `flags` (numbers), `privilege` (none, or bpf: CAP_BPF
+without CAP_PERFMON), `main` (the declared function that the case is, unless `main`), `slow` (a minute or so).
 `repeat N: INSTRUCTION / INSTRUCTION` is N times these, {i} in them the round; {bpf_map.ops} is the place of a field in a
 structure of the running kernel, {kernel task_struct} that structure's number, {own struct value} a declared type's; `call
 kfunc NAME` calls a function of the kernel. A case whose functions are all declared, `main` too,
@@ -41,7 +41,7 @@ from tcbpf.verifier.memory.structs import kernel_struct
 from verifier.declare import Declarations, declare
 
 HERE = Path(__file__).parent / "cases"
-_WORD = re.compile(r"(type|license|attach|privilege|main|reject|says|slow): *(.*)")
+_WORD = re.compile(r"(type|license|attach|flags|privilege|main|reject|says|slow): *(.*)")
 _MAP = re.compile(r"map (\S+): (\w+) (.+)")
 _KFUNC = re.compile(r"call kfunc (\w+)")
 _FUNCTION = re.compile(r"call (\w+)|subprog\[(\w+)\]")
@@ -103,7 +103,7 @@ class _Shared:
     """The first part of a file."""
 
     def __init__(self, text: str) -> None:
-        self.words = {"type": "sched_cls", "license": "GPL", "attach": "0", "privilege": "all", "main": "main"}
+        self.words = {"type": "sched_cls", "license": "GPL", "attach": "0", "flags": "0", "privilege": "all", "main": "main"}
         self.fragments: dict[str, list[str]] = {}
         maps, c, inside = [], [], ""
         for line in (more for part in text.splitlines() for more in repeated(part)):
@@ -218,6 +218,7 @@ class _Shared:
             kfuncs=kfuncs,
             license=words["license"],
             attach_type=int(words["attach"]),
+            flags=int(words["flags"]),
             btf=self.btf if funcs else None,
             funcs=funcs,
             raw_func_info=raw_func_info(funcs) if funcs else b"",

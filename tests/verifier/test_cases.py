@@ -18,6 +18,7 @@ kernel = pytest.mark.kernel
 WITHOUT_CASE = {
     "not_supported": "what this verifier leaves out",
     "release": "what a later release has than the one asked for: test_kfuncs.py",
+    "type_privilege": "the kernel says EPERM and no word: test_verify.py",
     "map_ptr_access": "every map type that these programs can name has a structure of the kernel's",
     "btf_write_field": "writes to a connection need the kernel's connection tracking: the kernel's own test_bpf_nf_fail",
     "not_acquired": "a guard: a register whose reference is gone is no pointer any more",

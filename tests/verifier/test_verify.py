@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from kernel_oracle import load
 from tcbpf.errors import VerifierError
 from tcbpf.isa.insn import Insn
 from tcbpf.obj.program import Program
+from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.skb import SKB
 from tcbpf.verifier import Region, verify
+from verifier.unprivileged import ask
 
 GUARDED = (
     Insn(0x61, 2, 1, 76),
@@ -77,3 +82,35 @@ def test_a_may_goto_to_the_next_instruction_is_one() -> None:
 def test_the_summary_has_the_time_and_the_stack() -> None:
     time, stack, processed = verify(program(Insn(0xB7), Insn(0x95)), log_level=4).log.splitlines()
     assert time.startswith("verification time ") and stack == "stack depth 0" and processed.startswith("processed 2 insns")
+
+
+def unprivileged(asked: tuple[str, int]) -> int:
+    """Return the errno of our verdict on a program of a type, of so many instructions, for a user without CAP_BPF."""
+    type, count = asked
+    try:
+        verify(program(*[Insn(0xB7)] * (count - 1), Insn(0x95), type=type), privileged=False)
+    except VerifierError as error:
+        return error.errno
+    return 0
+
+
+def unprivileged_kernel(asked: tuple[str, int]) -> int:
+    type, count = asked
+    fd, error, _ = load([*[Insn(0xB7)] * (count - 1), Insn(0x95)], type)
+    if fd >= 0:
+        os.close(fd)
+    return error
+
+
+EVERY_TYPE = [(row.name, count) for row in PROG_TYPES for count in (2, 4096, 4097)]
+
+
+def test_a_type_that_needs_privilege_says_so() -> None:
+    with pytest.raises(VerifierError, match="a program of type sched_cls needs CAP_BPF and CAP_NET_ADMIN") as caught:
+        verify(program(Insn(0xB7), Insn(0x95)), privileged=False)
+    assert caught.value.errno == 1 and "only socket_filter and cgroup_skb programs load" in caught.value.hint
+
+
+@pytest.mark.kernel
+def test_the_kernel_lets_the_same_types_load_without_privilege() -> None:
+    assert [unprivileged(row) for row in EVERY_TYPE] == ask("none", unprivileged_kernel, EVERY_TYPE)

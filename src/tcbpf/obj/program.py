@@ -96,6 +96,7 @@ class Program:
     license: str = ""
     section: str = ""
     attach_type: int = 0
+    flags: int = 0  # prog_flags of the load
     btf: Btf | None = field(default=None, compare=False, repr=False)
     lines: tuple[Line, ...] = field(default=(), compare=False, repr=False)
     funcs: tuple[Func, ...] = ()

@@ -13,7 +13,9 @@ from tcbpf.obj.program import HasSpec, Program
 from tcbpf.tables.insns import Kind
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.tables.opcodes import MAX_INSNS, MAX_INSNS_UNPRIVILEGED
+from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.tables.row import Release
+from tcbpf.uapi.bpf import BPF_F_STRICT_ALIGNMENT
 from tcbpf.verifier.cfg import check_addresses, check_shape, mark_effects
 from tcbpf.verifier.explore import check_functions
 from tcbpf.verifier.live_registers import compute_live_registers
@@ -41,11 +43,13 @@ def verify(
     perfmon: bool | None = None,
     kernel: Release = KERNEL,
     max_insns: int = MAX_INSNS,
+    strict_alignment: bool = False,
 ) -> Verified:
     """Prove that a program is safe to run, as the kernel of that release does, and return it with what the proof learned.
 
     `privileged` stands for CAP_BPF and CAP_PERFMON; `perfmon` False takes the second away. `log_level` is bpf(2)'s: 1 the
-    last path, 2 all paths, 4 the summary only.
+    last path, 2 all paths, 4 the summary only. `strict_alignment` asks that every access is aligned to its size, as
+    BPF_F_STRICT_ALIGNMENT among the program's flags does.
 
     Units:   max_insns counts instructions processed.
     Raises:  VerifierError, in the kernel's words.
@@ -59,6 +63,7 @@ def verify(
         perfmon=privileged if perfmon is None else perfmon and privileged,
         kernel=kernel,
         max_insns=max_insns,
+        strict_alignment=strict_alignment or bool(program.flags & BPF_F_STRICT_ALIGNMENT),
     )
     if log.level & PATHS:
         env.trace = Trace(env)
@@ -91,6 +96,10 @@ def _check(env: Env, privileged: bool) -> None:
     limit = MAX_INSNS if privileged else MAX_INSNS_UNPRIVILEGED
     if not 0 < count <= limit:
         env.refuse("program_size", count=count, limit=limit)
+    if not (privileged or env.type.unprivileged):
+        env.refuse(
+            "type_privilege", type=env.type.name, allowed=" and ".join(row.name for row in PROG_TYPES if row.unprivileged)
+        )
     env.maps = [_map_info(handle, i) for i, handle in enumerate(env.program.maps)]
     check_shape(env)
     mark_effects(env)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tcbpf.cli.arguments import add_datapath, add_json, read_object
 from tcbpf.cli.output import colours, table
@@ -18,6 +19,7 @@ from tcbpf.datapath.choose import chosen_name, open_datapath
 from tcbpf.errors import InputError, VerifierError
 from tcbpf.obj import Listed, link, programs
 from tcbpf.obj.program import Object, Program
+from tcbpf.uapi.bpf import BPF_F_STRICT_ALIGNMENT
 from tcbpf.verifier import Verified, verify
 from tcbpf.verifier.check import KERNEL
 from tcbpf.verifier.state.log import LEVEL1, LEVEL2, VISITS
@@ -36,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="store_true", help="print the cost of each source line and function")
     parser.add_argument("--max-insns", type=int, metavar="N", help="a budget: fail when more instructions are processed")
     parser.add_argument("--unprivileged", action="store_true", help="apply the rules for a user without CAP_BPF")
+    parser.add_argument("--strict-alignment", action="store_true", help="refuse accesses that are not aligned to their size")
     parser.add_argument("--kernel", default="", metavar="X.Y", help="apply the helpers and limits of this kernel release")
     add_json(parser)
     add_datapath(parser)
@@ -99,7 +102,8 @@ def choose(obj: Object, args: argparse.Namespace) -> list[Listed]:
 
 def judge(obj: Object, listed: Listed, args: argparse.Namespace) -> Report:
     """Verify one program on the chosen datapath."""
-    report = Report(link(obj, program=listed.name), listed)
+    flags = BPF_F_STRICT_ALIGNMENT if args.strict_alignment else 0
+    report = Report(replace(link(obj, program=listed.name), flags=flags), listed)
     level = LEVEL2 if args.verbose > 1 else VISITS if args.html else LEVEL1
     start = time.perf_counter_ns()
     try:

@@ -191,6 +191,7 @@ def load(program: Program, maps: Sequence[Map], *, log_level: int = 0) -> Kernel
         line_info=program.raw_line_info,
         log_level=log_level | syscall.LOG_STATS if log_level else 0,
         kernel_version=program.kernel_version,
+        flags=program.flags,
     )
     fd, log = _load_or_say_why(request)
     if fd < 0 and request.btf_fd and _is_about_btf(log):

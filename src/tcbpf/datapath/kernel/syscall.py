@@ -319,6 +319,7 @@ class Load:
     line_info: bytes = field(default=b"", repr=False)
     log_level: int = 0
     kernel_version: int = 0
+    flags: int = 0
 
 
 def prog_load(load: Load) -> tuple[int, str]:
@@ -334,6 +335,7 @@ def prog_load(load: Load) -> tuple[int, str]:
         insns=_pointer(insns),
         license=_pointer(licence),
         kern_version=load.kernel_version,
+        prog_flags=load.flags,
         prog_name=load.name[:15],
         expected_attach_type=load.attach_type,
         log_level=load.log_level,

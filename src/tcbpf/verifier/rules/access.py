@@ -128,11 +128,11 @@ def _region(type: int) -> Region:
 
 
 def check_alignment(env: Env, reg: Reg, off: int, size: int, strict: bool) -> None:
-    """Stack accesses, and atomics everywhere, are aligned to their size.
+    """Stack accesses, atomics, and with strict alignment all others, are aligned to their size.
 
     Raises:  Refused.
     """
-    if size == 1 or not (strict or reg.type == STACK):
+    if size == 1 or not (strict or reg.type == STACK or env.strict_alignment):
         return
     packet = is_packet(reg.type)
     fixed = reg.off + off + (_NET_IP_ALIGN if packet else 0)
@@ -141,7 +141,7 @@ def check_alignment(env: Env, reg: Reg, off: int, size: int, strict: bool) -> No
         return
     if packet:
         env.refuse("misaligned_packet", align=_NET_IP_ALIGN, var=var_text(reg.val), off=reg.off, add=off, size=size)
-    env.refuse("misaligned", what=_ALIGN_WORDS.get(reg.type & BASE, ""), var=var_text(reg.val), off=reg.off, add=off, size=size)
+    env.refuse("misaligned", what=_ALIGN_WORDS.get(reg.type, ""), var=var_text(reg.val), off=reg.off, add=off, size=size)
 
 
 # --- one access --------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def _read(env: Env, ins: Ins, regno: int, reg: Reg, *, strict: bool = False, wan
     Raises:  Refused.
     """
     size, type = ins.size, reg.type
-    if strict or type == STACK:
+    if strict or type == STACK or env.strict_alignment:
         check_alignment(env, reg, ins.off, size, strict)
     off = ins.off + reg.off
     if type == STACK:
@@ -210,7 +210,7 @@ def _write(env: Env, ins: Ins, regno: int, reg: Reg, value: int, *, strict: bool
     Raises:  Refused.
     """
     size, type = ins.size, reg.type
-    if strict or type == STACK:
+    if strict or type == STACK or env.strict_alignment:
         check_alignment(env, reg, ins.off, size, strict)
     off = ins.off + reg.off
     if type == STACK:

@@ -127,6 +127,7 @@ class Env:
         "scc",
         "stats",
         "step",
+        "strict_alignment",
         "strict_scalars",
         "subprog_at",
         "subprogs",
@@ -136,7 +137,17 @@ class Env:
         "writes_packet",
     )
 
-    def __init__(self, program: Program, *, log: Log, capable: bool, perfmon: bool, kernel: Release, max_insns: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        *,
+        log: Log,
+        capable: bool,
+        perfmon: bool,
+        kernel: Release,
+        max_insns: int,
+        strict_alignment: bool = False,
+    ) -> None:
         row = PROG_TYPES.get(program.type)
         if row is None:
             raise VerifierError(f"unrecognized program type {program.type}", reason="not_supported", errno=22)
@@ -146,6 +157,7 @@ class Env:
         self.kernel = kernel
         self.rules = rules_of(kernel)
         self.max_insns = max_insns
+        self.strict_alignment = strict_alignment
         self.log = log
         self.capable = capable
         self.allow_leaks = self.allow_uninit = self.bypass_spec = perfmon

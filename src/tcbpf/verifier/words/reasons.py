@@ -88,6 +88,9 @@ REASONS: Table[Reason] = Table(
           hint="split the program: tail calls give every part the whole limit again"),
     _form("too_many_maps", "The total number of maps per program has reached the limit of {limit}", errno=errno.E2BIG,
           hint="join maps, or reach them through a map in map"),
+    _form("type_privilege", "a program of type {type} needs CAP_BPF and CAP_NET_ADMIN", errno=errno.EPERM,
+          hint="without CAP_BPF only {allowed} programs load, and they only where sysctl kernel.unprivileged_bpf_disabled "
+               "is 0"),
     _form("calls_privilege", "loading/calling other bpf or kernel functions are allowed for CAP_BPF and CAP_SYS_ADMIN",
           errno=errno.EPERM,
           hint="without CAP_BPF a program has no function calls: inline them with static __always_inline"),
