@@ -289,7 +289,7 @@ def test_a_device_that_mirred_lacks(clsact: Tc) -> None:
         (255, 0, 0, 0),
         (5, 0, 0, 0xFFFFFFFF),
         (0, 0, 0, 0),
-    ):  # what no kernel loads: not in a filter, not in an action
+    ):  # what no kernel loads
         clsact.refused(Op.ADD, bpf(actions=(Action("bpf", options={"bytecode": (code,)}),)), errno.EINVAL)
         clsact.refused(Op.ADD, Filter("em1", INGRESS, "bpf", options=Bpf(bytecode=(code,))), errno.EINVAL)
     clsact.refused(Op.ADD, bpf(actions=(Action("nonsense"),)), errno.ENOENT, "Failed to load TC action module")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tcbpf.datapath.base import Datapath
 from tcbpf.datapath.user import User
-from tcbpf.errors import TimeLimit
+from tcbpf.errors import InputError, TimeLimit
 from tcbpf.isa import assemble
 from tcbpf.lang import compile
 from tcbpf.native.env import Env
@@ -106,6 +107,18 @@ def test_ctrl_c_ends_a_run(source: Path, engine: str, tmp_path: Path) -> None:
             out, err = child.communicate(timeout=10)
             assert (child.returncode, out, err) == (130, "", "")
     assert sorted(os.listdir(tmp_path)) == ["in.pcap"]
+
+
+@ENGINES
+def test_tests_have_a_limit_by_default(source: Path, engine: str, bpf: Datapath, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert os.environ["TCBPF_TIMEOUT"] == "10"
+    monkeypatch.setenv("TCBPF_TIMEOUT", "0.2")
+    monkeypatch.setenv("TCBPF_JIT_ENABLE", "01"[engine == "jit"])
+    with pytest.raises(TimeLimit, match=r"p was stopped after 0\.2 s"):
+        bpf.load(compile(source)).run(bytes(64))
+    monkeypatch.setenv("TCBPF_TIMEOUT", "soon")
+    with pytest.raises(InputError, match="no number 'soon'"):
+        bpf.load(compile(source)).run(bytes(64))
 
 
 def test_many_repeats_end_too() -> None:

@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 
-from tcbpf.errors import TimeLimit
+from tcbpf.errors import InputError, TimeLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 INTERRUPTED, EXPIRED = 1, 2
 END = b"\0"
+
+
+def default_limit() -> float:
+    """Return the time limit in seconds that TCBPF_TIMEOUT gives to runs that may be long; 0 for none.
+
+    Raises:  InputError when it is no number.
+    """
+    text = os.environ.get("TCBPF_TIMEOUT") or "0"
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise InputError(f"no number {text!r}", where="TCBPF_TIMEOUT", hint="seconds, 0 for no limit") from None
 
 
 class Watch:

@@ -79,9 +79,9 @@ class OneShot:
         env = Env(cpu=current_cpu())
         if not (timeout or self.prepared.unbounded):
             return run(env)
-        from tcbpf.native.watch import Watch
+        from tcbpf.native.watch import Watch, default_limit
 
-        with Watch(env, timeout=timeout, name=self.name):
+        with Watch(env, timeout=timeout or default_limit(), name=self.name):
             return run(env)
 
     def chunk(self, env: Env) -> Callable[[int], int]:

@@ -20,7 +20,7 @@ from tcbpf.errors import NotSupported, SysError
 from tcbpf.maps.map import Map
 from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
-from tcbpf.native.watch import Watch
+from tcbpf.native.watch import Watch, default_limit
 from tcbpf.obj.program import Program
 from tcbpf.tables.maps import OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
@@ -222,7 +222,7 @@ class UserProg:
         long = self.jited and (repeated or unbounded(self.verified))
         if not (timeout or long or not self.jited):
             return contextlib.nullcontext()
-        return Watch(env, timeout=timeout, machine_code=long, name=self.name)
+        return Watch(env, timeout=timeout or default_limit(), machine_code=long, name=self.name)
 
     def _chunk(self, env: Any) -> Any:
         """Return what runs the packet loop with this program in it."""
