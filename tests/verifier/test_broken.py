@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tcbpf.datapath.kernel import Kernel
 from tcbpf.errors import VerifierError
 from tcbpf.lang import compile
-from tcbpf.obj import link
+from tcbpf.obj import link, programs
 from tcbpf.obj.program import Object
 from tcbpf.verifier import verify
 
@@ -62,3 +63,18 @@ def test_the_report_says_what_to_change(case: Case) -> None:
     if line := fault(case):
         assert error.source.endswith(line)
         assert error.pc in error.slice
+
+
+FOLLOWED = BROKEN / "followed.c"
+
+
+@pytest.mark.parametrize("name", [row.name for row in programs(compiled(FOLLOWED))])
+def test_following_the_hint_leads_to_acceptance(name: str) -> None:
+    verify(link(compiled(FOLLOWED), program=name))
+
+
+@pytest.mark.kernel
+def test_the_kernel_accepts_what_follows_the_hints() -> None:
+    with Kernel() as kernel:
+        for row in programs(compiled(FOLLOWED)):
+            kernel.prog_load(link(compiled(FOLLOWED), program=row.name)).close()

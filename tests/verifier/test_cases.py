@@ -47,20 +47,25 @@ def ours(case: Case) -> tuple[str, str]:
     return "", ""
 
 
-def words_of_kernel(case: Case) -> str:
-    """Return what the live kernel says, "" for an accepted program."""
+def kernels(case: Case) -> tuple[int, str]:
+    """Return the live kernel's (errno, words), 0 and "" for an accepted program."""
     try:
         Kernel().prog_load(case.program).close()
     except VerifierError as error:
-        return error.message
-    return ""
+        return error.errno, error.message
+    return 0, ""
+
+
+def expected(case: Case) -> tuple[int, str]:
+    """Return the errno of the case's reason, and its words."""
+    return REASONS[case.reject].errno if case.reject else 0, case.says
 
 
 @lru_cache
-def asked(privilege: str) -> dict[str, str]:
+def asked(privilege: str) -> dict[str, tuple[int, str]]:
     """Return what the live kernel says to users of a privilege about all their cases."""
     mine = [case for case in cases() if case.privilege == privilege]
-    return dict(zip(map(str, mine), ask(privilege, words_of_kernel, mine), strict=True))
+    return dict(zip(map(str, mine), ask(privilege, kernels, mine), strict=True))
 
 
 @pytest.mark.parametrize("case", marked(list(cases())))
@@ -73,7 +78,7 @@ class TestKernel:
     pytestmark = kernel
 
     def test_the_kernels_verdict(self, case: Case) -> None:
-        assert words_of_kernel(case) == case.says
+        assert kernels(case) == expected(case)
 
 
 @pytest.mark.parametrize("case", marked([case for case in cases() if case.privilege != "all"]))
@@ -81,7 +86,7 @@ class TestWithoutPrivilege:
     pytestmark = kernel
 
     def test_the_kernels_verdict(self, case: Case) -> None:
-        assert asked(case.privilege)[str(case)] == case.says
+        assert asked(case.privilege)[str(case)] == expected(case)
 
 
 def test_every_reason_has_a_case() -> None:

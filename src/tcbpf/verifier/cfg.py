@@ -209,7 +209,9 @@ def _check_map_load(env: Env, pc: int, used: set[int]) -> None:
             env.refuse("direct_value_offset", off=off)
         if map.type not in ("array", "arena"):
             env.refuse("direct_value_type")
-        if map.entries != 1 or off >= map.value_size:
+        if map.entries != 1:
+            env.refuse("direct_value_entries", size=map.value_size, off=off, entries=map.entries)
+        if off >= map.value_size:
             env.refuse("direct_value_range", size=map.value_size, off=off)
 
 

@@ -224,7 +224,7 @@ int wrong_code(struct __sk_buff *skb)
 	return skb->len; // here
 }
 
-// ctx_access | - | no field that programs of this type may access so
+// ctx_access | - | `mark` lies at offset 8 and has 4 bytes: write it whole
 SEC("tc")
 int narrow_write(struct __sk_buff *skb)
 {
@@ -330,3 +330,55 @@ int push_to_a_hash(struct __sk_buff *skb)
 }
 
 char _license[] SEC("license") = "GPL";
+
+// stack_end | key | the key of map `flows` has 8 bytes, `key` at most 4
+SEC("tc")
+int key_of_another_type(struct __sk_buff *skb)
+{
+	__u32 key = skb->ifindex;
+
+	return bpf_map_lookup_elem(&flows, &key) ? TC_ACT_SHOT : TC_ACT_OK; // here
+}
+
+// ctx_access | - | `protocol` can be read, not written
+SEC("tc")
+int field_for_reading(struct __sk_buff *skb)
+{
+	skb->protocol = 8; // here
+	return TC_ACT_OK;
+}
+
+// ctx_access | - | programs of type sched_cls may not read `family`
+SEC("tc")
+int field_of_other_types(struct __sk_buff *skb)
+{
+	return skb->family; // here
+}
+
+// packet_bounds | q | `q` may lie up to 65537 bytes into the packet
+SEC("tc")
+int compared_too_far_out(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u16 *len = data + 16;
+
+	if ((void *)(len + 1) > end)
+		return TC_ACT_OK;
+	__u8 *q = data + bpf_ntohs(*len);
+	if (q + 2 > (__u8 *)end)
+		return TC_ACT_OK;
+	return *(__u16 *)q; // here
+}
+
+// packet_bounds | i | compare `bytes + i + 1` with `end`
+SEC("tc")
+int loop_over_the_length(struct __sk_buff *skb)
+{
+	__u8 *bytes = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 sum = 0;
+	long n = end - bytes;
+
+	for (int i = 0; i < n; i++)
+		sum += bytes[i]; // here
+	return sum & 1;
+}

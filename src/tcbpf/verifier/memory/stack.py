@@ -43,9 +43,10 @@ def check_within(env: Env, regno: int, reg: Reg, off: int, size: int, how: str) 
     frame = env.cur.frames[reg.frame]
     bottom = -MAX_STACK if how != READ or env.allow_uninit else -8 * len(frame.stack)
     if low < bottom or low > -1 or high + size > 0 or size < 0:
+        place = "bounds" if low < bottom or low > -1 else "end"  # outside of the frame, or from inside of it beyond its end
         if val.mask:
-            env.refuse("stack_variable_bounds", how=how, reg=regno, var=var_text(val), off=off, size=size)
-        env.refuse("stack_bounds", how=how, reg=regno, off=off, size=size)
+            env.refuse(f"stack_variable_{place}", how=how, reg=regno, var=var_text(val), off=off, size=size)
+        env.refuse(f"stack_{place}", how=how, reg=regno, off=off, size=size)
     frame.grow(-low)
     sub = env.subprogs[frame.subprog]
     if -low > sub.stack_depth:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tcbpf.obj.program import Line, Program
-from tcbpf.tables.helpers import helper_at
+from tcbpf.tables.helpers import ArgType, helper_at
 from tcbpf.tables.insns import Kind
+from tcbpf.tables.skb import SKB, XDP, Field, field_at
+from tcbpf.verifier.state.env import MAX_PACKET_OFF
 from tcbpf.verifier.state.state import MAX_STACK
-from tcbpf.verifier.values.types import NOT_INIT
+from tcbpf.verifier.values.types import MAP_PTR, NOT_INIT
 from tcbpf.verifier.words.format import format_reg
 from tcbpf.verifier.words.reasons import REASONS
 
@@ -68,6 +70,19 @@ _STALE: Final = (
 )
 
 
+_FAR: Final = (
+    "{it} may lie up to {furthest} bytes into the packet, and a comparison proves nothing beyond 65535: bound the number that "
+    "is added first (as by & 0x3fff), then compare `{bound}` with `{data_end}`"
+)
+_KEY_SIZE: Final = (
+    "the {part} of map `{map}` has {size} bytes, {it} at most {room}: declare {it} with the type of the map's {part}"
+)
+_FIELD_READ_ONLY: Final = (
+    "`{field}` can be read, not written, by programs of type {prog}, which may write {writable}: change the packet itself, or "
+    "call a helper that does"
+)
+_FIELD_OF_OTHERS: Final = "programs of type {prog} may not {how} `{field}`"
+_FIELD_PART: Final = "`{field}` lies at offset {field_off} and has {field_size} bytes: {how} it whole, by its name"
 _NEVER_SET: Final = "set all {size} bytes of {it} before they are read: nothing was stored there yet"
 
 
@@ -81,8 +96,60 @@ def account(env: Env, reason: str, facts: dict[str, Any], blame: Blame, *, on_pa
         template = REASONS["pointer_maybe_null"].hint
     elif reason == "stack_bounds" and facts["how"] == "read from" and -MAX_STACK <= facts["off"] < 0:
         template = _NEVER_SET
+    elif reason == "packet_bounds" and _furthest(env, facts) > MAX_PACKET_OFF:
+        template = _FAR
+    elif reason == "stack_end" and _part(env, facts):
+        template = _KEY_SIZE
+    elif reason == "ctx_access" and (row := _field(env, facts)) is not None:
+        template = _field_hint(env, row)
+        facts = facts | _field_facts(env, row)
     hint = template.format_map(_Facts(_facts(env, facts, blame, variable)))
     return Account(variable, registers(env, blame.reg) if on_path else "", hint)
+
+
+def _furthest(env: Env, facts: dict[str, Any]) -> int:
+    """Return the end of the access for the largest number that was added to the packet's start."""
+    return int(env.frame.regs[facts["reg"]].val.umax) + int(facts["off"]) + int(facts["size"])
+
+
+_PARTS: Final = {ArgType.MAP_KEY: "key", ArgType.MAP_VALUE: "value"}
+
+
+def _part(env: Env, facts: dict[str, Any]) -> str:
+    """Return "key" or "value" for an argument that is one of the map's in r1, else an empty string."""
+    ins = env.ins[env.pc]
+    row = helper_at(ins.imm) if ins.kind is Kind.CALL else None
+    args = row.args_for(env.type.name) if row is not None else ()
+    named = env.frame.regs[1].type == MAP_PTR and 0 < facts["reg"] <= len(args)
+    return _PARTS.get(args[facts["reg"] - 1].type, "") if named else ""
+
+
+def _field(env: Env, facts: dict[str, Any]) -> Field | None:
+    """Return the context's field at the place of an access, None where there is none."""
+    return field_at(SKB if env.type.context == "skb" else XDP, facts["off"])
+
+
+def _writes(env: Env) -> bool:
+    return env.ins[env.pc].kind is not Kind.LOAD
+
+
+def _field_facts(env: Env, row: Field) -> dict[str, Any]:
+    table, type = SKB if env.type.context == "skb" else XDP, env.type.name
+    return {
+        "field": row.name,
+        "field_off": row.off,
+        "field_size": row.size,
+        "prog": type,
+        "how": "write" if _writes(env) else "read",
+        "writable": ", ".join(each.name for each in table if type in each.write) or "none",
+    }
+
+
+def _field_hint(env: Env, row: Field) -> str:
+    type = env.type.name
+    if _writes(env) and type in row.read and type not in row.write:
+        return _FIELD_READ_ONLY
+    return _FIELD_PART if type in (row.write if _writes(env) else row.read) else _FIELD_OF_OTHERS
 
 
 _INDEXED: Final = frozenset(
@@ -160,6 +227,14 @@ def _facts(env: Env, facts: dict[str, Any], blame: Blame, variable: str) -> dict
     line = _told(env.program, env.pc)
     arrow = variable and line is not None and f"{variable}->" in line.text
     told["bound"] = f"{variable} + 1" if arrow else f"{variable or 'pointer'} + {told.get('end', 'size')}"
+    if line is not None and variable and facts.get("range") is not None:
+        if found := re.search(rf"({_NAME})\[{variable}\]", line.text):
+            told["bound"] = f"{found[1]} + {variable} + 1"
+        told["furthest"] = _furthest(env, facts)
+    if facts.get("how") and reg is not None and isinstance(off, int):
+        told["room"] = -off
+        told["part"] = _part(env, facts)
+        told["map"] = env.frame.regs[1].map.name if told["part"] else ""
     if blame.stale >= 0:
         told["mover"] = _call_name(env, blame.stale)
         told["mover_line"] = ((moved := _told(env.program, blame.stale)) and f" in line {moved.line}") or ""
