@@ -20,8 +20,10 @@ from tcbpf.control.request import Op, Request
 from tcbpf.datapath.base import Datapath, Prog
 from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcError, VerifierError
 from tcbpf.isa import assemble, encode
+from tcbpf.lang import compile_c
 from tcbpf.maps.map import BPF_EXIST, BPF_NOEXIST, Map
 from tcbpf.net.pcap import Writer
+from tcbpf.obj import load
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.uapi.tc import TC_H_CLSACT, TC_H_ROOT
 
@@ -171,7 +173,47 @@ def test_a_map_is_made_with_its_contents(datapath: Datapath) -> None:
     refused(lambda: m.update(key(0), bytes(8)), errno.EPERM)
 
 
+def test_a_closed_map_says_so(datapath: Datapath) -> None:
+    m = datapath.map_create(spec())
+    m.raw.close()
+    for call in (
+        lambda: m.raw.lookup(key(1)),
+        lambda: m.raw.update(key(1), bytes(8)),
+        lambda: m.raw.delete(key(1)),
+        lambda: m.raw.next_key(None),
+        lambda: m.raw.freeze(),
+        lambda: m[0],
+        lambda: list(m.items()),
+    ):
+        refused(call, errno.EBADF)
+    assert m.spec.type == "hash" and m.raw.fileno() == -1
+    m.raw.close()
+
+
 # ---------------------------------------------------------------- the protocol
+
+
+def test_a_closed_datapath_says_so(datapath: Datapath, tmp_path: Path) -> None:
+    obj = load(compile_c("int f(void) { return 0; }\n"))
+    m, prog = datapath.map_create(spec()), datapath.prog_load(code("r0 = 0\nexit"))
+    datapath.close()
+    for call in (
+        lambda: datapath.load(obj, program="f"),
+        lambda: datapath.map_create(spec()),
+        lambda: datapath.prog_load(code("r0 = 0\nexit")),
+        lambda: datapath.map_by_id(1),
+        lambda: datapath.prog_by_id(1),
+        lambda: datapath.obj_get("/sys/fs/bpf/x"),
+        lambda: datapath.obj_pin("/sys/fs/bpf/x", m),
+        lambda: datapath.obj_unpin("/sys/fs/bpf/x"),
+        lambda: datapath.apply(Request(Op.SHOW, Link(""))),
+        lambda: datapath.progs(),
+        lambda: datapath.all_maps(),
+        lambda: datapath.trace_pipe(),
+    ):
+        refused(call, errno.EBADF)
+    prog.close()
+    datapath.close()
 
 
 MEMBERS = [name for name in {**vars(Datapath), **Datapath.__annotations__} if not name.startswith("_")]
@@ -221,6 +263,29 @@ def test_a_loaded_program_tells_of_itself(datapath: Datapath) -> None:
     with datapath.prog_load(code("r0 = 2\nexit", name="two")) as prog:
         assert (prog.name, prog.type, len(prog.tag), prog.insns_processed) == ("two", "sched_cls", 8, 2)
         assert prog.id in [other.id for other in datapath.progs()]
+
+
+def test_a_closed_program_says_so(datapath: Datapath, tmp_path: Path) -> None:
+    with Writer(tmp_path / "x.pcap") as out:
+        out.write(FRAME)
+    prog = datapath.prog_load(code("r0 = 3\nexit"))
+    prog.close()
+    refused(lambda: prog.run(FRAME), errno.EBADF)
+    refused(lambda: prog.run_pcap(str(tmp_path / "x.pcap")), errno.EBADF)
+    assert prog.fileno() == -1
+    prog.close()
+
+
+def test_loading_again_and_again_keeps_no_descriptors(datapath: Datapath) -> None:
+    """Each program of its own object with a map; only the last one's maps are in `maps`."""
+    source = "int n; int f(void) { return n++; }\n"
+    raw, used = compile_c(source), []
+    for _ in range(8):
+        with datapath.load(load(raw), program="f") as prog:
+            prog.run(FRAME)
+        used.append(len(os.listdir("/proc/self/fd")))
+    assert used[-1] <= used[2], used
+    assert datapath.maps[".bss"].lookup(key(0)) == (1).to_bytes(4, "little")
 
 
 def test_a_program_by_its_id(datapath: Datapath) -> None:
@@ -580,6 +645,16 @@ def test_a_pins_name_has_no_dot(datapath: Datapath, pins: str) -> None:
 def test_a_pin_that_is_not_there(datapath: Datapath, pins: str) -> None:
     refused(lambda: datapath.obj_get(f"{pins}/nothing"), errno.ENOENT)
     refused(lambda: datapath.obj_unpin(f"{pins}/nothing"), errno.ENOENT)
+
+
+def test_only_pins_are_unpinned(datapath: Datapath, tmp_path: Path) -> None:
+    plain, json = tmp_path / "plain", tmp_path / "x.json"
+    plain.write_text("mine")
+    json.write_text("{}")
+    for path in (plain, json):
+        refused(lambda path=path: datapath.obj_unpin(str(path)), errno.EACCES)
+        assert path.exists()
+    refused(lambda: datapath.obj_unpin(str(tmp_path / "nothing")), errno.ENOENT)
 
 
 def test_unpinning_leaves_what_else_holds_a_map(datapath: Datapath, pins: str) -> None:

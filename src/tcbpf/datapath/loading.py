@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from tcbpf.errors import SysError
 
 if TYPE_CHECKING:
     from tcbpf.datapath.base import Prog, Run
@@ -21,9 +24,20 @@ class Loading(Generic[P]):
     Imports stand in the methods: a command that only asks for qdiscs has no use for maps, programs and objects.
     """
 
+    name: str
+
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self._loaded: list[tuple[Object, Loaded[P]]] = []
+        self._closed = False
+
+    def check_open(self) -> None:
+        """Refuse a call after `close`.
+
+        Raises:  SysError with EBADF.
+        """
+        if self._closed:
+            raise SysError(errno.EBADF, f"use the {self.name} datapath", "it was closed")
 
     @abstractmethod
     def _create(self, spec: MapSpec) -> RawMap:
@@ -50,10 +64,21 @@ class Loading(Generic[P]):
         """Link one program of `obj` and load it; programs of one Object share its maps."""
         from tcbpf.datapath.loader import load
 
+        self.check_open()
         shared = {name: found for known, loaded in self._loaded if known is obj for name, found in loaded.maps.items()}
         loaded = load(self, obj, section=section, program=program, pin_root=pin_root, maps=shared)
         self._loaded.append((obj, loaded))
+        self._forget()
         return loaded.prog
+
+    def _forget(self) -> None:
+        """Let go of programs that were closed and whose maps others of their names have replaced in `maps`."""
+        kept, names = list[tuple["Object", "Loaded[P]"]](), set[str]()
+        for obj, loaded in reversed(self._loaded):
+            if loaded.prog.fileno() >= 0 or not loaded.maps.keys() <= names:
+                kept.append((obj, loaded))
+            names |= loaded.maps.keys()
+        self._loaded = kept[::-1]
 
     def map_create(self, spec: MapSpec) -> Map:
         """Make a map with its initial contents, frozen where the specification says so.
@@ -62,6 +87,7 @@ class Loading(Generic[P]):
         """
         from tcbpf.maps.map import Map
 
+        self.check_open()
         made = Map(self._create(spec))
         if spec.contents is not None:
             made.raw.update(bytes(4), spec.contents.ljust(spec.value_size, b"\0"))
@@ -79,6 +105,7 @@ class Loading(Generic[P]):
         from tcbpf.datapath.plan import sized
         from tcbpf.maps.map import Map
 
+        self.check_open()
         live = tuple(entry if isinstance(entry, Map) else self.map_create(sized(entry.spec)) for entry in program.maps)
         return self._load(replace(program, maps=live), log_level)
 
@@ -88,6 +115,7 @@ class Loading(Generic[P]):
 
     def close(self) -> None:
         """Drop the programs and maps that were loaded."""
+        self._closed = True
         for _, loaded in self._loaded:
             for prog in (loaded.prog, *loaded.tails.values()):
                 prog.close()

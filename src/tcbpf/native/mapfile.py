@@ -6,6 +6,9 @@ import ctypes
 import errno
 import mmap
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from tcbpf.native.env import Env
 from tcbpf.native.library import constant, function, struct
 from tcbpf.native.mapmemory import MapMemory, anonymous, begin, check_memory, possible_cpus
 from tcbpf.obj.program import MapSpec
+from tcbpf.shared import Shared
 from tcbpf.tables.maps import MAP_TYPES
 from tcbpf.uapi import bpf as uapi
 
@@ -23,22 +27,36 @@ if TYPE_CHECKING:
 _SHAPE_INPUT = ("type", "key_size", "value_size", "max_entries", "flags", "cpus")
 
 
-class MapFile(MapMemory):
-    """An open map, and its elements.
+class MapFile(Shared, MapMemory):
+    """An open map, and its elements, for any number of threads.
 
     Units:   keys and values as RawMap has them: a per-CPU value is value_size rounded up to 8, times the possible CPUs.
     Raises:  MapError with bpf(2)'s errno.
     """
 
     def __init__(self, fd: int, spec: MapSpec, memory: mmap.mmap) -> None:
-        super().__init__(fd, memory)
+        Shared.__init__(self)
+        MapMemory.__init__(self, fd, memory)
         self.spec = spec
+        self.id = int(self.struct.id)  # the number that the datapath gave it
         shape = self.struct.s
         per_cpu = MAP_TYPES[spec.type].per_cpu
         self.value_bytes: int = shape.value_stride * shape.cpus if per_cpu else spec.value_size
-        self._key = ctypes.create_string_buffer(max(spec.key_size, 1))
-        self._value = ctypes.create_string_buffer(self.value_bytes)
-        self._record = ctypes.create_string_buffer(4096)
+        self._value: Any = ctypes.c_char * self.value_bytes  # calls own their buffers
+        self._after: Any = ctypes.c_char * spec.key_size
+        self._record_bytes = 4096
+
+    def drop(self) -> None:
+        """Unmap and close."""
+        MapMemory.close(self)
+
+    def refusal(self) -> MapError:
+        """Return the error of a call after `close`."""
+        return MapError(errno.EBADF, "use", self.spec.name, "it was closed")
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 after `close`."""
+        return -1 if self._closed else MapMemory.fileno(self)
 
     # --- making and opening ---
 
@@ -99,140 +117,150 @@ class MapFile(MapMemory):
                 os.close(fd)
             raise
 
-    @property
-    def id(self) -> int:
-        """The number that the datapath gave it."""
-        return int(self.struct.id)
+    @contextmanager
+    def open_head(self) -> Iterator[Any]:
+        """Yield the map's struct tcbpf_map, which stays mapped inside."""
+        with self.using():
+            yield self.struct
 
     @property
     def owner(self) -> tuple[int, int]:
         """A program array's: the type and the attach type of its programs, (0, 0) while it has had none."""
-        return int(self.struct.owner) & 0xFFFF, int(self.struct.owner) >> 16
+        with self.open_head() as head:
+            return int(head.owner) & 0xFFFF, int(head.owner) >> 16
 
     @owner.setter
     def owner(self, kind: tuple[int, int]) -> None:
-        self.struct.owner = kind[0] | kind[1] << 16
+        with self.open_head() as head:
+            head.owner = kind[0] | kind[1] << 16
 
     @property
     def frozen(self) -> bool:
-        """Whether user space may no longer write."""
-        return bool(self.struct.frozen)
+        """True when user space may no longer write."""
+        with self.open_head() as head:
+            return bool(head.frozen)
 
     def __len__(self) -> int:
-        """Return how many elements a hash, a trie or a queue holds."""
-        return int(self.struct.count)
+        """Return the number of elements of a hash, a trie or a queue."""
+        with self.open_head() as head:
+            return int(head.count)
+
+    def again(self) -> MapFile:
+        """Return the map once more, by a descriptor and a mapping of its own."""
+        with self.open_head() as head:
+            fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_CLOEXEC)
+            return MapFile(fd, self.spec, mmap.mmap(fd, int(head.size)))
 
     # --- elements ---
 
     def lookup(self, key: bytes = b"") -> bytes | None:
         """Return a copy of the value of `key` (the head of a queue), or None."""
-        error = _call("lookup")(_host(), self.address, self._at_key(key, "look up an element of"), self._value)
-        if error == -errno.ENOENT:
-            return None
-        self._check(error, "look up an element of")
-        return self._value.raw
+        asked, value = "look up an element of", self._value()
+        return value.raw if self._found(asked, _call("lookup"), self._sized(key, asked), value) else None
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set the value of `key` (push, for a queue)."""
         asked = "update an element of"
         if len(value) != self.value_bytes:
             raise MapError(errno.EINVAL, asked, self.spec.name, f"a value has {self.value_bytes} bytes, not {len(value)}")
-        self._check(_call("update", flags=True)(_host(), self.address, self._at_key(key, asked), value, flags), asked)
+        self._ask(asked, _call("update", flags=True), self._sized(key, asked), value, flags)
 
     def delete(self, key: bytes) -> bool:
         """Delete an element; False when there was none."""
-        error = _call("delete", value=False)(_host(), self.address, self._at_key(key, "delete an element of"))
-        if error == -errno.ENOENT:
-            return False
-        self._check(error, "delete an element of")
-        return True
+        asked = "delete an element of"
+        return self._found(asked, _call("delete", value=False), self._sized(key, asked))
 
     def next_key(self, key: bytes | None) -> bytes | None:
         """Return the key after `key`; None starts, and ends."""
-        at = None if key is None else self._at_key(key, "get the next key of")
-        found = ctypes.create_string_buffer(self.spec.key_size)
-        error = _call("next_key")(_host(), self.address, at, found)
-        if error == -errno.ENOENT:
-            return None
-        self._check(error, "get the next key of")
-        return found.raw
+        asked, after = "get the next key of", self._after()
+        at = None if key is None else self._sized(key, asked)
+        return after.raw if self._found(asked, _call("next_key"), at, after) else None
 
     def pop(self, key: bytes = b"") -> bytes | None:
         """Take an element out and return its value, or None."""
-        error = _call("pop")(_host(), self.address, self._at_key(key, "pop an element of"), self._value)
-        if error == -errno.ENOENT:
-            return None
-        self._check(error, "pop an element of")
-        return self._value.raw
+        asked, value = "pop an element of", self._value()
+        return value.raw if self._found(asked, _call("pop"), self._sized(key, asked), value) else None
 
     def holds(self, value: bytes) -> bool:
         """Tell whether a bloom filter may hold a value."""
         asked = "look up an element of"
         if len(value) != self.spec.value_size:
             raise MapError(errno.EINVAL, asked, self.spec.name, f"a value has {self.spec.value_size} bytes, not {len(value)}")
-        error = _call("lookup")(_host(), self.address, None, value)
-        if error != -errno.ENOENT:
-            self._check(error, asked)
-        return bool(error == 0)
+        return self._found(asked, _call("lookup"), None, value)
 
     @property
     def rings(self) -> int:
-        """How many slots of a perf event array a program can reach: one for each CPU at most."""
-        return int(self.struct.s.n_slots)
+        """The number of slots of a perf event array that a program can reach: one for each CPU at most."""
+        with self.open_head() as head:
+            return int(head.s.n_slots)
 
     def take(self, slot: int | None = None) -> bytes | None:
-        """Take the next record of a ring buffer, or of a perf event array's slot; None when there is none that is finished."""
-        ask = _take("ring_take") if slot is None else _take("perf_take", ctypes.c_uint32)
+        """Take the next record of a ring buffer, or of a perf event array's slot; None when no finished one is there."""
+        call = _take("ring_take") if slot is None else _take("perf_take", ctypes.c_uint32)
         where = () if slot is None else (slot,)
         while True:
-            got = ask(_host(), self.address, *where, self._record, len(self._record))
-            if got == -errno.EAGAIN:
+            record = ctypes.create_string_buffer(self._record_bytes)
+            got = self._ask("take a record of", call, *where, record, len(record), but=errno.EAGAIN)
+            if got < 0:
                 return None
-            self._check(got, "take a record of")
-            if got <= len(self._record):
-                return self._record.raw[:got]
-            self._record = ctypes.create_string_buffer(got)
+            if got <= len(record):
+                return record.raw[:got]
+            self._record_bytes = got
 
     def listen(self, slot: int, on: bool) -> None:
         """Start or end taking a perf event array's records in one slot."""
         number = ctypes.c_uint32
-        ask = function("tcbpf_user_perf_open", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, number, number)
-        self._check(ask(_host(), self.address, slot, on), "read records of")
+        call = function("tcbpf_user_perf_open", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, number, number)
+        self._ask("read records of", call, slot, on)
 
     def lost(self, slot: int) -> int:
-        """Return how many records found no room in a perf event array's slot since it was last opened."""
+        """Return the number of records that found no room in a perf event array's slot since it was last opened."""
         ring = struct("tcbpf_perf_ring")
-        return int(ring.from_address(self.address + self.struct.s.slots + slot * ctypes.sizeof(ring)).lost)
+        with self.open_head() as head:
+            return int(ring.from_address(self.address + head.s.slots + slot * ctypes.sizeof(ring)).lost)
 
     def freeze(self) -> None:
         """Refuse writes by user space from now on.
 
         Raises:  MapError EPERM when it is frozen already.
         """
-        if self.struct.frozen:
-            raise MapError(errno.EPERM, "freeze", self.spec.name)
-        self.struct.frozen = 1
+        with self.open_head() as head:
+            if head.frozen:
+                raise MapError(errno.EPERM, "freeze", self.spec.name)
+            head.frozen = 1
 
-    def _at_key(self, key: bytes, asked: str) -> Any:
+    def _sized(self, key: bytes, asked: str) -> bytes:
         if len(key) != self.spec.key_size:
             raise MapError(errno.EINVAL, asked, self.spec.name, f"a key has {self.spec.key_size} bytes, not {len(key)}")
-        self._key.raw = key or b"\0"
-        return self._key
+        return key
 
-    def _check(self, error: int, asked: str) -> None:
-        if error < 0:
-            raise MapError(-error, asked, self.spec.name)
+    def _ask(self, asked: str, call: Any, *arguments: Any, but: int = 0) -> int:
+        """Return the result of one of C's functions on this map; of its errors only -`but` comes back.
+
+        Raises:  MapError.
+        """
+        self.begin()
+        try:
+            result = int(call(_host(), self.address, *arguments))
+        finally:
+            self.finish()
+        if result < 0 and result != -but:
+            raise MapError(-result, asked, self.spec.name)
+        return result
+
+    def _found(self, asked: str, call: Any, *arguments: Any) -> bool:
+        return self._ask(asked, call, *arguments, but=errno.ENOENT) >= 0
 
 
-@cache
+_threads = threading.local()
+
+
 def _host() -> int:
-    """Address of the environment that user space's own operations run in."""
-    env = Env()
-    _kept.append(env)
+    """Return the address of this thread's environment for user space's own operations."""
+    env: Env | None = getattr(_threads, "env", None)
+    if env is None:
+        env = _threads.env = Env()
     return env.address
-
-
-_kept: list[Env] = []
 
 
 @cache
@@ -308,6 +336,11 @@ def _allocate(spec: MapSpec, fd: int, size: int, *, sparse: bool) -> None:
             os.ftruncate(fd, size)
         else:
             raise MapError(error.errno or errno.EIO, "create", spec.name) from None
+
+
+def is_map(fd: int) -> bool:
+    """Tell whether a descriptor is of a map's file, whole or damaged."""
+    return int.from_bytes(os.pread(fd, 8, 0), "little") == constant("MAP_MAGIC")
 
 
 def _read_head(fd: int, where: int | str) -> tuple[MapSpec, int]:

@@ -60,7 +60,7 @@ def test_a_pin_holds(tmp_path: Path) -> None:
     os.close(fd)
     assert files.sweep(set) == 0 and (root / "tc/globals/flows").read_bytes() == b"content"
     os.link(root / "tc/globals/flows", root / "again")
-    bpffs.unpin(root, "/sys/fs/bpf/tc/globals/flows")
+    bpffs.unpin(root, "/sys/fs/bpf/tc/globals/flows", lambda fd: True)
     assert files.sweep(set) == 0
     assert list(bpffs.pins(root).values()) == [["/sys/fs/bpf/again"]]
     (root / "again").unlink()

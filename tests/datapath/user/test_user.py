@@ -677,3 +677,27 @@ def test_a_program_is_compiled_when_it_is_loaded(home: str, monkeypatch: pytest.
         with pytest.raises(NotSupported, match="no JIT"):
             dp.prog_load(Program.from_bytes(encode(assemble("r0 = 0\nexit"))))
         assert dp.progs() == []
+
+
+@pytest.mark.parametrize("name", ["state.db", "maps/1", "progs/1"])
+def test_the_files_of_a_home_are_not_unpinned(home: str, name: str) -> None:
+    with User(home=home) as dp:
+        m = dp.map_create(MapSpec("m", "array", 4, 4, 1))
+        dp.obj_pin("/sys/fs/bpf/m", m)
+        dp.prog_load(Program.from_bytes(encode(assemble("r0 = 0\nexit"))))
+        for path in (f"{home}/{name}", f"{home}/bpf/../{name}"):
+            with pytest.raises(SysError):
+                dp.obj_unpin(path)
+        assert Path(home, name).exists()
+        dp.obj_unpin(f"{home}/bpf/m")
+        assert not Path(home, "bpf/m").exists() and Path(home, "maps/1").exists()
+
+
+def test_nothing_is_left_of_a_datapath_that_is_used_after_its_end() -> None:
+    dp = User()
+    dp.map_create(MapSpec("m", "array", 4, 4, 1))
+    place = dp.home
+    dp.close()
+    with pytest.raises(SysError):
+        dp.map_create(MapSpec("m", "array", 4, 4, 1))
+    assert not place.exists()

@@ -53,11 +53,20 @@ class Kernel(Loading["KernelProg"]):
         from tcbpf.datapath.kernel import bpffs, syscall
         from tcbpf.maps.map import Map
 
+        self.check_open()
         bpffs.prepare(path)
         syscall.obj_pin(obj.raw.fileno() if isinstance(obj, Map) else obj.fileno(), path)
 
     def obj_unpin(self, path: str) -> None:
-        """Remove a pin."""
+        """Remove a pin.
+
+        Raises:  SysError: EACCES for a file outside of a bpf fs; ENOENT.
+        """
+        from tcbpf.datapath.kernel import bpffs
+
+        self.check_open()
+        if os.path.lexists(path) and not bpffs.is_bpffs(os.path.dirname(path) or "."):
+            raise SysError(errno.EACCES, f"unpin {path}", "it is not a pin: no bpf fs is there")
         try:
             os.unlink(path)
         except OSError as error:
@@ -70,6 +79,7 @@ class Kernel(Loading["KernelProg"]):
         from tcbpf.datapath.kernel.progs import KernelProg
         from tcbpf.maps.map import Map
 
+        self.check_open()
         fd = syscall.obj_get(path)
         kind = bpffs.kind_of(fd)
         if kind == "map":
@@ -84,6 +94,7 @@ class Kernel(Loading["KernelProg"]):
         from tcbpf.datapath.kernel import rtnl
         from tcbpf.datapath.kernel.netlink import Rtnetlink
 
+        self.check_open()
         if self._rtnl is None:
             self._rtnl = Rtnetlink(self.netns, self.warnings)
         try:
@@ -114,6 +125,7 @@ class Kernel(Loading["KernelProg"]):
         from tcbpf.maps.map import Map
         from tcbpf.uapi import bpf as uapi
 
+        self.check_open()
         return Map(adopt(syscall.fd_by_id(uapi.BPF_MAP_GET_FD_BY_ID, id)))
 
     def prog_by_id(self, id: int) -> KernelProg:
@@ -125,6 +137,7 @@ class Kernel(Loading["KernelProg"]):
         from tcbpf.datapath.kernel.progs import KernelProg
         from tcbpf.uapi import bpf as uapi
 
+        self.check_open()
         return KernelProg(syscall.fd_by_id(uapi.BPF_PROG_GET_FD_BY_ID, id))
 
     def progs(self) -> Sequence[KernelProg]:
@@ -133,6 +146,7 @@ class Kernel(Loading["KernelProg"]):
         from tcbpf.datapath.kernel.progs import KernelProg
         from tcbpf.uapi import bpf as uapi
 
+        self.check_open()
         return [KernelProg(fd) for fd in syscall.open_all(uapi.BPF_PROG_GET_NEXT_ID, uapi.BPF_PROG_GET_FD_BY_ID)]
 
     def all_maps(self) -> Sequence[Map]:
@@ -142,12 +156,14 @@ class Kernel(Loading["KernelProg"]):
         from tcbpf.maps.map import Map
         from tcbpf.uapi import bpf as uapi
 
+        self.check_open()
         return [Map(adopt(fd)) for fd in syscall.open_all(uapi.BPF_MAP_GET_NEXT_ID, uapi.BPF_MAP_GET_FD_BY_ID)]
 
     def trace_pipe(self) -> Iterator[str]:
         """Yield the lines of bpf_trace_printk() of the whole machine as they come."""
         from tcbpf.datapath.kernel.trace import trace_pipe
 
+        self.check_open()
         return trace_pipe()
 
     def close(self) -> None:

@@ -134,13 +134,15 @@ class User(Loading["UserProg"]):
         """Pin a map or a program."""
         from tcbpf.datapath.user import bpffs
 
+        self.check_open()
         bpffs.pin(self.objects.root, path, obj.raw.fileno() if isinstance(obj, Map) else obj.fileno())
 
     def obj_unpin(self, path: str) -> None:
         """Remove a pin."""
         from tcbpf.datapath.user import bpffs
 
-        bpffs.unpin(self.objects.root, path)
+        self.check_open()
+        bpffs.unpin(self.objects.root, path, self.objects.is_object)
         self.objects.empty(*self.objects.maps.ids())
 
     def obj_get(self, path: str) -> Map | Prog:
@@ -150,6 +152,7 @@ class User(Loading["UserProg"]):
         """
         from tcbpf.datapath.user import bpffs
 
+        self.check_open()
         fd = bpffs.open_pin(self.objects.root, path)
         files = self.objects.progs if self.objects.is_program(fd) else self.objects.maps
         fd = files.hold(fd)
@@ -163,6 +166,7 @@ class User(Loading["UserProg"]):
 
         Raises:  SysError with ENOENT.
         """
+        self.check_open()
         return Map(self.objects.open_map(id))
 
     def prog_by_id(self, id: int) -> UserProg:
@@ -170,6 +174,7 @@ class User(Loading["UserProg"]):
 
         Raises:  SysError with ENOENT.
         """
+        self.check_open()
         return self._adopt_prog(self.objects.progs.open(id))
 
     def _adopt_prog(self, fd: int) -> UserProg:
@@ -181,6 +186,7 @@ class User(Loading["UserProg"]):
         """Do one request of traffic control or on a device, all of it or nothing."""
         from tcbpf.datapath.user.attach import apply
 
+        self.check_open()
         return apply(self.store, self._described, request)
 
     def _described(self, options: Bpf, type: str) -> Bpf:
@@ -199,16 +205,19 @@ class User(Loading["UserProg"]):
         """
         from tcbpf.datapath.user.replay import Programs, replay
 
+        self.check_open()
         programs = Programs(self.prog_by_id, self.prog_load)
         return replay(self.store, self.runtime, programs, path, dev, ingress=ingress, out=out, limit=limit)
 
     def progs(self) -> Sequence[UserProg]:
         """Return all programs of the home."""
+        self.check_open()
         self._sweep()
         return [found for id in self.objects.progs.ids() if (found := self._if_there(self.prog_by_id, id)) is not None]
 
     def all_maps(self) -> Sequence[Map]:
         """Return all maps of the home."""
+        self.check_open()
         self._sweep()
         return [found for id in self.objects.maps.ids() if (found := self._if_there(self.map_by_id, id)) is not None]
 
@@ -220,14 +229,18 @@ class User(Loading["UserProg"]):
 
     def state(self) -> State:
         """Return the current State of net/sched."""
+        self.check_open()
         return self.store.read()
 
     def trace_pipe(self) -> Iterator[str]:
         """Yield the lines of bpf_trace_printk() as they come; a line is read once."""
+        self.check_open()
         return self.runtime.trace.pipe()
 
     def close(self) -> None:
         """Drop the objects that only this datapath holds."""
+        if self._closed:
+            return
         super().close()
         if "runtime" in self.__dict__:
             self.runtime.close()

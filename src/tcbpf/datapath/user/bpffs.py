@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tcbpf.datapath.pins import BPFFS
 from tcbpf.datapath.user.object_files import link
 from tcbpf.errors import SysError
+
+OBJECTS = ("maps", "progs")
+"""The directories of a home that hold the objects' own files."""
 
 
 def place(root: Path, path: str, asked: str, *, pinning: bool = False) -> Path:
@@ -47,18 +51,35 @@ def pin(root: Path, path: str, fd: int) -> None:
         raise SysError(error.errno or errno.EIO, asked) from None
 
 
-def unpin(root: Path, path: str) -> None:
-    """Remove a pin."""
+def unpin(root: Path, path: str, is_object: Callable[[int], bool]) -> None:
+    """Remove a pin, and no other file; `is_object` tells whether a descriptor is a map's or a program's.
+
+    Raises:  SysError: EACCES for a file that is not a pin, EPERM for an object's own file in a home, and the host's errors.
+    """
     where = place(root, path, asked := f"unpin {path}")
+    fd = open_pin(root, path, asked)
     try:
+        if not is_object(fd):
+            raise SysError(errno.EACCES, asked, "it is not a pin")
+        if where.name.isdigit() and where.parent.name in OBJECTS and is_home(where.parent.parent, root):
+            raise SysError(errno.EPERM, asked, "it is an object of a home, not a pin")
         where.unlink()
+    except SysError:
+        raise
     except OSError as error:
         raise SysError(error.errno or errno.EIO, asked) from None
+    finally:
+        os.close(fd)
 
 
-def open_pin(root: Path, path: str) -> int:
+def is_home(directory: Path, root: Path) -> bool:
+    """Tell whether a directory is a home: this one, or another that lasts."""
+    return directory.resolve() == root.parent.resolve() or (directory / "state.db").exists()
+
+
+def open_pin(root: Path, path: str, asked: str = "") -> int:
     """Return a descriptor of the object pinned at `path`, which has the same lifetime as any other one's."""
-    where = place(root, path, asked := f"open {path}")
+    where = place(root, path, asked := asked or f"open {path}")
     try:
         return os.open(where, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:

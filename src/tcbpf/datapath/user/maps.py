@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
-import os
 from dataclasses import replace
 from typing import Protocol
 
@@ -62,7 +60,7 @@ class UserMap:
     @property
     def spec(self) -> MapSpec:
         """The map's specification."""
-        if not self.file.frozen or self.file.spec.max_entries != 1:
+        if self.file.fileno() < 0 or not self.file.frozen or self.file.spec.max_entries != 1:
             return self.file.spec
         return replace(self.file.spec, frozen=True, contents=self.file.lookup(bytes(4)))
 
@@ -126,8 +124,7 @@ class UserMap:
 
     def again(self) -> MapFile:
         """Return the map once more, for machine code, which outlives this object's closing and is no user of the map."""
-        fd = os.open(f"/proc/self/fd/{self.file.fileno()}", os.O_RDWR | os.O_CLOEXEC)
-        return MapFile(fd, self.file.spec, mmap.mmap(fd, int(self.file.struct.size)))
+        return self.file.again()
 
     def _refuses(self, key: bytes, flags: int) -> bool:
         """Tell whether an update fails before its descriptor is looked at: a read-only map, or an index beyond an array."""

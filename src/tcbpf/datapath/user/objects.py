@@ -16,7 +16,7 @@ from tcbpf.datapath.user.maps import UserMap
 from tcbpf.datapath.user.object_files import ObjectFiles
 from tcbpf.datapath.user.progfile import ProgRecord
 from tcbpf.errors import InputError, MapError, NotSupported, SysError, TcbpfError
-from tcbpf.native.runtime import MapFile
+from tcbpf.native.mapfile import MapFile, is_map
 from tcbpf.obj.program import MapSpec, Program
 from tcbpf.tables.maps import INDEXED, INNER_MAP, MAP_TYPES, OF_MAPS, OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
@@ -73,6 +73,12 @@ class Objects:
             progfile.write(fd, record)
             self.progs.publish(fd, id)
         return fd, record
+
+    def is_object(self, fd: int) -> bool:
+        """Tell whether a descriptor is of a map's or a program's file."""
+        with contextlib.suppress(OSError):
+            return (self.is_program(fd) and bool(self.head(fd))) or is_map(fd)
+        return False
 
     def is_program(self, fd: int) -> bool:
         """Tell whether a descriptor is of a program's file."""

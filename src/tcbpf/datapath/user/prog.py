@@ -7,8 +7,9 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
 from tcbpf.control.given import CB_WORDS, repeat_of
@@ -22,6 +23,7 @@ from tcbpf.native.library import function, helpers
 from tcbpf.native.runtime import Env, Skb
 from tcbpf.native.watch import Watch, default_limit
 from tcbpf.obj.program import Program
+from tcbpf.shared import Shared
 from tcbpf.tables.maps import OF_PROGRAMS
 from tcbpf.tables.progs import PROG_TYPES
 from tcbpf.verifier import verify
@@ -43,7 +45,7 @@ SHORT = 1000
 """So many runs of a program are over before anyone wants to stop them."""
 
 
-class UserProg:
+class UserProg(Shared):
     """One program, by its file, which holds it; verified and compiled in every process that runs it.
 
     A program that this process loads is compiled then; one that it opens, when it first runs.
@@ -60,6 +62,8 @@ class UserProg:
         verified: Verified | None = None,
         executable: Executable | None = None,
     ) -> None:
+        super().__init__()
+        self._compiling = Lock()
         self._runtime, self._options, self._fd, self.record, self.maps = runtime, options, fd, record, maps
         self._files = [raw(m).again() for m in maps] if files is None else files
         self._verified, self._executable = verified, executable
@@ -152,9 +156,10 @@ class UserProg:
 
         Raises:  NotSupported for one that was opened, where no engine here runs it.
         """
-        if self._executable is None:
-            self._executable = compile(self.verified, self._files, self._options)
-        return self._executable
+        with self.using(), self._compiling:
+            if self._executable is None:
+                self._executable = compile(self.verified, self._files, self._options)
+            return self._executable
 
     def assembly(self) -> str:
         """Return the machine code that runs, in this processor's assembly text; it is new each time where it is blinded.
@@ -165,7 +170,8 @@ class UserProg:
 
         if not self.jited:
             raise NotSupported(f"{self.name} is interpreted: there is no machine code")
-        return Code(self.verified, [shape_of(file) for file in self._files], self._options).text()[2]
+        with self.using():
+            return Code(self.verified, [shape_of(file) for file in self._files], self._options).text()[2]
 
     def run(self, packet: bytes, ctx: Mapping[str, Any] | None = None, repeat: int = 1, *, timeout: float = 0) -> Run:
         """Run on one packet, as BPF_PROG_TEST_RUN does; `repeat` runs see each other's changes to the packet.
@@ -177,16 +183,16 @@ class UserProg:
         Raises:  InputError for a packet that is not bytes, and for a context field that does not exist or does not fit;
                  TimeLimit.
         """
-        executable, env, skb = self._runnable(), self._runtime.env(), self._runtime.skb()
-        times = repeat_of(repeat)
-        skb.load(packet, ctx, link_header=self.link_header)
-        start = time.perf_counter_ns()
-        with self._watch(env, timeout, times > SHORT):
-            verdict = repeated(executable, skb, env, times)
-        duration = (time.perf_counter_ns() - start) // times
-        self._runtime.flush(env)
-        out = bytes(skb.struct.mac_back) + skb.packet()  # a link header that was taken off comes back as zeros
-        return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, out, reported(skb), duration)
+        with self._running() as (executable, env, skb):
+            times = repeat_of(repeat)
+            skb.load(packet, ctx, link_header=self.link_header)
+            start = time.perf_counter_ns()
+            with self._watch(env, timeout, times > SHORT):
+                verdict = repeated(executable, skb, env, times)
+            duration = (time.perf_counter_ns() - start) // times
+            self._runtime.flush(env)
+            out = bytes(skb.struct.mac_back) + skb.packet()  # a link header that was taken off comes back as zeros
+            return Run(ctypes.c_int32(verdict & 0xFFFFFFFF).value, out, reported(skb), duration)
 
     def run_pcap(self, path: str, *, out: str | None = None, limit: int = 0, timeout: float = 0) -> PcapStats:
         """Run on every packet of a capture; those that pass are written to `out`, which has its name once it is whole.
@@ -197,74 +203,60 @@ class UserProg:
         Raises:  CaptureError, whose `stats` are what came before, for a capture that is cut short or damaged; InputError for a
                  file that is none, or of another link type; OSError for a full disk; TimeLimit.
         """
-        env, skb = self._runtime.env(), self._runtime.skb()
-        call, writes = self._chunk(env), self.verified.writes_packet
+        with self._running() as (executable, env, skb):
+            call, writes = packet_loop(executable, env), self.verified.writes_packet
 
-        def choose(link: int) -> tuple[Callable[[int], int], bool]:
-            if not self.record.program.classic:
-                taken(path, link)
-            return call, writes
+            def choose(link: int) -> tuple[Callable[[int], int], bool]:
+                if not self.record.program.classic:
+                    taken(path, link)
+                return call, writes
 
-        with self._watch(env, timeout):
-            return run_capture(
-                path,
-                choose,
-                skb,
-                type=self.type,
-                out=out,
-                limit=limit,
-                classic=self.record.program.classic,
-                flush=lambda: self._runtime.flush(env),
-            )
+            with self._watch(env, timeout):
+                return run_capture(
+                    path,
+                    choose,
+                    skb,
+                    type=self.type,
+                    out=out,
+                    limit=limit,
+                    classic=self.record.program.classic,
+                    flush=lambda: self._runtime.flush(env),
+                )
 
     def _watch(self, env: Env, timeout: float, repeated: bool = False) -> Watch | contextlib.nullcontext[None]:
-        """Return what lets Ctrl-C and a time limit end a run; nothing for one that returns to Python soon enough."""
+        """Return the context that lets Ctrl-C and a time limit end a run; none for one that returns to Python soon enough."""
         long = self.jited and (repeated or unbounded(self.verified))
         if not (timeout or long or not self.jited):
             return contextlib.nullcontext()
         return Watch(env, timeout=timeout or default_limit(), machine_code=long, name=self.name)
 
-    def _chunk(self, env: Any) -> Any:
-        """Return what runs the packet loop with this program in it."""
-        executable, address = self._runnable(), ctypes.c_void_p
-        inlined = getattr(executable, "loop", 0)
-        if inlined:
-            call = ctypes.CFUNCTYPE(ctypes.c_uint32, address, address, address)(inlined)
-            maps = executable.maps_address
-            return lambda loop: call(loop, env.address, maps)
-        general = function("tcbpf_loop_run", ctypes.c_uint32, address, address, address)
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[tuple[Executable, Env, Skb]]:
+        """Yield the program and this thread's context to run it in; neither goes before the end.
 
-        from tcbpf.vm.interp.interp import raise_failure
-
-        def interpreted(loop: int) -> int:
-            status = int(general(loop, env.address, executable.address))
-            raise_failure()
-            return status
-
-        return interpreted
-
-    def _runnable(self) -> Executable:
-        if self._fd < 0:
-            raise SysError(errno.EBADF, f"run {self.name}", "it was closed")
+        Raises:  SysError with EBADF for a closed program; NotSupported for a type, or on an engine, that does not run here.
+        """
         if not runs_here(self.type):
             raise NotSupported(f"{self.name}: the user datapath runs programs on struct __sk_buff, not {self.type}")
-        return self.executable
+        with self.using(), self._runtime.using():
+            yield self.executable, self._runtime.env(), self._runtime.skb()
 
     def fileno(self) -> int:
-        """Return the descriptor of the program's file, which holds it."""
-        return self._fd
+        """Return the descriptor of the program's file, which holds it; -1 after `close`."""
+        return -1 if self._closed else self._fd
 
-    def close(self) -> None:
+    def refusal(self) -> SysError:
+        """Return the error of a call after `close`."""
+        return SysError(errno.EBADF, f"use program {self.name}", "it was closed")
+
+    def drop(self) -> None:
         """Let go; the program lives while a filter, a pin, a program array or another descriptor holds it."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
         if self._executable is not None:
             self._executable.close()
             self._executable = None
         for file in self._files:
             file.close()
-        os.close(fd)
+        os.close(self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -275,6 +267,25 @@ class UserProg:
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError, TypeError):
             self.close()
+
+
+def packet_loop(executable: Executable, env: Env) -> Callable[[int], int]:
+    """Return the function that runs the packet loop, at the address of a struct tcbpf_loop, with a program in it."""
+    address = ctypes.c_void_p
+    if executable.loop:
+        call = ctypes.CFUNCTYPE(ctypes.c_uint32, address, address, address)(executable.loop)
+        maps = executable.maps_address
+        return lambda loop: int(call(loop, env.address, maps))
+    general = function("tcbpf_loop_run", ctypes.c_uint32, address, address, address)
+
+    from tcbpf.vm.interp.interp import raise_failure
+
+    def interpreted(loop: int) -> int:
+        status = int(general(loop, env.address, executable.address))
+        raise_failure()
+        return status
+
+    return interpreted
 
 
 def runs_here(type: str) -> bool:

@@ -84,6 +84,7 @@ def replay(
     link = state.link(dev, "replay")
     state = state.with_link(replace(link, up=True))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(runtime.using())
         reader = stack.enter_context(open_reader(path))
         stack.callback(programs.close)
         plan = build(state, programs)

@@ -21,6 +21,7 @@ from tcbpf.errors import SysError
 from tcbpf.native.env import current_cpu
 from tcbpf.native.library import constant
 from tcbpf.native.runtime import Env, Skb
+from tcbpf.shared import Shared
 
 
 class Closeable(Protocol):
@@ -56,11 +57,12 @@ class Table:
         return len(self.arrays[-1])
 
 
-class Runtime:
+class Runtime(Shared):
     """The execution contexts of one datapath's threads, and the objects that running programs reached by id."""
 
     def __init__(self, home: Path, openers: Mapping[int, Opener]) -> None:
-        self._home, self._openers, self._local, self._lock = home, openers, threading.local(), threading.RLock()
+        super().__init__()
+        self._home, self._openers, self._local, self._opening = home, openers, threading.local(), threading.RLock()
         self._table = {what: Table() for what in openers}
         self._held: list[Closeable] = []
         self._failure: Exception | None = None
@@ -117,7 +119,7 @@ class Runtime:
             if what in (constant("HOST_TRACE"), constant("HOST_OUTPUT")):
                 self.flush(env)
                 return 0
-            with self._lock:
+            with self._opening:
                 address, holder = self._openers[what](number)
                 self._held.append(holder)
                 self._table[what][number] = address
@@ -130,7 +132,11 @@ class Runtime:
             self._failure = error
         return 0
 
-    def close(self) -> None:
+    def refusal(self) -> SysError:
+        """Return the error of a run after `close`."""
+        return SysError(errno.EBADF, "run a program", "its datapath was closed")
+
+    def drop(self) -> None:
         """Let go of the objects that were reached by id."""
         for found in self._held:
             found.close()
