@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import json
 from dataclasses import replace
 
 import pytest
 
 from tcbpf.errors import InputError, MapError
 from tcbpf.lang import compile_c
+from tcbpf.maps.copied import copied
 from tcbpf.maps.map import BPF_ANY, Map, possible_cpus
 from tcbpf.obj import MapSpec, load
 
@@ -101,6 +104,28 @@ def test_a_per_cpu_value_is_a_list_of_padded_slots():
     empty = Map(Fake(MapSpec("c", "percpu_hash", 4, 4, 2)))
     empty[1] = 1
     assert len(empty[1]) == possible_cpus()
+
+
+def test_a_member_of_what_was_read_cannot_be_set(specs):
+    """It would reach the copy and not the map, of a structure, of one in an array, of a CPU's slot."""
+    flows = Map(Fake(specs["flows"]))
+    flows["10.0.0.1"] = {"packets": 1, "bytes": 2}
+    for read in (flows["10.0.0.1"], flows.get("10.0.0.1"), dict(flows.items())["10.0.0.1"]):
+        for change in (lambda v: v.__setitem__("packets", 5), lambda v: v.update(packets=5), lambda v: v.pop("packets")):
+            with pytest.raises(TypeError, match="set the whole value"):
+                change(read)
+        assert read == {"packets": 1, "bytes": 2} and json.loads(json.dumps(read)) == read
+    mine = copy.deepcopy(flows["10.0.0.1"])
+    mine["packets"] += 1
+    flows["10.0.0.1"] = mine
+    flows["10.0.0.1"] = {**flows["10.0.0.1"], "bytes": 7}
+    assert flows["10.0.0.1"] == {"packets": 2, "bytes": 7}
+    counts = Map(Fake(MapSpec("counts", "percpu_array", 4, 4, 1)))
+    counts[0] = 3
+    with pytest.raises(TypeError, match="set the whole value"):
+        counts[0][0] = 5
+    with pytest.raises(TypeError, match="set the whole value"):
+        copied({"array": [{"a": 1}]})["array"][0]["a"] = 5
 
 
 def test_the_key_of_a_trie_is_a_prefix():

@@ -63,9 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
              a run took longer than --timeout; 130 it was interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if sys.stdout is None:  # it was closed: no other file gets its number, and writing to it fails
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    open_standard_files()
     return guard(lambda: command(argv))
+
+
+def open_standard_files() -> None:
+    """Open those of the three that were closed, so that no other file gets their numbers; take any bytes for text.
+
+    Nothing is read from a closed standard input, and writing to a closed standard output fails.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    elif hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    elif hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files, as they are
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def command(argv: list[str]) -> int:
@@ -179,5 +195,6 @@ def drop_output() -> None:
 
 def fail(error: object, status: int) -> int:
     """Print `error` as tcbpf prints all of them, and return `status`."""
-    sys.stderr.write(f"tcbpf: {error}\n")  # at once, so that commands in parallel do not mix
+    line = str(error).replace("\n", "\\n")  # of a name that holds one
+    sys.stderr.write(f"tcbpf: {line}\n")  # at once, so that commands in parallel do not mix
     return status

@@ -131,12 +131,12 @@ def unpinned(obj: Object) -> Object:
     return replace(obj, maps={name: replace(spec, pinning=PIN_NONE) for name, spec in obj.maps.items()})
 
 
-def refuse_same_file(source: str, target: str) -> None:
-    """Refuse an output that would replace its input.
+def refuse_same_file(target: str | None, *sources: str) -> None:
+    """Refuse an output that would replace an input.
 
     Raises:  InputError.
     """
-    if target and os.path.isfile(target) and os.path.exists(source) and os.path.samefile(source, target):
+    if target and os.path.isfile(target) and any(os.path.exists(it) and os.path.samefile(it, target) for it in sources if it):
         raise InputError("the output would replace the input", where=target, hint="write to another file")
 
 

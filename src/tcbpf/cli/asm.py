@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Assemble, and write the chosen form."""
-    refuse_same_file(args.file, args.out)
+    refuse_same_file(args.out, args.file)
     insns = program(*read_text(args.file), args.section)
     if not insns:
         raise InputError("no instruction", where=args.file, hint="a program is at least `exit`")

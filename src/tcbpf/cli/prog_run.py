@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run once (or `repeat` times) and print verdict, context and packet."""
-    refuse_same_file(args.data_in, args.data_out)
+    refuse_same_file(args.data_out, args.data_in, args.program)
     packet = read_packet(args.data_in, args.packet)
     with open_datapath(args.datapath) as dp:
         run = load_program(dp, args).run(packet, read_ctx(args.ctx), args.repeat, timeout=args.timeout)

@@ -51,7 +51,7 @@ def read(words: Sequence[str]) -> SimpleNamespace | None:
 
 def main(args: Any) -> int:
     """Run, and print verdict counts and the rate."""
-    refuse_same_file(args.capture, args.out)
+    refuse_same_file(args.out, args.capture, args.program)
     source, datapath, maps = Source(args.program), chosen_name(args.datapath), {}
     types: dict[str, str] = {}
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tcbpf.cpus import possible_cpus as possible_cpus
 from tcbpf.errors import ENOTSUPP, InputError, MapError
+from tcbpf.maps.copied import copied
 from tcbpf.maps.records import READABLE, RawRecords, Records, decoder
 from tcbpf.maps.typed import Shape, address_bytes, shape_of
 from tcbpf.obj.btf import Kind
@@ -60,8 +61,9 @@ class NoElement(MapError, KeyError):
 class Map:
     """A live map. Subscripts take and give typed values (an IP address as "10.0.0.1", a struct as a dict, an int as an int).
 
-    A per-CPU value is a list, one element a CPU; setting a single value gives it to every CPU. Keys of an LPM trie are
-    prefixes, "10.0.0.0/8". `lookup`, `update`, `delete` and `keys` take and give bytes.
+    A value is a copy: to change a member, set the whole. A per-CPU value is a list, one element a CPU; setting a single value
+    gives it to every CPU. Keys of an LPM trie are prefixes, "10.0.0.0/8". `lookup`, `update`, `delete` and `keys` take and give
+    bytes.
     """
 
     def __init__(self, raw: RawMap) -> None:
@@ -251,11 +253,11 @@ class Map:
         return b"".join(shape.encode(one, f"{where}[{i}]").ljust(stride, b"\0") for i, one in enumerate(values))
 
     def decode_value(self, raw: bytes) -> Any:
-        """Return the typed value of its bytes; a list, one for each CPU, for a per-CPU map."""
+        """Return the typed value of its bytes; a list, one for each CPU, for a per-CPU map; it refuses changes."""
         if not self.per_cpu:
-            return self.value_shape.decode(raw)
+            return copied(self.value_shape.decode(raw))
         size = self.value_shape.size
-        return [self.value_shape.decode(raw[at : at + size]) for at in range(0, len(raw), _stride(size))]
+        return copied([self.value_shape.decode(raw[at : at + size]) for at in range(0, len(raw), _stride(size))])
 
     def _cpus(self, key: bytes) -> int:
         """Return how many CPUs a value is for: as many as an element of the map has, else as this machine may have."""

@@ -86,6 +86,7 @@ def check(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """Show the extended program beside the classic one."""
+    arguments.refuse_same_file(args.html, args.filter)
     program = read_filter(args.filter, link_type=args.link_type, optimize=args.optimize)
     converted = cbpf.convert(program)
     if args.html:

@@ -54,7 +54,7 @@ def read(words: Sequence[str]) -> SimpleNamespace | None:
 
 def main(args: Any) -> int:
     """Run a filter over a capture."""
-    refuse_same_file(args.capture, args.out)
+    refuse_same_file(args.out, args.capture, args.filter)
     datapath = chosen_name(args.datapath)
     stats, fault = whole_or_not(lambda: (one_shot if datapath == "user" else on_datapath)(args, datapath))
     matches = stats.packets - stats.verdicts.get(0, 0)

@@ -146,7 +146,7 @@ def batch(options: Options, opener: Opener) -> int:
     """Run the commands of a file, one a line; stop at the first that fails unless -force."""
     try:
         with ExitStack() as stack:
-            file = sys.stdin if options.batch == "-" else stack.enter_context(open(options.batch, encoding="utf-8"))
+            file = sys.stdin if options.batch == "-" else stack.enter_context(open(options.batch, errors="replace"))
             lines = file.read().split("\n")
     except OSError as error:
         raise Quit(LOCAL, f'Cannot open file "{options.batch}" for reading: {error.strerror}') from None

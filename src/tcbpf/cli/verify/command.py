@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from tcbpf.cli.arguments import add_datapath, add_json, read_object
+from tcbpf.cli.arguments import add_datapath, add_json, read_object, refuse_same_file
 from tcbpf.cli.output import colours, table
 from tcbpf.cli.verify.html import write_page
 from tcbpf.cli.verify.report import Report, failing_path
@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print each verdict; return 0 when all are accepted (and within the budget) and 1 when one is not."""
+    refuse_same_file(args.html, args.object)
     obj = read_object(args.object)
     reports = []
     chosen = choose(obj, args)
