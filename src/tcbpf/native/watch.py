@@ -49,6 +49,7 @@ class Watch:
         self.threaded = bool(timeout) or machine_code
         self._handler: Any = None
         self._caught: tuple[int, FrameType | None] | None = None
+        self._woken = -1
 
     def __enter__(self) -> Self:
         self.struct.stop = 0
@@ -90,4 +91,6 @@ class Watch:
                 return
             if signal.SIGINT in came:
                 self.struct.stop = INTERRUPTED
+            if self._woken >= 0:  # what else waits for signals goes on
+                os.write(self._woken, came)
         self.struct.stop = EXPIRED

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,32 @@ def test_a_signal_removes_it_and_ends_the_process(rest: str, number: int) -> Non
     assert home.is_dir()
     program.send_signal(number)
     assert program.wait(20) == -number and not home.exists()
+
+
+ENDLESS = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+static long none(__u64 i, void *c) { return 0; }
+static long inner(__u64 i, void *c) { bpf_loop(1 << 23, none, c, 0); return 0; }
+SEC("tc") int p(struct __sk_buff *skb) { __u64 n = 0; bpf_loop(1 << 23, inner, &n, 0); return n & 1; }
+char _license[] SEC("license") = "GPL";
+"""
+
+
+@pytest.mark.parametrize("engine", ["jit", "interp"])
+def test_a_signal_does_not_wait_for_a_program(tmp_path: Path, engine: str) -> None:
+    source = tmp_path / "endless.c"
+    source.write_text(ENDLESS)
+    program, home = started(
+        "from tcbpf.vm.executable import Options\n"
+        f"dp = tcbpf.User(options=Options(engine={engine!r}))\nprog = dp.load(tcbpf.compile({str(source)!r}))\n"
+        "print(flush=True)\nprog.run(bytes(64))\n"
+    )
+    assert program.stdout is not None and program.stdout.readline()
+    time.sleep(1)
+    assert program.poll() is None
+    program.terminate()
+    assert program.wait(20) == -signal.SIGTERM and not home.exists()
 
 
 @pytest.mark.parametrize("late", [False, True])
