@@ -92,3 +92,32 @@ def test_alignment_is_asked_for_when_it_is_wanted(datapath: str, tmp_path: Path,
     assert main(["verify", str(source), "--datapath", datapath]) == 0
     assert main(["verify", str(source), "--strict-alignment", "--datapath", datapath]) == 1
     assert "misaligned value access off 0+0+2 size 4" in capsys.readouterr().out
+
+
+OTHERS = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("kprobe/tcp_sendmsg") int probe(void *regs) { return *(long *)(regs + 112) == 0; }
+SEC("tc") int cls(struct __sk_buff *skb) { return 0; }
+SEC("tc/ingres") int misspelt(struct __sk_buff *skb) { return 0; }
+SEC("of_mine") int mine(struct xdp_md *md) { return md->rx_queue_index; }
+"""
+
+
+def test_programs_of_other_types_are_skipped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "others.c"
+    source.write_text(OTHERS)
+    assert main(["verify", str(source), "--json", "--type", "xdp"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["program"], row["type"], row["verdict"]) for row in rows] == [
+        ("probe", "kprobe", "skip"),
+        ("cls", "sched_cls", "accept"),
+        ("misspelt", "xdp", "accept"),
+        ("mine", "xdp", "accept"),
+    ]
+    assert main(["verify", str(source), "--program", "probe"]) == 2
+    assert "no program of a type that this verifier knows" in capsys.readouterr().err
+    assert main(["verify", str(source)]) == 0
+    told = capsys.readouterr()
+    assert "kprobe/tcp_sendmsg probe: skipped" in told.out
+    assert "is it 'tc/ingress'?" in told.err

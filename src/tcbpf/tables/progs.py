@@ -110,6 +110,15 @@ def of_unknown_type(section: str) -> bool:
     return section not in _SECTIONS and section.partition("/")[0].partition(".")[0] in _ELSEWHERE
 
 
+def misspelt(section: str) -> str:
+    """Return the section name that one which gives no type is almost, or an empty string."""
+    from difflib import get_close_matches  # here, for the start of `tcbpf run`
+
+    if section in _SECTIONS or of_unknown_type(section):
+        return ""
+    return next(iter(get_close_matches(section, (*_SECTIONS, *_ELSEWHERE), n=1, cutoff=0.85)), "")
+
+
 def passes(type: str, verdict: int, *, classic: bool = False) -> bool:
     """Tell whether a packet goes on when a program of that type returns `verdict` (32 bits): under direct action for tc.
 

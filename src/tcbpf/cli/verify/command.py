@@ -19,6 +19,7 @@ from tcbpf.datapath.choose import chosen_name, open_datapath
 from tcbpf.errors import InputError, VerifierError
 from tcbpf.obj import Listed, link, programs
 from tcbpf.obj.program import Object, Program
+from tcbpf.tables.progs import PROG_TYPES, by_section, misspelt, of_unknown_type
 from tcbpf.uapi.bpf import BPF_F_STRICT_ALIGNMENT
 from tcbpf.verifier import Verified, verify
 from tcbpf.verifier.check import KERNEL
@@ -33,6 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--section", default="", metavar="S", help="only the programs in this ELF section")
     which.add_argument("--program", default="", metavar="NAME", help="only the program with this function name")
+    types = PROG_TYPES.names()
+    parser.add_argument(
+        "--type", default="", choices=types, metavar="T", help=f"the type where no section says: {', '.join(types)}"
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="print the log (-vv: every state)")
     parser.add_argument("--html", metavar="FILE", help="write a page: source, instructions, states, the failing path, the cost")
     parser.add_argument("--profile", action="store_true", help="print the cost of each source line and function")
@@ -45,11 +50,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print each verdict; return 0 when all are accepted (and within the budget) and 1 when one is not."""
+    """Print each verdict; return 0 when all that were judged are accepted (and within the budget) and 1 when one is not.
+
+    Raises:  InputError when no program is of a type that the verifier knows.
+    """
     refuse_same_file(args.html, args.object)
     obj = read_object(args.object)
     reports = []
-    chosen = choose(obj, args)
+    asked = choose(obj, args)
+    for row in asked:
+        note(row, args)
+    chosen = [row for row in asked if not of_unknown_type(row.section)]
+    if not chosen:
+        raise InputError("no program of a type that this verifier knows", where=args.object, hint=", ".join(PROG_TYPES.names()))
     for number, listed in enumerate(chosen, 1):
         with progress(f"{number}/{len(chosen)} {listed.name}"):
             report = judge(obj, listed, args)
@@ -63,6 +76,21 @@ def main(args: argparse.Namespace) -> int:
     if args.html:
         write_page(args.html, args.object, reports)
     return 0 if all(report.accepted and not report.over_budget for report in reports) else 1
+
+
+def note(listed: Listed, args: argparse.Namespace) -> None:
+    """Say of a program that it is skipped, for its type is not known, or that its section is almost one that gives a type."""
+    if of_unknown_type(listed.section):
+        type = listed.section.partition("/")[0]
+        why = f"programs of type {type} are not known to this verifier"
+        if args.json:
+            row = {"object": args.object, "section": listed.section, "program": listed.name, "type": type}
+            print(json.dumps(row | {"verdict": "skip", "message": why}), flush=True)
+        else:
+            print(f"{listed.section} {listed.name}: skipped, {why}")
+    elif not args.type and (meant := misspelt(listed.section)):
+        told = f"section {listed.section!r} gives no type, so that {listed.name} is judged as {listed.type}"
+        print(f"{told}: is it {meant!r}? --type chooses another", file=sys.stderr)
 
 
 @contextmanager
@@ -104,7 +132,8 @@ def choose(obj: Object, args: argparse.Namespace) -> list[Listed]:
 def judge(obj: Object, listed: Listed, args: argparse.Namespace) -> Report:
     """Verify one program on the chosen datapath."""
     flags = BPF_F_STRICT_ALIGNMENT if args.strict_alignment else 0
-    report = Report(replace(link(obj, program=listed.name), flags=flags), listed)
+    type = "" if by_section(listed.section) else args.type
+    report = Report(replace(link(obj, program=listed.name, type=type), flags=flags), listed)
     level = LEVEL2 if args.verbose > 1 else VISITS if args.html else LEVEL1
     start = time.perf_counter_ns()
     try:
