@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tcbpf.uapi.packet import ETH_P_ALL as ETH_P_ALL
-from tcbpf.uapi.tc import TC_H_ROOT
+from tcbpf.uapi.tc import TC_H_CLSACT as TC_H_CLSACT
+from tcbpf.uapi.tc import TC_H_ROOT as TC_H_ROOT
 
 TX_QUEUE_LEN = 1000  # packets, of most devices
 SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW = 1, 2, 4, 8

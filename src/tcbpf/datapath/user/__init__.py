@@ -203,11 +203,11 @@ class User(Loading["UserProg"]):
         Raises:  TcError with ENODEV; InputError for a damaged capture; OSError for a full disk, and then `out` has
                  nothing new.
         """
-        from tcbpf.datapath.user.replay import Programs, replay
+        from tcbpf.datapath.user.replay import Programs, send_capture
 
         self.check_open()
         programs = Programs(self.prog_by_id, self.prog_load)
-        return replay(self.store, self.runtime, programs, path, dev, ingress=ingress, out=out, limit=limit)
+        return send_capture(self.store, self.runtime, programs, path, dev, ingress=ingress, out=out, limit=limit)
 
     def progs(self) -> Sequence[UserProg]:
         """Return all programs of the home."""

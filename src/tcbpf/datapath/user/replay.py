@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcbpf.control.objects import Bpf
-from tcbpf.datapath.base import Replayed
+from tcbpf.datapath.base import Datapath, Replayed
 from tcbpf.datapath.capture.loop import Loop, Sink
 from tcbpf.datapath.capture.reader import open_reader
 from tcbpf.datapath.result import whole_or_not
@@ -68,7 +68,12 @@ def classic(bytecode: tuple[tuple[int, int, int, int], ...]) -> Program:
     return as_program([Classic(*insn) for insn in bytecode], type="sched_cls", name="classic")
 
 
-def replay(
+def replay(dp: Datapath, path: str, dev: str, *, ingress: bool, out: str | None = None, limit: int = 0) -> Replayed:
+    """Send a capture through a device of a datapath: see Datapath.replay."""
+    return dp.replay(path, dev, ingress=ingress, out=out, limit=limit)
+
+
+def send_capture(
     store: Store,
     runtime: Runtime,
     programs: Programs,
