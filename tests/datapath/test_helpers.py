@@ -133,6 +133,7 @@ def test_events(user: User, kernel: Kernel, source: Object) -> None:
     assert mine[1][5:25] == PACKET[:20]
 
 
+@pytest.mark.kernel
 def test_events_are_noted_as_the_kernel_says(user: User, kernel: Kernel, source: Object) -> None:
     seen = []
     for dp in (user, kernel):
