@@ -138,7 +138,7 @@ def test_a_command_that_asks_which_datapath_it_has_is_seen(house: ModuleType, tm
     ]
 
 
-@pytest.mark.parametrize("text", ["/" + "work/main", "TO" + "DO: later", "FIX" + "ME", "https://pypi" + ".example/simple/"])
+@pytest.mark.parametrize("text", ["/" + "root/tcbpf", "TO" + "DO: later", "FIX" + "ME", "https://pypi" + ".example/simple/"])
 def test_an_unwanted_word_is_seen(house: ModuleType, tmp_path: Path, text: str) -> None:
     (tmp_path / "README.md").write_text(f"one line\n{text}\n")
     found = house.faults(plant(tmp_path, {}))
